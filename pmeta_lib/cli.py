@@ -1,0 +1,69 @@
+"""`pmeta VERB …`. Each verb lives beside what it calls, as `configure(parser)` and `main(args)`."""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+
+from pmeta_lib import __version__
+from pmeta_lib.errors import UserError, unknown
+
+VERBS = {
+    "course": ("pmeta_lib.course.command", "run the notebooks headlessly, check and compare them"),
+    "lab": ("pmeta_lib.course.lab", "open the course in JupyterLab"),
+    "train": ("pmeta_lib.experiments.train", "one training run: a spec becomes a folder of results"),
+    "adapt": ("pmeta_lib.experiments.adapt", "adapt a trained run to tasks it has never seen"),
+    "sweep": ("pmeta_lib.experiments.sweep", "many runs, on this machine, a Ray cluster or SLURM"),
+    "tabular": ("pmeta_lib.experiments.tabular", "regenerate the stored tabular results"),
+    "report": ("pmeta_lib.report.command", "the verdict on every claim, from the stored results"),
+    "bench": ("pmeta_lib.bench.command", "speed, as ratios against a peer in the same run"),
+    "student": ("pmeta_lib.course.student", "write the student edition of the notebooks"),
+    "check": ("pmeta_lib.course.grading", "grade a filled-in notebook"),
+    "doctor": ("pmeta_lib.course.doctor", "is this machine ready for the course?"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, call one verb, and turn a user's mistake into one line and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    available = {v: e for v, e in VERBS.items() if importlib.util.find_spec(e[0]) is not None}
+    listing = "\n".join(f"  {verb:<9} {text}" for verb, (_, text) in available.items())
+    parser = argparse.ArgumentParser(
+        prog="pmeta",
+        description="Personalized meta-reinforcement learning.",
+        epilog=f"verbs:\n{listing}\n\n`pmeta VERB --help` has examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pmeta {__version__}")
+    parser.add_argument("verb", nargs="?", help=argparse.SUPPRESS)
+    if not argv or argv[0].startswith("-"):
+        parser.parse_args(argv)
+        parser.print_help()
+        return 0
+    try:
+        if argv[0] not in available:
+            raise unknown("verb", argv[0], available)
+        module_name, text = available[argv[0]]
+        verb = importlib.import_module(module_name)
+        sub = argparse.ArgumentParser(
+            prog=f"pmeta {argv[0]}",
+            description=text[0].upper() + text[1:] + ".",
+            epilog=verb.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.configure(sub)
+        return int(verb.main(sub.parse_args(argv[1:])) or 0)
+    except UserError as error:
+        print(f"pmeta: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `pmeta … | head`: the reader has gone, which is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("pmeta: stopped; what was finished is kept", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Exercises: `check(name, answer)` says at once whether an answer is right and, if not, what is wrong.
+
+A checker is a plain function `answer -> None | str`: None means correct, a text is the diagnosis. One
+module a part of the course holds them, in a dict `EXERCISES` from the exercise's name ("04.2") to it.
+An unsolved exercise (`...`, None, or a function that still raises NotImplementedError) is "not yet".
+"""
+
+import importlib
+import pkgutil
+
+from pmeta_lib.errors import unknown
+
+
+def exercises() -> dict:
+    """All checkers by name, e.g. "04.2"."""
+    found = {}
+    for module in sorted(m.name for m in pkgutil.iter_modules(__path__)):
+        found |= importlib.import_module(f"{__name__}.{module}").EXERCISES
+    return found
+
+
+def check(name: str, answer: object) -> bool:
+    """Check `answer` to exercise `name`, print one line, return True if it is right."""
+    checkers = exercises()
+    if name not in checkers:
+        raise unknown("exercise", name, checkers)
+    if answer is ... or answer is None:
+        print(f"○ {name}: not yet. Fill in the cell above, then run this one again.")
+        return False
+    try:
+        diagnosis = checkers[name](answer)
+    except NotImplementedError:
+        print(f"○ {name}: not yet. Replace `raise NotImplementedError` by your code.")
+        return False
+    except Exception as error:  # noqa: BLE001 - a learner's code may raise anything; it is reported, not hidden
+        diagnosis = f"your code raised {type(error).__name__}: {error}"
+    print(f"✔ {name}: correct." if diagnosis is None else f"✘ {name}: {diagnosis}")
+    return diagnosis is None

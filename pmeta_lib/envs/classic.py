@@ -1,0 +1,167 @@
+"""The NumPy tasks: point-robot and the pendulums, stacked over slots, and one environment of each.
+
+Shapes: B slots, each with its own task; o, a, k: sizes of observation, action and task parameters.
+A *batch* is the physics of B slots at once: `observe() (B, o)`, `reset(slots, generators)`, `step(actions)
+-> reward (B,), terminated (B,)`, `state()`, `load(state, generators)`. The single environments use the same
+functions, so that there is one definition of every reward.
+"""
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+from pmeta_lib.envs.families import check_action, check_task, horizon
+
+STEP = 0.1  # the largest move of the point robot along an axis
+MAX_SPEED, MAX_TORQUE, DT = 8.0, 2.0, 0.05  # gymnasium's Pendulum-v1
+
+
+def point_robot(position: np.ndarray, action: np.ndarray, goal: np.ndarray):
+    """One step of the 2-D navigation task: `position, action, goal (B, 2) -> position, reward (B,)`.
+
+    The action is a displacement, clipped to [-0.1, 0.1] per axis as in MAML (Finn et al., 2017); the reward
+    is the negative distance to the goal *after* the move, as in MAML and PEARL. Episodes start at the origin
+    and last 20 steps; goals lie on the upper half of the unit circle (PEARL's `sparse-point-robot`, whose
+    dense reward is used here).
+    """
+    position = position + np.clip(action, -STEP, STEP)
+    return position, -np.sqrt(((position - goal) ** 2).sum(1))
+
+
+def pendulum(state: np.ndarray, torque: np.ndarray, gravity=10.0, mass=1.0, length=1.0):
+    """One step of Pendulum-v1: `state (B, 2) = (angle, speed), torque (B,) -> state, reward (B,)`.
+
+    `torque` is already clipped to [-2, 2]. Same integrator, limits and cost as Pendulum-v1, with gravity,
+    mass and length per slot; the angle is 0 upright.
+    """
+    angle, speed = state[:, 0], state[:, 1]
+    wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
+    cost = wrapped**2 + 0.1 * speed**2 + 0.001 * torque**2
+    speed = speed + (3 * gravity / (2 * length) * np.sin(angle) + 3.0 / (mass * length**2) * torque) * DT
+    speed = np.clip(speed, -MAX_SPEED, MAX_SPEED)
+    return np.stack((angle + speed * DT, speed), axis=1), -cost
+
+
+class PointRobotBatch:
+    """B point robots; task = goal (x, y)."""
+
+    def __init__(self, tasks: np.ndarray, threads: int = 1):
+        self.goals, self.position = np.array(tasks, np.float64), np.zeros((len(tasks), 2))
+
+    def observe(self) -> np.ndarray:
+        return self.position.copy()
+
+    def reset(self, slots, generators) -> None:
+        self.position[slots] = 0.0
+
+    def step(self, actions: np.ndarray):
+        self.position, reward = point_robot(self.position, actions, self.goals)
+        return reward, np.zeros(len(reward), bool)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"position": self.position.copy()}
+
+    def load(self, state, generators) -> None:
+        self.position[:] = state["position"]
+
+    def close(self) -> None:
+        pass
+
+
+class PendulumBatch:
+    """B pendulums; task = (gravity m/s^2, mass kg, length m), or (sign of the torque,)."""
+
+    def __init__(self, tasks: np.ndarray, threads: int = 1):
+        self.parameters, self.sign = pendulum_task(np.asarray(tasks, np.float64))
+        self.angle_speed = np.zeros((len(tasks), 2))
+
+    def observe(self) -> np.ndarray:
+        angle, speed = self.angle_speed.T
+        return np.stack((np.cos(angle), np.sin(angle), speed), axis=1)
+
+    def reset(self, slots, generators) -> None:
+        for b in slots:  # angle in [-pi, pi], speed in [-1, 1], as Pendulum-v1
+            self.angle_speed[b] = generators[b].uniform(low=(-np.pi, -1.0), high=(np.pi, 1.0))
+
+    def step(self, actions: np.ndarray):
+        torque = self.sign * np.clip(actions[:, 0], -MAX_TORQUE, MAX_TORQUE)
+        self.angle_speed, reward = pendulum(self.angle_speed, torque, *self.parameters)
+        return reward, np.zeros(len(reward), bool)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"angle_speed": self.angle_speed.copy()}
+
+    def load(self, state, generators) -> None:
+        self.angle_speed[:] = state["angle_speed"]
+
+    def close(self) -> None:
+        pass
+
+
+def pendulum_task(tasks: np.ndarray):
+    """`tasks (B, k)` -> ((gravity, mass, length), sign): k = 3 are the parameters, k = 1 is the sign."""
+    if tasks.shape[1] == 1:
+        return (10.0, 1.0, 1.0), tasks[:, 0]
+    return tuple(tasks.T), np.ones(len(tasks))
+
+
+class PointRobotEnv(gymnasium.Env):
+    """2-D navigation to a hidden goal `task = (x, y)`; see `point_robot` for dynamics and reward."""
+
+    metadata = {"render_modes": [], "render_fps": 10}  # noqa: RUF012 (gymnasium's convention)
+
+    def __init__(self, task=(0.0, 1.0), preset: str = "modern", render_mode: str | None = None):
+        self.render_mode, self._horizon = render_mode, horizon("point-robot", preset)
+        self._batch = PointRobotBatch(check_task("point-robot", task, preset)[None])
+        self.action_space = gymnasium.spaces.Box(-STEP, STEP, (2,), np.float32)
+        reach = STEP * (self._horizon + 1)  # finite: a robot cannot get further in one episode
+        self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._steps = 0
+        self._batch.reset([0], [self.np_random])
+        return self._batch.observe()[0].astype(np.float32), {}
+
+    def step(self, action):
+        self._steps += 1
+        reward, _ = self._batch.step(check_action("point-robot", action)[None])
+        observation = self._batch.observe()[0].astype(np.float32)
+        return observation, float(reward[0]), False, self._steps >= self._horizon, {}
+
+
+class PendulumTaskEnv(PendulumEnv):
+    """Pendulum-v1 with a hidden task: the `family` says whether its parameters or its torque's sign."""
+
+    def __init__(self, family: str, task, preset: str = "modern", render_mode: str | None = None):
+        super().__init__(render_mode=render_mode)
+        self._family, self._horizon = family, horizon(family, preset)
+        self._parameters, self._sign = pendulum_task(check_task(family, task, preset)[None])
+        self.l = float(np.ravel(self._parameters[2])[0])  # for gymnasium's renderer
+
+    def reset(self, *, seed=None, options=None):
+        self._steps = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        self._steps += 1
+        torque = self._sign * np.clip(check_action(self._family, action), -MAX_TORQUE, MAX_TORQUE)
+        state, reward = pendulum(np.asarray(self.state, np.float64)[None], torque, *self._parameters)
+        self.state, self.last_u = state[0], torque[0]
+        if self.render_mode == "human":
+            self.render()
+        return self._get_obs(), float(reward[0]), False, self._steps >= self._horizon, {}
+
+
+class PendulumParamsEnv(PendulumTaskEnv):
+    """Pendulum-v1 with gravity, mass and length `task = (g, m, l)`, in m/s^2, kg, m."""
+
+    def __init__(self, task=(10.0, 1.0, 1.0), preset: str = "modern", render_mode: str | None = None):
+        super().__init__("pendulum-params", task, preset, render_mode)
+
+
+class PendulumFlipEnv(PendulumTaskEnv):
+    """Pendulum-v1 whose motor is wired forwards or backwards: `task = (+1,)` or `(-1,)`."""
+
+    def __init__(self, task=(1.0,), preset: str = "modern", render_mode: str | None = None):
+        super().__init__("pendulum-flip", task, preset, render_mode)

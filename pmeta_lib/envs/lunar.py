@@ -1,0 +1,90 @@
+"""Lunar lander with gravity, wind and turbulence per task: gymnasium's LunarLander-v3, continuous actions.
+
+Box2D offers no state to copy, but it is deterministic given the seed and the actions: an environment's state
+is saved as the generator at the episode's start plus the actions since, and restored by replaying them.
+"""
+
+import os
+import warnings
+
+import numpy as np
+from gymnasium.error import DependencyNotInstalled
+
+from pmeta_lib.envs.families import check_action, check_task, horizon
+from pmeta_lib.envs.vector import pack, unpack
+from pmeta_lib.errors import UserError
+
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # gymnasium's box2d package imports pygame
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SWIG's deprecations, on import only
+        from gymnasium.envs.box2d.lunar_lander import LunarLander
+except (ImportError, DependencyNotInstalled) as error:
+    raise UserError(
+        "lunar-lander-params needs Box2D, which is not installed: pip install 'pmeta_lib[box2d]'."
+    ) from error
+
+
+class LunarLanderParamsEnv(LunarLander):
+    """`task = (gravity, wind power, turbulence power)`, as LunarLander-v3 names them; its own reward.
+
+    400 steps instead of 1,000: enough to land, and hovering does not pay.
+    """
+
+    def __init__(self, task=(-10.0, 15.0, 1.5), preset: str = "modern", render_mode: str | None = None):
+        gravity, wind, turbulence = (float(x) for x in check_task("lunar-lander-params", task, preset))
+        super().__init__(render_mode, True, gravity, True, wind, turbulence)
+        self._horizon, self._steps = horizon("lunar-lander-params", preset), 0
+        self._ezpickle_args, self._ezpickle_kwargs = (task, preset, render_mode), {}
+
+    def reset(self, *, seed=None, options=None):
+        outcome = super().reset(seed=seed, options=options)
+        self._steps = 0  # gymnasium's reset takes a step of its own
+        return outcome
+
+    def step(self, action):
+        self._steps += 1
+        observation, reward, terminated, _, info = super().step(check_action("lunar-lander-params", action))
+        return observation, float(reward), terminated, self._steps >= self._horizon, info
+
+
+class LunarBatch:
+    """B landers, one Box2D world each, stepped in a loop: Box2D has no batched form."""
+
+    def __init__(self, tasks: np.ndarray, steps: int):
+        self.envs = [LunarLanderParamsEnv(task) for task in tasks]
+        self.observation = np.zeros((len(tasks), 8))
+        self.start = np.zeros((len(tasks), 6), np.uint64)  # generators at the start of the episodes
+        self.actions = np.zeros((len(tasks), steps, 2))
+
+    def observe(self) -> np.ndarray:
+        return self.observation.copy()
+
+    def reset(self, slots, generators) -> None:
+        for b in slots:
+            self.start[b] = pack(generators[b])
+            self.envs[b].np_random = generators[b]
+            self.observation[b] = self.envs[b].reset()[0]
+
+    def step(self, actions: np.ndarray):
+        reward, terminated = np.zeros(len(actions)), np.zeros(len(actions), bool)
+        for b, env in enumerate(self.envs):
+            self.actions[b, env._steps] = actions[b]
+            self.observation[b], reward[b], terminated[b], _, _ = env.step(actions[b])
+        return reward, terminated
+
+    def state(self) -> dict[str, np.ndarray]:
+        taken = np.array([env._steps for env in self.envs], np.int64)
+        return {"start": self.start.copy(), "actions": self.actions.copy(), "taken": taken}
+
+    def load(self, state, generators) -> None:
+        for b, taken in enumerate(state["taken"]):
+            unpack(generators[b], state["start"][b])
+            self.reset([b], generators)
+            self.actions[b] = state["actions"][b]
+            for action in self.actions[b, :taken]:
+                self.observation[b] = self.envs[b].step(action)[0]
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()

@@ -1,0 +1,197 @@
+"""The MuJoCo families: all slots stepped together, and one gymnasium environment of each.
+
+The single environments are gymnasium's own v5 classes with the rewards of robots.py, so physics and
+observations are gymnasium's; the stacked one steps the same models without their per-slot overhead.
+"""
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import mujoco
+import numpy as np
+from gymnasium.envs.mujoco.ant_v5 import AntEnv
+from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
+from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
+from gymnasium.utils import EzPickle
+
+from pmeta_lib.envs.families import check_action, check_task, default_task, horizon
+from pmeta_lib.envs.robots import Task, definition, scale_body
+
+# Everything the next step depends on: time, positions, velocities, controls and the solver's warm start.
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+
+
+class MujocoBatch:
+    """B robots of one family, stepped together.
+
+    Stepping is `mj_step` on one MjData per slot, from `threads` threads (it releases the GIL).
+    `mujoco.rollout` was measured too (see `pmeta bench env`): it returns no contact forces or inertias, and
+    it does not carry the solver's warm start from call to call, so it does not equal gymnasium's physics.
+    """
+
+    def __init__(self, family: str, tasks: np.ndarray, threads: int = 1, preset: str = "modern"):
+        robot = definition(family, preset)[0]
+        self.tasks, self.B = np.array(tasks, np.float64), len(tasks)
+        env = robot.env()  # gymnasium's constructor is the source of the model, frame skip and reset noise
+        self.noise, self.init_qpos, self.init_qvel = env._reset_noise_scale, env.init_qpos, env.init_qvel
+        self.normal_velocity = robot.env in (HalfCheetahEnv, AntEnv)  # the others draw it uniformly
+        self.skip, template = env.frame_skip, env.model
+        self.task = Task(family, preset, template, env.dt)
+        self.layout = self.task.layout
+        env.close()
+        # MuJoCo would silently restart a simulation that diverges; let it show instead.
+        template.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        # mj_rnePostConstraint fills cfrc_ext; it changes nothing that the next step reads.
+        self.after_step = mujoco.mj_rnePostConstraint if "cfrc_ext" in robot.fields else None
+        self.models, self.data = [], []
+        for task in self.tasks:
+            model = copy.copy(template) if self.task.changes_body else template
+            data = mujoco.MjData(model)
+            if self.task.changes_body:
+                scale_body(model, data, task)
+            self.models.append(model)
+            self.data.append(data)
+        self.views = [self.layout.views(d) for d in self.data]
+        self.controls = [d.ctrl for d in self.data]
+        self.rows = np.zeros((self.B, self.layout.size))
+        self.before = self.layout.position(self.rows)
+        self.helpers = min(int(threads), self.B) - 1
+        self.pool = ThreadPoolExecutor(self.helpers) if self.helpers > 0 else None
+
+    def observe(self) -> np.ndarray:
+        return self.layout.observe(self.rows)
+
+    def reset(self, slots, generators) -> None:
+        """gymnasium's `reset_model`, draw for draw, from each slot's own generator."""
+        for b in slots:
+            model, data, rng = self.models[b], self.data[b], generators[b]
+            mujoco.mj_resetData(model, data)
+            data.qpos[:] = self.init_qpos + rng.uniform(-self.noise, self.noise, size=model.nq)
+            if self.normal_velocity:
+                data.qvel[:] = self.init_qvel + self.noise * rng.standard_normal(model.nv)
+            else:
+                data.qvel[:] = self.init_qvel + rng.uniform(-self.noise, self.noise, size=model.nv)
+            mujoco.mj_forward(model, data)
+            np.concatenate(self.views[b], out=self.rows[b])
+        self.before[slots] = self.layout.position(self.rows[slots])
+
+    def _advance(self, slots, actions) -> None:
+        step, after, skip = mujoco.mj_step, self.after_step, self.skip
+        for b in slots:
+            self.controls[b][:] = actions[b]
+            step(self.models[b], self.data[b], skip)
+            if after is not None:
+                after(self.models[b], self.data[b])
+            np.concatenate(self.views[b], out=self.rows[b])
+
+    def step(self, actions: np.ndarray):
+        slots = iter(range(self.B))  # shared: a thread takes the next slot when it is done with one
+        others = [self.pool.submit(self._advance, slots, actions) for _ in range(self.helpers)]
+        self._advance(slots, actions)
+        for other in others:
+            other.result()
+        reward, terminated, self.before = self.task.outcome(self.tasks, self.before, self.rows, actions)
+        return reward, terminated
+
+    def state(self) -> dict[str, np.ndarray]:
+        size = mujoco.mj_stateSize(self.models[0], STATE)
+        physics = np.zeros((self.B, size))
+        for b in range(self.B):
+            mujoco.mj_getState(self.models[b], self.data[b], physics[b], STATE)
+        return {"physics": physics, "before": self.before.copy(), "rows": self.rows.copy()}
+
+    def load(self, state, generators) -> None:
+        for b in range(self.B):
+            mujoco.mj_setState(self.models[b], self.data[b], state["physics"][b], STATE)
+        self.before[:], self.rows[:] = state["before"], state["rows"]
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.shutdown()
+            self.pool = None
+
+
+class _TaskEnv:
+    """Mixed into one of gymnasium's v5 classes: the family's reward and ending on unchanged physics.
+
+    `task` is hidden: it appears neither in the observation nor in `info`. An episode is truncated after the
+    preset's horizon. Further keywords (`render_mode`, `width`, `camera_name`, ...) go to gymnasium's class.
+    """
+
+    family: str
+
+    def __init__(self, task=None, preset: str = "modern", render_mode: str | None = None, **options):
+        task = default_task(self.family) if task is None else task
+        self._parameters = check_task(self.family, task, preset)[None]
+        self._horizon, self._steps = horizon(self.family, preset), 0
+        robot = definition(self.family, preset)[0]
+        if robot.skip == 0:
+            options.setdefault("exclude_current_positions_from_observation", False)
+        super().__init__(render_mode=render_mode, **options)
+        EzPickle.__init__(self, task=task, preset=preset, render_mode=render_mode, **options)
+        self._task = Task(self.family, preset, self.model, self.dt)
+        if self._task.changes_body:
+            scale_body(self.model, self.data, self._parameters[0])
+        self._views = self._task.layout.views(self.data)
+
+    def reset(self, *, seed=None, options=None):
+        self._steps = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        action = check_action(self.family, action)
+        before = self._task.layout.position(np.concatenate(self._views)[None])
+        self.do_simulation(action, self.frame_skip)
+        rows = np.concatenate(self._views)[None]
+        reward, terminated, after = self._task.outcome(self._parameters, before, rows, action[None])
+        self._steps += 1
+        if self.render_mode == "human":
+            self.render()
+        velocity = (after[0] - before[0]) / self.dt
+        info = {"x_position": self.data.qpos[0], "x_velocity": velocity[0]}
+        ended = bool(terminated[0]), self._steps >= self._horizon
+        return self._get_obs(), float(reward[0]), *ended, info
+
+
+class HalfCheetahDirEnv(_TaskEnv, HalfCheetahEnv):
+    """Run forward or backward, `task = +1` or `-1`; reward: `half_cheetah_dir`."""
+
+    family = "half-cheetah-dir"
+
+
+class HalfCheetahVelEnv(_TaskEnv, HalfCheetahEnv):
+    """Run at `task` m/s; reward: `half_cheetah_vel`."""
+
+    family = "half-cheetah-vel"
+
+
+class AntDirEnv(_TaskEnv, AntEnv):
+    """Run in direction `task`, an angle in radians from the x axis; reward: `ant_dir`."""
+
+    family = "ant-dir"
+
+
+class AntGoalEnv(_TaskEnv, AntEnv):
+    """Go to the point `task = (x, y)` in m; reward: `ant_goal`. Observes its own x, y."""
+
+    family = "ant-goal"
+
+
+class HumanoidDirEnv(_TaskEnv, HumanoidEnv):
+    """Run in direction `task`, an angle in radians; reward: `humanoid_dir`."""
+
+    family = "humanoid-dir"
+
+
+class Walker2dParamsEnv(_TaskEnv, Walker2dEnv):
+    """Run with another body: `task` are the 65 multipliers of `scale_body`; gymnasium's own reward."""
+
+    family = "walker2d-params"
+
+
+class HopperParamsEnv(_TaskEnv, HopperEnv):
+    """Hop with another body: `task` are the 41 multipliers of `scale_body`; gymnasium's own reward."""
+
+    family = "hopper-params"

@@ -1,0 +1,243 @@
+"""The MuJoCo families as functions: rewards, endings, observations and bodies of gymnasium's v5 robots.
+
+One *row* per slot holds everything that rewards and observations need; all functions take the rows of all
+slots at once. The single environments and the stacked ones (mujoco.py) share them. B slots, tasks `(B, k)`.
+
+The constants are those that MAML, ProMP, PEARL and VariBAD share; each reward says where gymnasium's differ.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import mujoco
+import numpy as np
+from gymnasium.envs.mujoco.ant_v5 import AntEnv
+from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
+from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
+
+# Leading entries of each MjData array that gymnasium's v5 observations leave out: the world body, the root.
+HIDDEN = {"cinert": 10, "cvel": 6, "qfrc_actuator": 6, "cfrc_ext": 6}
+
+
+# ---------------------------------------------------------------------------------------------- rewards
+# task (B, k), velocity (B, 1 or 2) in m/s, action (B, a), s(name) -> rows of that MjData array; all -> (B,)
+def _square(action: np.ndarray) -> np.ndarray:
+    return (action * action).sum(1)
+
+
+def half_cheetah_dir(task, velocity, action, s):
+    """`direction * v - 0.05 |a|^2` (MAML, ProMP, PEARL); gymnasium's own control weight is 0.1."""
+    return task[:, 0] * velocity[:, 0] - 0.05 * _square(action)
+
+
+def half_cheetah_vel(task, velocity, action, s):
+    """`-|v - v_target| - 0.05 |a|^2` (MAML, ProMP, PEARL); gymnasium's own control weight is 0.1."""
+    return -np.abs(velocity[:, 0] - task[:, 0]) - 0.05 * _square(action)
+
+
+def _contact(s) -> np.ndarray:
+    """`5e-4 |clip(cfrc_ext, -1, 1)|^2`: gymnasium's Ant-v5 and PEARL agree."""
+    return 5e-4 * _square(np.clip(s("cfrc_ext"), -1.0, 1.0))
+
+
+def _along(angle: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+    return np.cos(angle) * velocity[:, 0] + np.sin(angle) * velocity[:, 1]
+
+
+def ant_dir(task, velocity, action, s):
+    """`v . direction - 0.5 |a|^2 - contact + 1` (MAML, ProMP, PEARL).
+
+    The bonus is paid on every step, as there; Ant-v5 withholds it on the step the ant falls.
+    """
+    return _along(task[:, 0], velocity) - 0.5 * _square(action) - _contact(s) + 1.0
+
+
+def ant_goal(task, velocity, action, s):
+    """`-(|x - gx| + |y - gy|) - 0.1 |a|^2 - contact` (ProMP, PEARL): no bonus, no early end.
+
+    x, y is the torso after the step, as gymnasium and PEARL read it.
+    """
+    distance = np.abs(s("xpos")[:, 3:5] - task).sum(1)
+    return -distance - 0.1 * _square(action) - _contact(s)
+
+
+def humanoid_dir(task, velocity, action, s):
+    """`1.25 v . direction - 0.1 |a|^2 - min(5e-7 |cfrc_ext|^2, 10) + 5` (ProMP, PEARL).
+
+    The field writes `0.25 * displacement / model.opt.timestep`; with 5 frames a step that is 1.25 times
+    the velocity of the centre of mass, the weight of gymnasium's Humanoid-v5. The bonus is paid on every
+    step: standing still for 200 steps already earns about 1,000.
+    """
+    impact = np.minimum(5e-7 * _square(s("cfrc_ext")), 10.0)
+    return 1.25 * _along(task[:, 0], velocity) - 0.1 * _square(action) - impact + 5.0
+
+
+def run(task, velocity, action, s):
+    """`v - 0.001 |a|^2 + 1`: rand_param_envs, and so the presets of PEARL, ProMP and VariBAD."""
+    return velocity[:, 0] - 1e-3 * _square(action) + 1.0
+
+
+def healthy_run(task, velocity, action, s):
+    """As `run`, the bonus paid only where healthy: gymnasium's own Walker2d-v5 and Hopper-v5 (modern)."""
+    return velocity[:, 0] - 1e-3 * _square(action) + s("healthy")
+
+
+@dataclass(frozen=True)
+class Robot:
+    """How one of gymnasium's v5 robots is observed, and when its episode ends."""
+
+    env: type  # gymnasium's class; constructor options are its defaults
+    skip: int  # leading coordinates left out of the observation
+    fields: tuple[str, ...] = ()  # MjData arrays observed after qpos and qvel
+    position: str = "qpos"  # what velocity is the difference of: "qpos" (x), "torso" or "com" (x, y)
+    velocity_clip: float = np.inf
+    contact_clip: float = np.inf
+    healthy: Callable | None = None  # (qpos, qvel) -> (B,) bool
+
+
+def _ant_healthy(qpos, qvel, lowest=0.2):
+    finite = np.isfinite(qpos).all(1) & np.isfinite(qvel).all(1)
+    return finite & (qpos[:, 2] >= lowest) & (qpos[:, 2] <= 1.0)
+
+
+def _promp_ant_healthy(qpos, qvel):
+    return _ant_healthy(qpos, qvel, lowest=0.0)
+
+
+def _humanoid_healthy(qpos, qvel):
+    return (qpos[:, 2] > 1.0) & (qpos[:, 2] < 2.0)
+
+
+def _walker_healthy(qpos, qvel):
+    return (qpos[:, 1] > 0.8) & (qpos[:, 1] < 2.0) & (np.abs(qpos[:, 2]) < 1.0)
+
+
+def _hopper_healthy(qpos, qvel):
+    bounded = (np.abs(qpos[:, 2:]) < 100).all(1) & (np.abs(qvel) < 100).all(1)
+    return bounded & (qpos[:, 1] > 0.7) & (np.abs(qpos[:, 2]) < 0.2)
+
+
+HALF_CHEETAH = Robot(HalfCheetahEnv, skip=1)
+ANT = Robot(AntEnv, 2, ("cfrc_ext",), "torso", contact_clip=1.0, healthy=_ant_healthy)
+PROMP_ANT = replace(ANT, healthy=_promp_ant_healthy)
+# ant-goal sees the torso's x, y, as in ProMP, PEARL and VariBAD (`exclude_current_positions_from_observation`
+# is off): without them no policy could tell where the goal is. It never ends early.
+GOAL_ANT = replace(ANT, skip=0, healthy=None)
+HUMANOID = Robot(
+    HumanoidEnv, 2, ("cinert", "cvel", "qfrc_actuator", "cfrc_ext"), "com", healthy=_humanoid_healthy
+)
+WALKER = Robot(Walker2dEnv, 1, velocity_clip=10.0, healthy=_walker_healthy)
+HOPPER = Robot(HopperEnv, 1, velocity_clip=10.0, healthy=_hopper_healthy)
+
+# family -> (robot, reward, does the task change the body?)
+TASKS: dict[str, tuple[Robot, Callable, bool]] = {
+    "half-cheetah-dir": (HALF_CHEETAH, half_cheetah_dir, False),
+    "half-cheetah-vel": (HALF_CHEETAH, half_cheetah_vel, False),
+    "ant-dir": (ANT, ant_dir, False),
+    "ant-dir-graded": (ANT, ant_dir, False),
+    "ant-goal": (GOAL_ANT, ant_goal, False),
+    "humanoid-dir": (HUMANOID, humanoid_dir, False),
+    "walker2d-params": (WALKER, healthy_run, True),
+    "hopper-params": (HOPPER, healthy_run, True),
+}
+# (family, preset) where a paper's reward or ending differs from `modern`
+VARIANTS = {
+    ("ant-dir", "promp2018"): (PROMP_ANT, ant_dir, False),
+    ("ant-dir-graded", "promp2018"): (PROMP_ANT, ant_dir, False),
+    **{("walker2d-params", p): (WALKER, run, True) for p in ("pearl2019", "promp2018", "varibad2020")},
+    **{("hopper-params", p): (HOPPER, run, True) for p in ("pearl2019", "promp2018", "varibad2020")},
+}
+# The elements of MjModel that a *params* task multiplies, in the order of its vector, as in rand_param_envs:
+# one multiplier per body (mass), per body and axis (inertia), per degree of freedom (damping), and per geom
+# and kind of friction (sliding, torsional, rolling).
+BODY = ("body_mass", "body_inertia", "dof_damping", "geom_friction")
+
+
+def scale_body(model: mujoco.MjModel, data: mujoco.MjData, multipliers: np.ndarray) -> None:
+    """Multiply mass, inertia, damping and friction of `model` in place by a task vector.
+
+    `mj_setConst` then recomputes what MuJoCo derives from masses and inertias (subtree masses, inverse
+    weights that scale constraint softness, mean inertia that scales the solver's tolerance): without it the
+    contacts of a light robot would be as soft as those of the original. It leaves `data` at `qpos0`.
+    """
+    start = 0
+    for name in BODY:
+        array = getattr(model, name)
+        array *= np.reshape(multipliers[start : start + array.size], array.shape)
+        start += array.size
+    mujoco.mj_setConst(model, data)
+    mujoco.mj_resetData(model, data)
+
+
+class Layout:
+    """Where each MjData array lies in a row, for one model."""
+
+    def __init__(self, robot: Robot, model: mujoco.MjModel):
+        data = mujoco.MjData(model)
+        self.robot, self.mass = robot, model.body_mass.copy()
+        names = [
+            "qpos",
+            "qvel",
+            *robot.fields,
+            *{"torso": ["xpos"], "com": ["xipos"]}.get(robot.position, []),
+        ]
+        sizes = [getattr(data, name).size for name in names]
+        ends = np.cumsum(sizes)
+        self.slices = {n: slice(e - s, e) for n, e, s in zip(names, ends, sizes)}
+        self.size, self.names = int(ends[-1]), names
+        observed = [np.arange(robot.skip, model.nq), model.nq + np.arange(model.nv)]
+        observed += [np.arange(self.slices[n].start + HIDDEN[n], self.slices[n].stop) for n in robot.fields]
+        self.columns = np.concatenate(observed)
+        self.velocities = slice(model.nq - robot.skip, model.nq - robot.skip + model.nv)
+
+    def views(self, data: mujoco.MjData) -> tuple[np.ndarray, ...]:
+        """Flat windows into `data`, in row order: `np.concatenate(views, out=row)` is the one copy."""
+        return tuple(getattr(data, name).reshape(-1) for name in self.names)
+
+    def observe(self, rows: np.ndarray) -> np.ndarray:
+        """gymnasium's observation, `(B, o)`."""
+        observation = rows[:, self.columns]
+        if np.isfinite(self.robot.velocity_clip):
+            v = observation[:, self.velocities]
+            np.clip(v, -self.robot.velocity_clip, self.robot.velocity_clip, out=v)
+        if np.isfinite(self.robot.contact_clip):
+            f = observation[:, self.velocities.stop :]
+            np.clip(f, -self.robot.contact_clip, self.robot.contact_clip, out=f)
+        return observation
+
+    def position(self, rows: np.ndarray) -> np.ndarray:
+        """What the reward's velocity is the difference of, `(B, 1 or 2)`."""
+        if self.robot.position == "qpos":
+            return rows[:, :1].copy()
+        if self.robot.position == "torso":
+            start = self.slices["xpos"].start + 3  # body 0 is the world
+            return rows[:, start : start + 2].copy()
+        centres = rows[:, self.slices["xipos"]].reshape(len(rows), -1, 3)[:, :, :2]
+        return np.einsum("b,nbj->nj", self.mass, centres) / self.mass.sum()
+
+
+class Task:
+    """Reward and end of one family under a preset, on the rows of one robot."""
+
+    def __init__(self, family: str, preset: str, model: mujoco.MjModel, dt: float):
+        self.robot, self.reward, self.changes_body = definition(family, preset)
+        self.layout, self.dt = Layout(self.robot, model), dt
+
+    def outcome(self, task, before, rows, action):
+        """`-> reward (B,), terminated (B,), position (B, 1 or 2)` of the step from `before` to `rows`."""
+        healthy = np.ones(len(rows), bool)
+        if self.robot.healthy is not None:
+            qpos, qvel = rows[:, self.layout.slices["qpos"]], rows[:, self.layout.slices["qvel"]]
+            healthy = self.robot.healthy(qpos, qvel)
+
+        def s(name):
+            return healthy if name == "healthy" else rows[:, self.layout.slices[name]]
+
+        after = self.layout.position(rows)
+        return self.reward(task, (after - before) / self.dt, action, s), ~healthy, after
+
+
+def definition(family: str, preset: str) -> tuple[Robot, Callable, bool]:
+    return VARIANTS.get((family, preset), TASKS[family])

@@ -1,0 +1,178 @@
+"""TaskVectorEnv: every task of every seed in one vector environment, one step for all of them."""
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from pmeta_lib.envs.classic import PendulumBatch, PointRobotBatch
+from pmeta_lib.envs.families import TaskFamily, check_tasks, single_spaces
+from pmeta_lib.errors import UserError
+
+DIVERGED = 1e10  # MuJoCo's own limit (mjMAXVAL)
+
+
+def make_batch(family: TaskFamily, tasks: np.ndarray, threads: int):
+    """The stacked physics of `family` for task rows `(B, k)`."""
+    if family.name == "point-robot":
+        return PointRobotBatch(tasks)
+    if family.name.startswith("pendulum"):
+        return PendulumBatch(tasks)
+    if family.name == "lunar-lander-params":
+        from pmeta_lib.envs.lunar import LunarBatch  # an optional dependency
+
+        return LunarBatch(tasks, family.horizon)
+    from pmeta_lib.envs.mujoco import MujocoBatch  # slow to import, and not needed for the others
+
+    return MujocoBatch(family.name, tasks, threads, family.preset)
+
+
+class TaskVectorEnv(gymnasium.vector.VectorEnv):
+    """B slots of one family, slot b on task row b with its own generator, seeded by `seeds[b]`.
+
+    Args:
+        family: the task family; fixes robot, reward and horizon.
+        tasks: `(B, k)` task parameters; rows may repeat (several seeds of one task).
+        seeds: B ints or `numpy.random.SeedSequence`s. A slot's episodes depend on its task, its seed and its
+            actions only: not on B, on other slots or on `threads`. With an int s they equal those of the
+            single environment after `reset(seed=s)`.
+        threads: threads that share the slots' MuJoCo steps; the numbers do not depend on it.
+        dtype: of observations and rewards as returned (physics is float64 throughout).
+
+    `step` resets an ended slot in the same call (`AutoresetMode.SAME_STEP`): its row of the returned
+    observation is the next episode's first, and `info["final_obs"] (B, o)` is every slot's true next
+    observation. The task appears neither in the observation nor in `info`.
+
+    Raises `UserError` for tasks or seeds of the wrong shape and for actions that are not finite, and
+    `FloatingPointError` when the physics itself diverges, naming the slots.
+    """
+
+    def __init__(
+        self,
+        family: TaskFamily,
+        tasks: np.ndarray,
+        seeds: Sequence[int | np.random.SeedSequence],
+        threads: int = 1,
+        dtype: type = np.float32,
+    ):
+        self.family, self.tasks = family, check_tasks(family.name, tasks, family.preset)
+        self.num_envs, self.dtype = len(self.tasks), np.dtype(dtype)
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+        self.single_observation_space, self.single_action_space = single_spaces(family, self.dtype)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        if int(threads) != threads or threads < 1:
+            raise UserError(f"threads = {threads!r} must be a whole number above 0.")
+        self._seed(seeds)
+        self.batch = make_batch(family, self.tasks, int(threads))
+        self._name = f"{family.name} ({family.preset})".encode()
+        self._steps = np.zeros(self.num_envs, np.int64)
+        self._action_shape = (self.num_envs, family.action_size)
+        self._started = False
+
+    def _seed(self, seeds) -> None:
+        if len(seeds) != self.num_envs:
+            raise UserError(f"seeds: {len(seeds)} given for {self.num_envs} task rows; give one per row.")
+        for b, seed in enumerate(seeds):
+            if not (isinstance(seed, np.random.SeedSequence) or (isinstance(seed, Integral) and seed >= 0)):
+                raise UserError(
+                    f"seeds: slot {b}: {seed!r} is neither a whole number from 0 nor a SeedSequence."
+                )
+        self._generators = [np.random.Generator(np.random.PCG64(s)) for s in seeds]
+
+    def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):
+        """Start an episode in every slot: `-> observations (B, o), {}`.
+
+        `seed=None` goes on with the slots' streams; an int s reseeds slot b with s + b, as gymnasium does.
+        """
+        if seed is not None:
+            self._seed([seed + b for b in range(self.num_envs)] if np.isscalar(seed) else seed)
+        self.batch.reset(np.arange(self.num_envs), self._generators)
+        self._steps[:], self._started = 0, True
+        return self.batch.observe().astype(self.dtype), {}
+
+    def step(self, actions: np.ndarray):
+        """`actions (B, a)` in the environment's units `-> observations (B, o), rewards (B,), terminated (B,),
+        truncated (B,), {"final_obs": (B, o)}`."""
+        actions = np.asarray(actions, np.float64)
+        if actions.shape != self._action_shape:
+            raise UserError(f"actions: shape {actions.shape}; this environment needs {self._action_shape}.")
+        if not np.isfinite(actions).all():
+            slots = np.flatnonzero(~np.isfinite(actions).all(1)).tolist()
+            raise UserError(
+                f"actions: not finite in slots {slots} of {self.family.name}; has the actor diverged?"
+            )
+        if not self._started:
+            raise UserError("step was called before reset: call reset() first.")
+        reward, terminated = self.batch.step(actions)
+        observation = self.batch.observe()
+        sound = np.isfinite(reward) & (np.abs(observation) < DIVERGED).all(1)
+        if not sound.all():
+            slots = np.flatnonzero(~sound).tolist()
+            raise FloatingPointError(f"the physics of {self.family.name} diverged in slots {slots}.")
+        self._steps += 1
+        truncated = self._steps >= self.family.horizon
+        final = observation = observation.astype(self.dtype)
+        ended = np.flatnonzero(terminated | truncated)
+        if len(ended):
+            self.batch.reset(ended, self._generators)
+            self._steps[ended] = 0
+            observation = self.batch.observe().astype(self.dtype)
+        info = {"final_obs": final, "_final_obs": terminated | truncated}
+        return observation, reward.astype(self.dtype), terminated, truncated, info
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Everything the continuation depends on, as plain arrays; see `load_state_dict`."""
+        state = {f"batch.{name}": array for name, array in self.batch.state().items()}
+        state["steps"] = self._steps.copy()
+        state["started"] = np.array([self._started], np.uint8)
+        state["generators"] = np.stack([pack(g) for g in self._generators])
+        state["tasks"] = self.tasks.copy()
+        state["family"] = np.frombuffer(self._name, np.uint8).copy()
+        return state
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Continue bit for bit where `state_dict` was taken, in this or another process.
+
+        Raises `UserError` if the state is of another family, preset or set of tasks.
+        """
+        stored = bytes(np.asarray(state["family"], np.uint8))
+        if stored != self._name:
+            raise UserError(f"this environment state is of {stored.decode()}, not of {self._name.decode()}.")
+        if not np.array_equal(state["tasks"], self.tasks):
+            raise UserError("this environment state was saved with other tasks; build it with the same ones.")
+        batch = {n.removeprefix("batch."): a for n, a in state.items() if n.startswith("batch.")}
+        self.batch.load(batch, self._generators)
+        for generator, packed in zip(self._generators, state["generators"]):
+            unpack(generator, packed)
+        self._steps[:], self._started = state["steps"], bool(state["started"][0])
+
+    @property
+    def observations(self) -> np.ndarray:
+        """The observations `(B, o)` that the next actions answer to; after `load_state_dict` too."""
+        return self.batch.observe().astype(self.dtype)
+
+    def close_extras(self, **kwargs) -> None:
+        self.batch.close()
+
+
+def pack(generator: np.random.Generator) -> np.ndarray:
+    """A PCG64 generator as six uint64: state (high, low), increment (high, low), spare half-draw."""
+    s = generator.bit_generator.state
+    low = (1 << 64) - 1
+    words = [s["state"]["state"] >> 64, s["state"]["state"] & low, s["state"]["inc"] >> 64]
+    return np.array([*words, s["state"]["inc"] & low, s["has_uint32"], s["uinteger"]], np.uint64)
+
+
+def unpack(generator: np.random.Generator, words: np.ndarray) -> None:
+    w = [int(x) for x in words]
+    state = {"state": (w[0] << 64) | w[1], "inc": (w[2] << 64) | w[3]}
+    generator.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": state,
+        "has_uint32": w[4],
+        "uinteger": w[5],
+    }

@@ -1,0 +1,1 @@
+"""A run, a sweep of runs, the results on disk."""

@@ -1,0 +1,136 @@
+"""One spec -> one folder of results: spec.json, curve.parquet, losses.parquet, checkpoint.safetensors, result.json.
+
+`result.json` is written last: a folder without it is unfinished. Specs that differ only in their seed may be packed:
+trained stacked, in one process, landing in a folder each.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from pmeta_lib.errors import UserError
+from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.sac.checkpoint import save_tensors, write_atomically
+from pmeta_lib.sac.training import Run, train
+
+PACKAGES = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco")
+
+
+def provenance() -> dict:
+    """Where and with what a result was made: versions, machine (no name, no user), commit."""
+    git = shutil.which("git")
+    here = Path(__file__).resolve().parent
+    asked = [git, "-C", str(here), "rev-parse", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip() if git else ""
+    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()} {cpu or platform.processor()}".strip(),
+        "commit": commit or "unknown",
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def finished(folder: Path) -> bool:
+    """Whether `folder` holds a complete run."""
+    return (Path(folder) / "result.json").is_file()
+
+
+def run(spec: RunSpec, folder: Path, **how) -> Path:
+    """Train `spec` into `folder` (see `run_packed`); at once if it is there already. Returns the folder."""
+    return run_packed([spec], [Path(folder)], **how)[0]
+
+
+def run_packed(
+    specs: list[RunSpec], folders: list[Path], *, device: str = "cpu", threads: int = 1, progress: bool = False,
+    checkpoint_seconds: float = 60.0, callback: Callable[[Run], bool | None] | None = None,
+) -> list[Path]:  # fmt: skip
+    """Train specs that differ only in their seed, stacked, each into its own folder; resumable after a kill.
+
+    The unfinished state lives in the first folder, under `checkpoints/`, and is removed at the end. Raises `UserError`
+    for specs that cannot be packed or a folder that holds another run, and `Stopped` if the training diverges.
+    """
+    if len({replace(s, seed=0).key for s in specs}) != 1 or len(specs) != len(folders):
+        raise UserError("only runs that differ in nothing but their seed can be packed together")
+    for spec, folder in zip(specs, folders, strict=True):
+        _claim(spec, folder)
+    if all(finished(folder) for folder in folders):
+        return folders
+    started = time.monotonic()
+    family, learner = specs[0].make_family(), specs[0].make_learner()
+    scratch = folders[0] / "checkpoints"
+    spent = _lines(str(scratch / "seconds"))
+    result = train(
+        family, learner, specs[0].settings, [s.seed for s in specs], folder=scratch, device=device, threads=threads,
+        progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback,
+    )  # fmt: skip
+    seconds = time.monotonic() - started + (float(spent[0]) if spent else 0.0)
+    for position, (spec, folder) in enumerate(zip(specs, folders, strict=True)):
+        _write(spec, folder, position, result, seconds / len(specs), len(specs), device)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return folders
+
+
+def _claim(spec: RunSpec, folder: Path) -> None:
+    """Make the folder and put the spec into it; refuse a folder that belongs to another run."""
+    path = folder / "spec.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and (there := RunSpec.from_json(json.loads(path.read_text()))).key != spec.key:
+            raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
+        write_atomically(path, json.dumps(spec.to_json(), indent=1).encode())
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose a folder you can write to") from error
+
+
+def _write(spec: RunSpec, folder: Path, position: int, result: Run, seconds: float, packed: int, device: str) -> None:
+    """The finished run of one seed. `result.json` last, since it says that the others are complete."""
+    family = result.family
+    identity = {"run": spec.key, "family": family.name, "preset": family.preset, "learner": spec.learner}
+    try:
+        for name, table in (("curve", result.curve), ("losses", result.losses)):
+            rows = table[table["seed"] == spec.seed].reset_index(drop=True)
+            write_table(folder / f"{name}.parquet", rows.assign(**identity))
+        agent = result.agent
+        tensors = {name: getattr(agent, name)[position] for name in ("actor", "critic", "target", "log_alpha")}
+        tensors |= {f"extra.{name}": x[position] for name, x in agent.extra.items() if x.shape[0] == len(result.seeds)}
+        tensors["tasks"] = torch.from_numpy(family.train_tasks)
+        shapes = {"actor": json.dumps(agent.actor_shape.widths), "critic": json.dumps(agent.critic_shape.widths)}
+        digest = save_tensors(folder / "checkpoint.safetensors", tensors, shapes)
+        record = {
+            "run": spec.key, "step": result.step, "updates": agent.updates, "seconds": round(seconds, 3),
+            "packed": packed, "device": device, "held_out": family.held_out, "checkpoint_sha256": digest,
+            "family_versions": family.versions, **provenance(),
+        }  # fmt: skip
+        write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
+    except OSError as error:
+        raise UserError(
+            f"cannot write the results to {folder}: {error}; the training's checkpoints are kept"
+        ) from error
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Parquet, atomically."""
+    write_atomically(path, table.to_parquet(index=False, compression="zstd"))
+
+
+def read_curve(folder: Path) -> pd.DataFrame:
+    """The curve of a finished run; `UserError` if it is not finished."""
+    if not finished(folder):
+        raise UserError(f"{folder} holds no finished run (no result.json)")
+    return pd.read_parquet(Path(folder) / "curve.parquet")

@@ -1,0 +1,306 @@
+"""examples:
+pmeta tabular                       regenerate data/results/tabular (about 15 minutes on 2 cores)
+pmeta tabular --out my/folder       the same, elsewhere; a stopped run continues where it was
+pmeta tabular --only headline       one experiment again (tuned settings are read, not searched again)
+pmeta tabular --smoke --out my/try  every experiment with a few cells, in about a minute
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from pmeta_lib.errors import UserError, unknown
+from pmeta_lib.experiments import tabular_cells as cells
+from pmeta_lib.report.statistics import paired_interval, spearman_interval
+
+TUNING_SEEDS = (1000, 1001, 1002)  # no result uses them
+SEEDS = {"comparison": 10, "headline": 20, "conflict": 10, "lambda": 10, "adaptation": 10, "convergence": 10}
+THEORY_RUNS = 1000
+CONFLICT_H = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0]
+META_LEARNERS = ["scratch", "joint", "pcgrad", "reptile", "fomaml", "maml", "pmeta"]
+RESULTS = Path("data/results/tabular")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of `pmeta tabular`."""
+    parser.add_argument("--out", type=Path, default=RESULTS, help=f"results folder (default {RESULTS})")
+    parser.add_argument(
+        "--tuning", type=Path, help="tuned settings (default: ../../tuning/tabular beside the results)"
+    )
+    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(EXPERIMENTS)}")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument("--smoke", action="store_true", help="a few cells of each experiment")
+    parser.add_argument("--force", action="store_true", help="compute again what is complete")
+
+
+def _tuning_cells(noisy: bool, smoke: bool) -> list[dict]:
+    places = (
+        [{"family": "garnet", "h": h} for h in cells.HETEROGENEITY] if noisy
+        else [{"family": name} for name in cells.FAMILIES]
+    )  # fmt: skip
+    seeds = TUNING_SEEDS if noisy else TUNING_SEEDS[:2]
+    out = [
+        {"kind": "score", "noisy": noisy, "learner": learner, "seed": seed, "setting": setting} | place
+        for place in places for learner in cells.NAMES for setting in cells.grid(learner, noisy) for seed in seeds
+    ]  # fmt: skip
+    steps = [{"step": float(x)} for x in np.geomspace(0.1 if noisy else 1.0, 3.0 if noisy else 100.0, 12)]
+    out += [
+        {"kind": "adaptation", "noisy": noisy, "learner": "scratch", "seed": seed, "setting": x,
+         "adapt_step": x["step"]} | place
+        for place in places for x in steps for seed in seeds
+    ]  # fmt: skip
+    return (
+        [c for c in out if c.get("h", 0.45) == 0.45 and c["family"] in ("garnet", "chain")][::4]
+        if smoke
+        else out
+    )
+
+
+def _place(cell: dict) -> str:
+    return f"{cell['family']}{cell.get('h', '')}/{'sampled' if cell['noisy'] else 'exact'}"
+
+
+def choose(cell_list: list[dict], rows: list[list[dict]]) -> dict:
+    """{place: {learner: setting}}, the best mean over the tuning seeds; "scratch": its adaptation step."""
+    scores: dict = {}
+    for cell, result in zip(cell_list, rows):
+        value = result[0]["deployed"] if cell["kind"] == "score" else result[2]["adapted"]
+        key = (_place(cell), cell["learner"], json.dumps(cell["setting"]))
+        scores.setdefault(key, []).append(value)
+    chosen: dict = {}
+    for (place, learner, setting), found in scores.items():
+        best = chosen.setdefault(place, {}).get(learner)
+        if best is None or np.mean(found) > best[0]:
+            chosen[place][learner] = (float(np.mean(found)), json.loads(setting))
+    return {p: {k: v[1] for k, v in by.items()} for p, by in chosen.items()}
+
+
+def _score_cells(
+    places: list[dict], learners: list[str], seeds: int, chosen: dict, like: str = ""
+) -> list[dict]:
+    """Score cells with the settings tuned at their own place, or at the place named `like`."""
+    return [
+        {"kind": "score", "learner": name, "seed": seed, "setting": chosen[like or _place(p)][name]} | p
+        for p in places if (like or _place(p)) in chosen for name in learners for seed in range(seeds)
+    ]  # fmt: skip
+
+
+def plan(experiment: str, chosen: dict, smoke: bool = False) -> list[dict]:
+    """The cells of one experiment; each is all that its rows depend on."""
+    n = 2 if smoke else SEEDS.get(experiment, 0)
+    exact = [{"family": name, "noisy": False} for name in cells.FAMILIES]
+    sampled = [{"family": "garnet", "h": h, "noisy": True} for h in cells.HETEROGENEITY]
+    if experiment == "comparison":
+        return _score_cells(exact, cells.NAMES, n, chosen)
+    if experiment == "headline":
+        mirror = [p | {"noisy": False} for p in sampled]
+        return _score_cells(sampled, cells.NAMES, n, chosen) + (
+            _score_cells(mirror, cells.NAMES, n // 2, chosen, like="garnet/exact")
+        )
+    if experiment == "conflict":
+        places = [{"family": "garnet", "h": h, "noisy": False} for h in CONFLICT_H[:: 4 if smoke else 1]]
+        return _score_cells(places, ["independent", "joint", "maml", "pmeta"], n, chosen, like="garnet/exact")
+    if experiment == "lambda":
+        return [
+            {"kind": "score", "learner": "pmeta", "seed": seed} | place | {"noisy": noisy}
+            | {"setting": {"step": 1.2 if noisy else 3.0, "pull": pull}}
+            for place in sampled[:: 5 if smoke else 1] for noisy in (True, False)
+            for pull in cells.PULLS[:: 4 if smoke else 1] for seed in range(n)
+        ]  # fmt: skip
+    if experiment == "adaptation":
+        places = [p for p in exact + sampled if _place(p) in chosen]
+        return [
+            {"kind": "adaptation", "learner": name, "seed": seed, "setting": chosen[_place(p)][name],
+             "adapt_step": chosen[_place(p)]["scratch"]["step"]} | p
+            for p in places for name in META_LEARNERS for seed in range(n)
+        ]  # fmt: skip
+    if experiment == "convergence":
+        return [
+            {"kind": "convergence", "family": family, "variant": variant, "seed": seed, "pull": 0.3,
+             "inner_steps": 5, "rounds": 40 if smoke else 200}
+            for family in ("garnet", "gridworld-corners", "chain") for variant in cells.VARIANTS for seed in range(n)
+        ]  # fmt: skip
+    return [{"kind": "theory", "seed": k} for k in range(1 if smoke else THEORY_RUNS // cells.BLOCK)]
+
+
+EXPERIMENTS = ["comparison", "headline", "conflict", "lambda", "adaptation", "convergence", "theory"]
+
+
+def run_cell(cell: dict) -> list[dict]:
+    """The rows of one cell, as plain JSON values."""
+    rows = cells.CELLS[cell["kind"]](cell)
+    return [{k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
+
+
+def _key(cell: dict) -> str:
+    return hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def compute(name: str, cell_list: list[dict], journal: Path, jobs: int) -> list[list[dict]]:
+    """The rows of every cell, in order. Finished cells are kept in `journal` and not computed again."""
+    done: dict[str, list[dict]] = {}
+    if journal.exists():
+        for line in journal.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when a run was stopped
+            done[entry["key"]] = entry["rows"]
+    todo = [c for c in cell_list if _key(c) not in done]
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=len(cell_list), initial=len(cell_list) - len(todo), desc=f"{name:<12}", unit="cell",
+               disable=None, file=sys.stderr)  # fmt: skip
+    with journal.open("a") as out, bar:
+
+        def keep(cell: dict, rows: list[dict]) -> None:
+            done[_key(cell)] = rows
+            out.write(json.dumps({"key": _key(cell), "rows": rows}) + "\n")
+            out.flush()
+            bar.update()
+
+        if jobs <= 1 or len(todo) < 2:
+            for cell in todo:
+                keep(cell, run_cell(cell))
+        else:
+            # One core a process: the matrices are small, and threads would fight over the cores.
+            for library in ("OMP", "OPENBLAS", "MKL"):
+                os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+            with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+                waiting = {pool.submit(run_cell, cell): cell for cell in todo}
+                for future in as_completed(waiting):
+                    keep(waiting[future], future.result())
+    return [done[_key(c)] for c in cell_list]
+
+
+def summarise(tables: dict[str, pd.DataFrame]) -> dict:
+    """The numbers behind the claims, each with its 95 % interval [mean, low, high]; seeds are the units."""
+    out: dict = {}
+    if "headline" in tables:
+        t = tables["headline"]
+        out["headline"] = []
+        for (noisy, h), part in t.groupby(["noisy", "h"]):
+            wide = part.pivot(index="seed", columns="learner", values="deployed")
+            for ours in ("pmeta", "pmeta+ft"):
+                for other in [c for c in wide if not c.startswith("pmeta")]:
+                    rng = np.random.default_rng(0)
+                    out["headline"].append(
+                        {"gradients": "sampled" if noisy else "exact", "h": h, "a": ours, "b": other,
+                         "difference": paired_interval(wide[ours].to_numpy(), wide[other].to_numpy(), rng)}
+                    )  # fmt: skip
+    if "conflict" in tables:
+        t = tables["conflict"]
+        h = np.sort(t.h.unique())
+        wide = {
+            n: p.pivot(index="seed", columns="h", values="deployed").to_numpy()
+            for n, p in t.groupby("learner")
+        }
+        rate = t[t.learner == "joint"].pivot(index="seed", columns="h", values="conflict").to_numpy()
+        out["conflict"] = {"conflict_at_joint": spearman_interval(h, rate, np.random.default_rng(0))}
+        for name in ("joint", "maml"):
+            deficit = wide["independent"] - wide[name]
+            out["conflict"][f"deficit_{name}"] = spearman_interval(h, deficit, np.random.default_rng(0))
+    if "convergence" in tables:
+        last = tables["convergence"].sort_values("round").groupby(["family", "variant", "seed"]).last()
+        grouped = last.groupby(["family", "variant"])
+        out["convergence"] = [
+            {"family": f, "variant": v, "steepest": p.slope.min(), "flattest": p.slope.max(),
+             "largest_rise_of_potential": p.largest_rise.max(), "true_norm": p.true_norm.median()}
+            for (f, v), p in grouped
+        ]  # fmt: skip
+    if "theory" in tables:
+        t = tables["theory"]
+        out["theory"] = [
+            {
+                "statement": s,
+                "runs": len(p),
+                "met": int(p.met.sum()),
+                "violations": int((p.holds == False).sum()),
+            }  # noqa: E712
+            for s, p in t.groupby("statement")
+        ]
+    return out
+
+
+def provenance(wall_s: float, command: str, spec: dict) -> dict:
+    """What produced the results: spec, seeds, versions, machine (not its name), commit, wall time."""
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "not in a commit"
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    packages = ("pmeta_lib", "numpy", "scipy", "pandas", "torch", "gymnasium")
+    return {
+        "spec": spec, "tuning_seeds": list(TUNING_SEEDS), "evaluation_seeds": SEEDS, "commit": commit,
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "machine": {"cpu": model, "cores": os.cpu_count()}, "wall_s": round(wall_s, 1), "command": command,
+    }  # fmt: skip
+
+
+def main(args: argparse.Namespace) -> int:
+    """Tune if need be, compute what is missing, write Parquet, summary and provenance."""
+    wanted = [x for x in args.only.split(",") if x] or EXPERIMENTS
+    for name in wanted:
+        if name not in EXPERIMENTS:
+            raise unknown("experiment", name, EXPERIMENTS)
+    if args.jobs < 1:
+        raise UserError(f"--jobs is {args.jobs}; it must be at least 1.")
+    if args.smoke and args.out == RESULTS:
+        raise UserError("--smoke would overwrite the stored results; give it a folder of its own with --out.")
+    out = args.out
+    tuning = args.tuning or (out / "tuning" if out != RESULTS else Path("data/tuning/tabular"))
+    out.mkdir(parents=True, exist_ok=True)
+    began, partial = time.monotonic(), out / "partial"
+    chosen_file = tuning / "chosen.json"
+    if chosen_file.exists() and not (args.force and not args.only):
+        chosen = json.loads(chosen_file.read_text())
+    else:
+        tuning.mkdir(parents=True, exist_ok=True)
+        chosen, tried = {}, []
+        for noisy in (False, True):
+            todo = _tuning_cells(noisy, args.smoke)
+            rows = compute(
+                f"tuning {'sampled' if noisy else 'exact'}", todo, partial / f"tuning{noisy}.jsonl", args.jobs
+            )
+            chosen |= choose(todo, rows)
+            tried += [r | {"setting": json.dumps(c["setting"])} for c, x in zip(todo, rows) for r in x]
+        pd.DataFrame(tried).to_parquet(tuning / "tuning.parquet", index=False)
+        chosen_file.write_text(json.dumps(chosen, indent=1, sort_keys=True) + "\n")
+    for name in wanted:
+        todo, target = plan(name, chosen, args.smoke), out / f"{name}.parquet"
+        if target.exists() and not args.force:
+            print(f"{name}: complete ({target}); --force computes it again")
+            continue
+        rows = compute(name, todo, partial / f"{name}.jsonl", args.jobs)
+        pd.DataFrame([r for part in rows for r in part]).to_parquet(target, index=False)
+        spec = {"experiment": name, "cells": len(todo), "budget": cells.BUDGET, "smoke": args.smoke,
+                "trajectories": cells.TRAJECTORIES, "horizon": cells.HORIZON, "hash": _key({"plan": todo})}  # fmt: skip
+        record = provenance(time.monotonic() - began, "pmeta tabular", spec)
+        (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+        (partial / f"{name}.jsonl").unlink()
+    tables = {p.stem: pd.read_parquet(p) for p in sorted(out.glob("*.parquet"))}
+    (out / "summary.json").write_text(json.dumps(summarise(tables), indent=1) + "\n")
+    for leftover in partial.glob("tuning*.jsonl"):
+        leftover.unlink()
+    if partial.exists() and not any(partial.iterdir()):
+        partial.rmdir()
+    print(f"{out}: {', '.join(wanted)} done in {time.monotonic() - began:.0f} s")
+    return 0

@@ -1,0 +1,219 @@
+"""What the tabular experiments measure. A cell is a small dict; `CELLS[kind](cell) -> rows` is a pure function.
+
+Fairness: every learner spends the same number of gradient evaluations a task (a Hessian-vector product counts
+as one, adaptation and fine-tuning included) and is tuned over a grid of twelve settings on tuning seeds that
+no result uses. Step sizes are in units of the family (`unit`), computed from its tasks, not chosen by hand.
+"""
+
+import json
+
+import numpy as np
+
+from pmeta_lib.tabular import (
+    LEARNERS,
+    History,
+    TaskBatch,
+    adapt,
+    conflict_rate,
+    envelope_gradients,
+    normalised_returns,
+    optimal_values,
+    pmeta,
+    sampled,
+    values,
+)
+from pmeta_lib.tabular import families as f
+from pmeta_lib.tabular.policies import Oracle, exact
+from pmeta_lib.tabular.theory import hold, rate, smoothness
+
+FAMILIES = {
+    "garnet": lambda seed, h=0.5: f.garnet(h, seed=seed),
+    "gridworld": lambda seed: f.gridworld(seed=seed),
+    "gridworld-corners": lambda seed: f.gridworld(layout="corners"),
+    "chain": lambda seed: f.chain(),
+    "frozen-lake-goals": lambda seed: f.frozen_lake("goals", seed=seed),
+    "frozen-lake-maps": lambda seed: f.frozen_lake("maps", seed=seed),
+    "frozen-lake-slip": lambda seed: f.frozen_lake("slip", seed=seed),
+    "cliff-walking": lambda seed: f.cliff_walking(seed=seed),
+    "taxi": lambda seed: f.taxi(seed=seed),
+}
+NAMES = [
+    "independent", "joint", "joint+ft", "pcgrad", "pcgrad+ft", "reptile", "reptile+ft", "fomaml", "maml",
+    "maml+ft", "pmeta", "pmeta+ft",
+]  # fmt: skip
+BLOCK = 50  # random runs a theory cell
+BUDGET = 60  # gradient evaluations a task
+TRAJECTORIES, HORIZON = 2, 40  # of the sampled gradients: 2 rollouts a task and evaluation
+ADAPTATION_STEPS = (0, 1, 5, 20)
+HETEROGENEITY = [0.15, 0.25, 0.35, 0.45, 0.6, 0.8]
+PULLS = [0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]  # lam times the unit, for the sweep over lam
+VARIANTS = {
+    "warm, R = 1": {},
+    "cold, R = 1": {"warm_start": False},
+    "warm, R = 5": {"local_steps": 5},
+    "warm, R = 1, half the tasks": {"half": True},
+}
+
+
+def unit(tasks: TaskBatch) -> float:
+    """Natural step size: 10 on Garnet; inverse to the gap uniform-to-optimal and to the mean occupancy."""
+    gap = (optimal_values(tasks) - values(tasks, np.zeros(tasks.shape[1:]))).mean()
+    return 10.0 * (2.3 / gap) * tasks.shape[1] * (1 - tasks.gamma) / 2.0
+
+
+def grid(learner: str, noisy: bool) -> list[dict]:
+    """Twelve settings of a learner; `step` is in units, `pull` is lam times the unit."""
+    base = 0.3 if noisy else 1.0
+    steps = [base, 2 * base, 4 * base, 8 * base] if noisy else [1.0, 3.0, 10.0, 30.0]
+    if learner in ("independent", "joint", "pcgrad"):
+        return [{"step": float(x)} for x in base * np.geomspace(0.3, 10.0 if noisy else 100.0, 12)]
+    second = {
+        "pmeta": [{"pull": x} for x in ((0.02, 0.06, 0.18) if noisy else (0.01, 0.05, 0.25))],
+        "pmeta+ft": [{"pull": x} for x in ((0.06, 0.18, 0.54) if noisy else (0.05, 0.25, 1.0))],
+        "reptile": [{"eta": x} for x in (0.3, 0.6, 1.0)],
+        "maml": [{"outer": x * base} for x in (1.0, 3.0, 10.0)],
+    }
+    second |= {"reptile+ft": second["reptile"], "fomaml": second["maml"], "maml+ft": second["maml"]}
+    second |= dict.fromkeys(("joint+ft", "pcgrad+ft"), [{"share": x} for x in (0.3, 0.55, 0.8)])
+    return [{"step": s} | other for other in second[learner] for s in steps]
+
+
+def train(
+    learner: str, tasks: TaskBatch, theta0: np.ndarray, setting: dict, oracle: Oracle, budget: int = BUDGET
+) -> tuple[History, np.ndarray]:
+    """Spend `budget` evaluations a task; the run and the policies (N, S, A) deployed at the end.
+
+    "+ft": the last `share` (0.3 unless tuned) of the budget fine-tunes each task's policy alone. MAML and
+    Reptile deploy after the K inner steps they were trained for, out of the same budget.
+    """
+    name, u = learner.removesuffix("+ft"), unit(tasks)
+    step, K = setting["step"] * u, 1 if "maml" in learner else 5
+    cost = K + {"fomaml": 1, "maml": 1 + K}.get(name, 0)
+    tail = round(setting.get("share", 0.3) * budget) if learner.endswith("+ft") else 0
+    if name in ("maml", "fomaml", "reptile"):
+        tail = max(tail, K)
+    keywords = {
+        "rounds": (budget - tail) // cost,
+        "inner_steps": K,
+        "inner_step_size": step,
+        "oracle": oracle,
+    }
+    if name == "pmeta":
+        lam = setting["pull"] / u
+        keywords |= {"lam": lam, "eta": 1.0 / lam if lam else 0.0, "inner_step_size": step / (1 + step * lam)}
+    elif name == "reptile":
+        keywords["eta"] = setting["eta"]
+    elif "maml" in name:
+        keywords["eta"] = setting["outer"] * u
+    run = LEARNERS[name](tasks, theta0, **keywords)
+    if not tail:
+        return run, run.personal
+    start = run.personal if name in ("pmeta", "joint", "pcgrad") else run.theta
+    return run, adapt(tasks, start, steps=tail, step_size=step, oracle=oracle)[0]
+
+
+def _setup(cell: dict) -> tuple:
+    """Family, initial parameters and oracle of a cell: all functions of its seed."""
+    family = FAMILIES[cell["family"]](cell["seed"], **({"h": cell["h"]} if "h" in cell else {}))
+    rng = np.random.default_rng([cell["seed"], 20_917])
+    theta0 = 0.1 * rng.standard_normal(family.train.shape[1:])
+    return family, theta0, sampled(TRAJECTORIES, HORIZON, rng) if cell["noisy"] else exact
+
+
+def score(cell: dict) -> list[dict]:
+    """Train one learner with one setting; normalised return (0 uniform, 100 optimal) of what it deploys."""
+    family, theta0, oracle = _setup(cell)
+    run, deployed = train(cell["learner"], family.train, theta0, cell["setting"], oracle)
+    final = normalised_returns(family.train, deployed)
+    row = {
+        "setting": json.dumps(cell["setting"]), "lam": run.settings["lam"],
+        "deployed": final.mean(), "worst_task": final.min(),
+        "meta_policy": normalised_returns(family.train, run.theta).mean(),
+        "conflict": conflict_rate(family.train, run.theta), "conflict_start": conflict_rate(family.train, theta0),
+    }  # fmt: skip
+    return [_labels(cell) | row]
+
+
+def _labels(cell: dict) -> dict:
+    return {k: cell[k] for k in ("family", "h", "noisy", "learner", "seed") if k in cell}
+
+
+def adaptation(cell: dict) -> list[dict]:
+    """Held-out tasks after 0, 1, 5, 20 steps from a learner's theta; `scratch` starts at theta0.
+
+    One step size for all learners (`cell["adapt_step"]`, in units of the training tasks): the best for
+    scratch after five steps on the tuning seeds.
+    """
+    family, theta0, oracle = _setup(cell)
+    theta = theta0
+    if cell["learner"] != "scratch":
+        theta = train(cell["learner"], family.train, theta0, cell["setting"], oracle)[0].theta
+    step_size = cell["adapt_step"] * unit(family.train)
+    _, curve = adapt(family.test, theta, steps=max(ADAPTATION_STEPS), step_size=step_size, oracle=oracle)
+    low, best = values(family.test, np.zeros(theta.shape)), optimal_values(family.test)
+    scores = 100 * ((curve - low) / (best - low)).mean(1)
+    return [_labels(cell) | {"steps": k, "adapted": scores[k]} for k in ADAPTATION_STEPS]
+
+
+def convergence(cell: dict) -> list[dict]:
+    """Phi, the norm that the meta step follows, and the true norm of grad F, at log-spaced rounds."""
+    family, theta0, _ = _setup(cell | {"noisy": False})
+    tasks, variant = family.train, dict(VARIANTS[cell["variant"]])
+    if variant.pop("half", False):
+        variant |= {"tasks_per_round": len(tasks) // 2, "generator": np.random.default_rng(cell["seed"])}
+    u, rounds = unit(tasks), cell["rounds"]
+    lam = cell["pull"] / u
+    run = pmeta(
+        tasks, theta0, rounds=rounds, lam=lam, eta=0.5 / lam, inner_steps=cell["inner_steps"],
+        inner_step_size=u / (1 + cell["pull"]), trace=True, **variant,
+    )  # fmt: skip
+    best = np.minimum.accumulate(run.gradient_norm)
+    rise = float(np.diff(run.potential).max())
+    rows = []
+    for t in np.unique(np.geomspace(1, rounds, 14).round().astype(int)):
+        true = envelope_gradients(tasks, run.trace["theta"][t], lam).mean(0)
+        rows.append(
+            {"family": cell["family"], "variant": cell["variant"], "seed": cell["seed"], "round": int(t),
+             "potential": run.potential[t], "followed_norm": run.gradient_norm[t - 1], "best_norm": best[t - 1],
+             "true_norm": float(np.linalg.norm(true)), "slope": rate(run), "largest_rise": rise}
+        )  # fmt: skip
+    return rows
+
+
+def random_run(seed: int) -> tuple[History, float]:
+    """A small random pmeta run and the proven L; a third each: lam > L, any lam with s of T5, any settings."""
+    rng = np.random.default_rng([seed, 31])
+    kind, N, A = seed % 3, int(rng.integers(1, 6)), int(rng.integers(2, 4))
+    S = int(rng.integers(2, 6))
+    P = rng.dirichlet(np.full(S, rng.uniform(0.2, 2)), (N, S, A))
+    r, rho = rng.random((N, S, A)), rng.dirichlet(np.ones(S), N)
+    if seed % 10 == 0:  # full conflict
+        N, P, r, rho = 2, np.stack([P[0], P[0]]), np.stack([r[0], 1 - r[0]]), np.stack([rho[0], rho[0]])
+    gamma = float(rng.choice([0.0, 0.3, 0.6, 0.9]))
+    tasks = TaskBatch(P, r, rho, gamma)
+    tau = float(rng.choice([0.0, 0.0, 0.3]))
+    L = smoothness(tasks, tau)
+    lam = L * 10 ** rng.uniform(0.04, 1.5) if kind == 0 else 10 ** rng.uniform(-3, 1)
+    step = 1 / (L + lam) if kind < 2 else 10 ** rng.uniform(-1, 1) / (1 + lam * 10)
+    share = rng.uniform(0.2, 1.0) if kind == 0 else rng.uniform(0.1, 1.9)
+    n = N if seed % 2 else int(rng.integers(1, N + 1))
+    run = pmeta(
+        tasks, rng.normal(size=(S, A)), rounds=10, lam=lam, eta=share / lam, tau=tau, trace=True,
+        inner_steps=int(rng.integers(1, 9)), inner_step_size=step, local_steps=1 + (seed % 7 == 0),
+        warm_start=seed % 5 > 0, tasks_per_round=n, generator=rng,
+    )  # fmt: skip
+    return run, L
+
+
+def theory(cell: dict) -> list[dict]:
+    """`hold` on BLOCK random runs with the proven L: which conditions were met, which bounds were violated."""
+    rows = []
+    for seed in range(cell["seed"] * BLOCK, (cell["seed"] + 1) * BLOCK):
+        table = hold(random_run(seed)[0])
+        for row in table.itertuples():
+            rows.append({"run": seed, "statement": row.statement, "met": row.met, "bound": row.bound,
+                         "measured": row.measured, "holds": row.holds})  # fmt: skip
+    return rows
+
+
+CELLS = {"score": score, "adaptation": adaptation, "convergence": convergence, "theory": theory}

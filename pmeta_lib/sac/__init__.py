@@ -1,0 +1,1 @@
+"""Stacked soft actor-critic and the learners on it."""

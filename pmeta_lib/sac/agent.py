@@ -1,0 +1,121 @@
+"""A stacked SAC agent: its tensors, its streams of randomness, and how it acts.
+
+Shapes: S seeds, N tasks, G policies a seed (N, or 1 where all tasks share one), B = S G slots, n transitions a
+task, M = n N / G transitions a slot, o observation, a action, P and Q parameters of an actor and a critic.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from pmeta_lib.sac.networks import Layers, Shape, forward, gaussian, initialize
+
+# Independent streams of one root seed. The environments' slots spawn theirs below ENVIRONMENTS, EVALUATION.
+STREAMS = ("environments", "tasks", "networks", "replay", "noise", "evaluation", "learner")
+
+
+def seed_sequence(seed: int, stream: str, *more: int) -> np.random.SeedSequence:
+    """The stream's own branch of the root seed's tree; `more` names branches below (a slot, a step)."""
+    return np.random.SeedSequence(seed, spawn_key=(STREAMS.index(stream), *more))
+
+
+def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> torch.Generator:
+    """A torch generator for one stream of one root seed."""
+    state = seed_sequence(seed, stream).generate_state(2, np.uint32)
+    return torch.Generator(device).manual_seed(int(state[0]) << 31 ^ int(state[1]))
+
+
+@dataclass
+class Adam:
+    """PyTorch's fused Adam on one flat tensor: all slots in one kernel, its state in plain tensors."""
+
+    parameters: Tensor
+    learning_rate: float | Tensor  # a tensor on the device, where a captured graph must see it change
+    first: Tensor = field(init=False)
+    second: Tensor = field(init=False)
+    steps: Tensor = field(init=False)
+
+    def __post_init__(self):
+        self.first, self.second = torch.zeros_like(self.parameters), torch.zeros_like(self.parameters)
+        self.steps = torch.zeros((), device=self.parameters.device)
+
+    def step(self, gradient: Tensor) -> None:
+        adam([self.parameters], [gradient.view_as(self.parameters)], [self.first], [self.second], [], [self.steps],
+             fused=True, amsgrad=False, beta1=0.9, beta2=0.999, lr=self.learning_rate, weight_decay=0.0, eps=1e-8,
+             maximize=False)  # fmt: skip
+
+
+@dataclass
+class Agent:
+    """All that learns. `extra` holds what a learner adds (a meta-policy, an encoder …)."""
+
+    actor_shape: Shape
+    critic_shape: Shape
+    actor: Tensor  # (S, G, P)
+    critic: Tensor  # (S, G, 2, Q)
+    target: Tensor  # (S, G, 2, Q)
+    log_alpha: Tensor  # (S, G)
+    optimizers: dict[str, Adam]  # of "actor", "critic", "log_alpha", and of what a learner adds
+    generators: dict[str, list[torch.Generator]]  # stream -> one a seed
+    discount: float
+    polyak: float
+    target_entropy: float
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    updates: int = 0
+    layers: dict[str, Layers] = field(init=False)  # views of actor, critic, target; the tensors change in place
+    gradients: dict[str, tuple[Tensor, Layers]] = field(init=False)  # where an update writes them, and views
+
+    def __post_init__(self):
+        slots = self.slots
+        shapes = {"actor": (self.actor_shape, slots), "critic": (self.critic_shape, 2 * slots)}
+        flats = {
+            name: torch.zeros(rows, shape.size, device=self.actor.device) for name, (shape, rows) in shapes.items()
+        }
+        self.gradients = {name: (flats[name], shapes[name][0].layers(flats[name])) for name in shapes}
+        self.layers = {n: shape.layers(getattr(self, n).view(rows, -1)) for n, (shape, rows) in shapes.items()}
+        self.layers["target"] = self.critic_shape.layers(self.target.view(2 * slots, -1))
+
+    @property
+    def slots(self) -> int:
+        return self.actor.shape[0] * self.actor.shape[1]
+
+    def noise(self, *shape: int) -> Tensor:
+        """Standard normal (S, *shape), every seed from its own generator."""
+        return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in self.generators["noise"]])
+
+
+def new_agent(
+    seeds: list[int], policies: int, observation_size: int, action_size: int, *, hidden: tuple[int, ...],
+    learning_rate: float, discount: float, polyak: float, initial_temperature: float = 1.0,
+    target_entropy: float | None = None, device: str = "cpu",
+) -> Agent:  # fmt: skip
+    """A fresh agent. All policies of a seed start equal (as the algorithm's `theta_i = theta`), seeds differ."""
+    actor_shape = Shape((observation_size, *hidden, 2 * action_size))
+    critic_shape = Shape((observation_size + action_size, *hidden, 1))
+    network_generators = [generator(s, "networks") for s in seeds]
+    actor = torch.stack([initialize(actor_shape, 1, g) for g in network_generators])
+    critic = torch.stack([initialize(critic_shape, 2, g) for g in network_generators]).unsqueeze(1)
+    actor = actor.repeat(1, policies, 1).to(device)
+    critic = critic.repeat(1, policies, 1, 1).to(device)
+    log_alpha = torch.full((len(seeds), policies), float(np.log(initial_temperature)), device=device)
+    agent = Agent(
+        actor_shape, critic_shape, actor, critic, critic.clone(), log_alpha,
+        {"actor": Adam(actor, learning_rate), "critic": Adam(critic, learning_rate),
+         "log_alpha": Adam(log_alpha, learning_rate)},
+        {stream: [generator(s, stream, device) for s in seeds] for stream in ("replay", "noise", "learner")},
+        discount, polyak, -float(action_size) if target_entropy is None else target_entropy,
+    )  # fmt: skip
+    return agent
+
+
+@torch.no_grad()
+def act(shape: Shape, actor: Tensor, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Actions (S, N, a) in (-1, 1) of `actor (S, G, P)` at `observation (S, N, o)`; the mode where `noise` is None."""
+    seeds, tasks = observation.shape[:2]
+    x = observation.reshape(seeds * actor.shape[1], -1, observation.shape[-1])
+    mean, log_std = gaussian(forward(shape, actor.reshape(-1, shape.size), x))
+    action = torch.tanh(mean if noise is None else mean + log_std.exp() * noise.reshape(mean.shape))
+    return action.view(seeds, tasks, -1)

@@ -1,0 +1,118 @@
+"""Checkpoints that a killed run continues from, bit for bit: safetensors + JSON, atomic, with checksums.
+
+A checkpoint is a pair `step-000012000.safetensors` (every tensor) and `step-000012000.json` (counters, rows so
+far, the run's identity, the sha256 of the other file). The JSON is renamed into place last: without it the pair
+does not exist. The newest two pairs are kept, so that a damaged one has a predecessor.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pmeta_lib.errors import UserError
+
+SCHEMA = 1
+KEEP = 2
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside `path`, flush to the disk, rename: readers see the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """Write `tensors` to a safetensors file, atomically; returns its sha256."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+        digest = sha256(temporary)
+        os.replace(temporary, path)
+        return digest
+    except SafetensorError as error:  # safetensors reports a full disk in its own class
+        raise OSError(str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> None:
+    """Add the checkpoint of `step`, then drop all but the newest `KEEP`. `UserError` if the disk refuses."""
+    stem = f"step-{step:09d}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = save_tensors(folder / f"{stem}.safetensors", tensors)
+        record = {"schema": SCHEMA, "step": step, "sha256": digest, **record}
+        write_atomically(folder / f"{stem}.json", json.dumps(record).encode())
+    except OSError as error:
+        older = [s for s, _ in _found(folder)] if folder.is_dir() else []
+        kept = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
+        raise UserError(f"cannot write the checkpoint of step {step} to {folder}: {error}; {kept}") from error
+    for _, manifest in _found(folder)[KEEP:]:
+        manifest.unlink(missing_ok=True)
+        manifest.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dict] | None:
+    """The newest sound checkpoint, `(tensors, record)`, or None if there is none at all.
+
+    A truncated or altered one is named and passed over. `UserError` if the folder's checkpoints belong to another
+    run (`identity` differs), or if every one is damaged.
+    """
+    found = _found(folder) if folder.is_dir() else []
+    for step, manifest in found:
+        data = manifest.with_suffix(".safetensors")
+        try:
+            record = json.loads(manifest.read_bytes())
+            if record["schema"] != SCHEMA:
+                raise ValueError(f"it has schema {record['schema']}, this version reads {SCHEMA}")
+            if sha256(data) != record["sha256"]:
+                raise ValueError("its checksum does not match: truncated or altered")
+            tensors = load_file(data)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            say(f"checkpoint of step {step} in {folder} is not usable: {error}; trying the one before")
+            continue
+        if record["identity"] != identity:
+            raise UserError(f"{folder} holds checkpoints of another run; choose an empty folder or delete it")
+        return tensors, record
+    if found:
+        raise UserError(f"no checkpoint in {folder} is usable; delete the folder to start the run again")
+    return None
+
+
+def _found(folder: Path) -> list[tuple[int, Path]]:
+    """(step, manifest) of every checkpoint, newest first."""
+    return sorted(((int(p.stem.removeprefix("step-")), p) for p in folder.glob("step-*.json")), reverse=True)
+
+
+def generator_tensors(generators: dict[str, list[torch.Generator]]) -> dict[str, Tensor]:
+    """The states of torch generators, as uint8 tensors."""
+    return {f"generator.{s}.{k}": g.get_state() for s, gs in generators.items() for k, g in enumerate(gs)}
+
+
+def restore_generators(generators: dict[str, list[torch.Generator]], tensors: dict[str, Tensor]) -> None:
+    """Put back what `generator_tensors` took."""
+    for stream, gs in generators.items():
+        for k, g in enumerate(gs):
+            g.set_state(tensors[f"generator.{stream}.{k}"])

@@ -1,0 +1,51 @@
+"""Evaluation: the return of deterministic policies on every task, several episodes each, all in one environment."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmeta_lib.envs.families import TaskFamily
+from pmeta_lib.envs.vector import TaskVectorEnv
+from pmeta_lib.sac.agent import seed_sequence
+
+
+def to_env(family: TaskFamily, action: Tensor) -> np.ndarray:
+    """Actions in [-1, 1] -> the environment's units, (slots, a) float64."""
+    unit = action.detach().cpu().numpy().reshape(-1, family.action_size).astype(np.float64)
+    return family.action_low + (unit + 1.0) * 0.5 * (family.action_high - family.action_low)
+
+
+class Evaluator:
+    """Runs `episodes` episodes a task and seed, with fresh initial states for each `key` (a training step).
+
+    The initial states depend on (seed, key, task, episode) alone, so learners are compared on equal ones.
+    """
+
+    def __init__(self, family: TaskFamily, tasks: np.ndarray, seeds: list[int], episodes: int, device="cpu", threads=1):
+        self.family, self.seeds, self.episodes, self.device = family, seeds, episodes, device
+        self.shape = (len(seeds), len(tasks), episodes)
+        rows = np.broadcast_to(tasks[None, :, None], (*self.shape, tasks.shape[1])).reshape(-1, tasks.shape[1])
+        self.env = TaskVectorEnv(family, rows, self._seeds(0), threads=threads)
+
+    def _seeds(self, key: int) -> list[np.random.SeedSequence]:
+        return [s for seed in self.seeds
+                for s in seed_sequence(seed, "evaluation", key).spawn(self.shape[1] * self.episodes)]  # fmt: skip
+
+    def returns(self, policy: Callable[[Tensor], Tensor], key: int) -> np.ndarray:
+        """(S, N, episodes) undiscounted returns of `policy: (S, N E, o) -> (S, N E, a)` in [-1, 1]."""
+        observation, _ = self.env.reset(seed=self._seeds(key))
+        total = np.zeros(self.env.num_envs)
+        alive = np.ones(self.env.num_envs, bool)
+        for _ in range(self.family.horizon):
+            batch = torch.tensor(observation, device=self.device).view(self.shape[0], -1, observation.shape[-1])
+            observation, reward, terminated, truncated, _ = self.env.step(to_env(self.family, policy(batch)))
+            total += reward * alive
+            alive &= ~(terminated | truncated)
+            if not alive.any():
+                break
+        return total.reshape(self.shape)
+
+    def close(self) -> None:
+        self.env.close()

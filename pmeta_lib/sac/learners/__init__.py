@@ -1,0 +1,20 @@
+"""One file per algorithm. `learner(name, **options)` makes one; `LEARNERS` lists the names."""
+
+from pmeta_lib.errors import unknown
+from pmeta_lib.sac.learners.base import Learner, check_options
+from pmeta_lib.sac.learners.independent import Independent
+from pmeta_lib.sac.learners.joint import Joint
+from pmeta_lib.sac.learners.pmeta import PMeta
+
+_CLASSES = {cls.name: cls for cls in (PMeta, Independent, Joint)}
+LEARNERS: tuple[str, ...] = tuple(_CLASSES)
+
+
+def learner(name: str, **options) -> Learner:
+    """The learner called `name` with its hyper-parameters; `UserError` for an unknown name, option or bad value."""
+    if name not in _CLASSES:
+        raise unknown("learner", name, LEARNERS)
+    return _CLASSES[name](**check_options(_CLASSES[name], options))
+
+
+__all__ = ["LEARNERS", "Learner", "learner"]

@@ -1,0 +1,130 @@
+"""pMeta-SAC: personalized actors tied to a meta-actor by a proximal term, and averaged into it.
+
+The paper (arXiv 2209.10072) claims the scheme and its SAC version; only its abstract is known to us. The objective
+(a Moreau envelope, in the line of pFedMe, Dinh et al. 2020) and every switch below are our formulation. The lines
+that are the algorithm are `local_step` and `meta_step` of `pmeta_lib.moreau`, which the tabular learner uses too.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pmeta_lib import moreau
+from pmeta_lib.errors import UserError
+from pmeta_lib.sac.agent import Agent
+from pmeta_lib.sac.learners.base import Learner
+from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.update import sac_update
+
+
+@dataclass(frozen=True)
+class PMeta(Learner):
+    """K inner SAC updates of the personal actors, a local step of w; after R of those a meta step of theta."""
+
+    name: ClassVar[str] = "pmeta"
+
+    lam: float = 0.01  # strength of the proximal term, return per squared parameter
+    inner_steps: int = 20  # K, gradient updates between two local steps
+    local_steps: int = 1  # R, local steps between two meta steps; above 1 the fixed point is biased (T7)
+    eta_lam: float = 1.0  # eta * lam; 1 puts w on the personal actor
+    beta: float = 1.0  # aggregation; 1 puts theta on the mean of the w
+    decoupled: bool = False  # False: penalty in the actor's loss; True: implicit step after the optimizer's
+    warm_start: bool = True  # False: the personal actors restart from w at every local step
+    critic_lam: float = 0.0  # above 0, critics are tied to a meta-critic too (implicit steps)
+    shared_temperature: bool = False  # True: one temperature a seed, the mean over its tasks
+    tasks_per_round: int = 0  # tasks drawn a round; 0 means all
+
+    def __post_init__(self):
+        for name in ("lam", "eta_lam", "critic_lam", "tasks_per_round"):
+            if getattr(self, name) < 0:
+                raise UserError(f"option {name} of learner pmeta is {getattr(self, name)}; it must be 0 or more")
+        for name in ("inner_steps", "local_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"option {name} of learner pmeta is {getattr(self, name)}; it must be 1 or more")
+        if not 0 <= self.beta <= 2:
+            raise UserError(f"option beta of learner pmeta is {self.beta}; it must lie in [0, 2]")
+
+    def start(self, agent: Agent, tasks: int) -> None:
+        if self.tasks_per_round > tasks:
+            raise UserError(
+                f"option tasks_per_round of learner pmeta is {self.tasks_per_round}; there are {tasks} tasks"
+            )
+        agent.extra["theta"] = agent.actor.mean(1, keepdim=True)  # (S, 1, P)
+        agent.extra["w"] = agent.actor.clone()  # (S, N, P)
+        if self.critic_lam:
+            agent.extra["meta_critic"] = agent.critic.mean(1, keepdim=True)
+        if self.tasks_per_round:
+            agent.extra["drawn"] = self._draw(agent)
+
+    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
+        lam, w, rate = self.lam, agent.extra["w"], agent.optimizers["actor"].learning_rate
+        coupled = lam > 0 and not self.decoupled
+        frozen = _snapshot(agent) if self.tasks_per_round else None
+        pull = (lambda gradient: gradient + lam * (agent.actor - w)) if coupled else None
+        metrics = sac_update(agent, batch, actor_gradient=pull)
+        if lam > 0 and self.decoupled:
+            agent.actor.copy_(moreau.implicit_step(agent.actor, w, lam, rate))
+        if self.critic_lam:
+            agent.critic.copy_(moreau.implicit_step(agent.critic, agent.extra["meta_critic"], self.critic_lam, rate))
+        if self.shared_temperature:
+            agent.log_alpha.copy_(agent.log_alpha.mean(1, keepdim=True).expand_as(agent.log_alpha))
+        if frozen is not None:
+            _restore(agent, frozen, agent.extra["drawn"])
+        if agent.updates % self.inner_steps == 0:
+            self.local_step(agent)
+        if agent.updates % (self.inner_steps * self.local_steps) == 0:
+            self.meta_step(agent)
+        return metrics
+
+    def local_step(self, agent: Agent) -> None:
+        """w_i <- w_i - eta lam (w_i - theta_i), for all tasks at once."""
+        w = agent.extra["w"]
+        w.copy_(moreau.local_step(w, agent.actor, self.eta_lam, 1.0))
+        if not self.warm_start:
+            agent.actor.copy_(w)
+
+    def meta_step(self, agent: Agent) -> None:
+        """theta <- (1 - beta) theta + beta mean_i w_i over the drawn tasks; then w_i <- theta."""
+        w, theta = agent.extra["w"], agent.extra["theta"]
+        theta.copy_(moreau.meta_step(theta, self._mean(agent, w), self.beta))
+        w.copy_(theta.expand_as(w))
+        if not self.warm_start:
+            agent.actor.copy_(w)
+        if self.critic_lam:
+            agent.extra["meta_critic"].copy_(self._mean(agent, agent.critic))
+        if self.tasks_per_round:
+            agent.extra["drawn"].copy_(self._draw(agent))
+
+    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+        return {"deployed": agent.actor, "meta": agent.extra["theta"]}
+
+    def _mean(self, agent: Agent, x: Tensor) -> Tensor:
+        if not self.tasks_per_round:
+            return x.mean(1, keepdim=True)
+        drawn = agent.extra["drawn"].view(*agent.extra["drawn"].shape, *[1] * (x.dim() - 2))
+        return (x * drawn).sum(1, keepdim=True) / self.tasks_per_round
+
+    def _draw(self, agent: Agent) -> Tensor:
+        """(S, N) of 0 and 1: `tasks_per_round` tasks without replacement, every seed from its own generator."""
+        tasks = agent.actor.shape[1]
+        drawn = torch.zeros(agent.actor.shape[:2], device=agent.actor.device)
+        for row, g in zip(drawn, agent.generators["learner"], strict=True):
+            row[torch.randperm(tasks, generator=g, device=g.device)[: self.tasks_per_round]] = 1.0
+        return drawn
+
+
+def _learned(agent: Agent) -> list[Tensor]:
+    moments = [m for optimizer in agent.optimizers.values() for m in (optimizer.first, optimizer.second)]
+    return [agent.actor, agent.critic, agent.target, agent.log_alpha, *moments]
+
+
+def _snapshot(agent: Agent) -> list[Tensor]:
+    return [x.clone() for x in _learned(agent)]
+
+
+def _restore(agent: Agent, before: list[Tensor], drawn: Tensor) -> None:
+    """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
+    for now, old in zip(_learned(agent), before, strict=True):
+        now.copy_(torch.where(drawn.view(*drawn.shape, *[1] * (now.dim() - 2)) > 0, now, old))

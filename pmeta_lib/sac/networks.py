@@ -1,0 +1,144 @@
+"""Stacked networks: B perceptrons of one shape in one flat tensor (B, P), evaluated together.
+
+Shapes: B slots (seeds x policies), n rows a slot, i inputs, o outputs, a action dimensions. A slot's
+parameters are one row of the flat tensor, so that whatever mixes policies (a proximal term, a mean over
+tasks, a gradient projection, an optimizer) is one line of arithmetic on rows.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_ALIGN = 16  # floats; every weight matrix starts on a 64-byte boundary, which the matrix products like
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+class Shape(NamedTuple):
+    """A perceptron's layer sizes: `widths = (inputs, hidden..., outputs)`, ReLU between layers."""
+
+    widths: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """P, the length of a slot's row (weights, biases and alignment padding, which stays zero)."""
+        return sum(_padded(i * o) + _padded(o) for i, o in zip(self.widths, self.widths[1:], strict=False))
+
+    def layers(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Views `(W (B, i, o), b (B, 1, o))` of every layer of `flat (B, P)`."""
+        views, at, slots = [], 0, flat.shape[0]
+        for i, o in zip(self.widths, self.widths[1:], strict=False):
+            weight = flat[:, at : at + i * o].view(slots, i, o)
+            at += _padded(i * o)
+            views.append((weight, flat[:, at : at + o].view(slots, 1, o)))
+            at += _padded(o)
+        return views
+
+
+def _padded(n: int) -> int:
+    return -(-n // _ALIGN) * _ALIGN
+
+
+def initialize(shape: Shape, slots: int, generator: torch.Generator) -> Tensor:
+    """(B, P) on the generator's device: U(-1/sqrt(i), 1/sqrt(i)) for weights and biases, PyTorch's own default."""
+    flat = torch.zeros(slots, shape.size, device=generator.device)
+    for weight, bias in shape.layers(flat):
+        bound = 1.0 / math.sqrt(weight.shape[1])
+        for view in (weight, bias):
+            view.copy_(torch.empty(view.shape, device=flat.device).uniform_(-bound, bound, generator=generator))
+    return flat
+
+
+def forward(shape: Shape, flat: Tensor, x: Tensor) -> Tensor:
+    """`x (B, n, i)` -> (B, n, o) by plain differentiable operations: readable, twice differentiable."""
+    *hidden, (weight, bias) = shape.layers(flat)
+    for w, b in hidden:
+        x = torch.baddbmm(b, x, w).relu()
+    return torch.baddbmm(bias, x, weight)
+
+
+Layers = list[tuple[Tensor, Tensor]]  # (W (B, i, o), b (B, 1, o)) of every layer, views of one flat tensor
+
+
+def forward_saved(layers: Layers, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """`forward` and every layer's input, which `backward` needs; no autograd graph, ReLU in place."""
+    *hidden, (weight, bias) = layers
+    inputs = [x]
+    for w, b in hidden:
+        inputs.append(torch.baddbmm(b, inputs[-1], w).relu_())
+    if weight.shape[2] == 1:  # a product with one column leaves the multiplier idle: multiply and sum
+        return (inputs[-1] * weight.transpose(1, 2)).sum(-1, keepdim=True).add_(bias), inputs
+    return torch.baddbmm(bias, inputs[-1], weight), inputs
+
+
+def backward(
+    layers: Layers, inputs: list[Tensor], grad: Tensor, into: Layers | None = None, x: bool = False
+) -> Tensor | None:
+    """From a loss's gradient `grad (B, n, o)` at the output: parameters' gradients, written over the views `into`,
+    and, if `x`, the gradient (B, n, i) at the input, which is returned.
+
+    What is not asked for is not computed. By hand, because autograd over views of one flat tensor costs several
+    times the arithmetic.
+    """
+    for k in range(len(layers) - 1, -1, -1):
+        weight, entered = layers[k][0], inputs[k]
+        if into is not None:
+            to_weight, to_bias = into[k]
+            torch.sum(grad, 1, keepdim=True, out=to_bias)
+            # products straight into the strided views would fall back to one call a slot: copy instead
+            if grad.shape[2] == 1:
+                to_weight.copy_(grad.transpose(1, 2).bmm(entered).transpose(1, 2))
+            else:
+                to_weight.copy_(entered.transpose(1, 2).bmm(grad))
+        if k == 0:
+            break
+        if grad.shape[2] == 1:  # into the activation's memory order: the broadcast factors would choose another
+            back = torch.mul(grad, weight.transpose(1, 2), out=torch.empty_like(entered))
+        else:
+            back = grad.bmm(weight.transpose(1, 2))
+        grad = torch.ops.aten.threshold_backward(back, entered, 0.0)
+    return grad.bmm(layers[0][0].transpose(1, 2)) if x else None
+
+
+class _Fused(torch.autograd.Function):
+    """`forward_saved` and `backward` as one node of an autograd graph."""
+
+    @staticmethod
+    def forward(ctx, flat: Tensor, x: Tensor, shape: Shape) -> Tensor:
+        out, inputs = forward_saved(shape.layers(flat), x)
+        ctx.save_for_backward(flat, *inputs)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        flat, *inputs = ctx.saved_tensors
+        needs_flat, needs_x, _ = ctx.needs_input_grad
+        grad_flat = torch.zeros_like(flat) if needs_flat else None
+        into = ctx.shape.layers(grad_flat) if needs_flat else None
+        return grad_flat, backward(ctx.shape.layers(flat), inputs, grad, into, x=needs_x), None
+
+
+def fused(shape: Shape, flat: Tensor, x: Tensor) -> Tensor:
+    """`forward`, same numbers to rounding, several times faster to differentiate; first derivatives only."""
+    return _Fused.apply(flat, x, shape)
+
+
+def gaussian(head: Tensor) -> tuple[Tensor, Tensor]:
+    """Split an actor's output (B, n, 2a) into the mean and the log standard deviation, clamped."""
+    mean, log_std = head.chunk(2, dim=-1)
+    return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+
+def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Action `tanh(mean + std * noise)` (B, n, a) in (-1, 1) and its log density (B, n).
+
+    SAC, Haarnoja et al. 2018 (arXiv 1812.05905), appendix C; `log(1 - tanh(u)^2)` in the form
+    `2 (log 2 - u - softplus(-2u))`, which does not lose all digits where tanh saturates.
+    """
+    u = mean + log_std.exp() * noise
+    log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    correction = 2.0 * (math.log(2.0) - u - torch.nn.functional.softplus(-2.0 * u))
+    return torch.tanh(u), (log_density - correction).sum(-1)

@@ -1,0 +1,89 @@
+"""Stacked replay buffer: one ring a slot, one gather a batch.
+
+A transition is one row `[observation | action | reward | terminated | next observation]`, so that a batch of
+all slots is a single gather and its parts are views. All slots fill in lockstep.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pmeta_lib.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Views into the gathered rows; leading axes are the caller's. `pair` is observation and action side by side."""
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    next_observation: Tensor
+    pair: Tensor
+
+    def regroup(self, *leading: int) -> "Batch":
+        """The same transitions with other leading axes, e.g. (S, N, n) -> (S, 1, N n) for a shared policy."""
+        return Batch(*(x.reshape(*leading, *x.shape[3:]) for x in self))
+
+
+def split(rows: Tensor, observation_size: int, action_size: int) -> Batch:
+    """Rows (..., width) as a `Batch` of views."""
+    o, a = observation_size, action_size
+    return Batch(rows[..., :o], rows[..., o : o + a], rows[..., o + a], rows[..., o + a + 1],
+                 rows[..., o + a + 2 :], rows[..., : o + a])  # fmt: skip
+
+
+class Replay:
+    """`seeds x tasks` rings of `capacity` transitions, float32, drawn from with one generator a seed."""
+
+    def __init__(self, seeds: int, tasks: int, capacity: int, observation_size: int, action_size: int, device="cpu"):
+        width = 2 * observation_size + action_size + 2
+        try:
+            self.rows = torch.zeros(seeds, tasks, capacity, width, device=device)
+        except (RuntimeError, MemoryError) as error:
+            gib = seeds * tasks * capacity * width * 4 / 2**30
+            raise UserError(
+                f"replay of {seeds} seeds x {tasks} tasks x {capacity} steps needs {gib:.1f} GiB, more than there is: "
+                "lower replay_capacity, tasks or the seeds packed together"
+            ) from error
+        self.sizes = (observation_size, action_size)
+        self.added = 0
+        self._filled = torch.zeros((), dtype=torch.float64, device=device)  # on the device, for captured graphs
+        base = torch.arange(seeds * tasks, device=device) * capacity
+        self._base = base.view(seeds, tasks, 1)
+
+    def __len__(self) -> int:
+        return min(self.added, self.rows.shape[2])
+
+    def add(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        terminated: Tensor,
+        next_observation: Tensor,
+    ):
+        """Store one transition a slot; every argument is (S, N, ·), rewards and flags (S, N)."""
+        row = self.rows[:, :, self.added % self.rows.shape[2]]
+        torch.cat(
+            (observation, action, reward.unsqueeze(-1), terminated.unsqueeze(-1), next_observation),
+            -1,
+            out=row,
+        )
+        self.added += 1
+        self._filled.fill_(len(self))
+
+    def restore(self, rows: Tensor, added: int) -> None:
+        """Put back `rows (S, N, filled, width)` as saved after `added` additions."""
+        self.rows[:, :, : rows.shape[2]] = rows
+        self.added = added
+        self._filled.fill_(len(self))
+
+    def sample(self, n: int, generators: list[torch.Generator]) -> Batch:
+        """`n` transitions a slot, uniform with replacement: a Batch with leading axes (S, N, n)."""
+        tasks, _, width = self.rows.shape[1:]
+        uniform = [torch.rand(tasks, n, dtype=torch.float64, generator=g, device=g.device) for g in generators]
+        index = torch.stack(uniform).mul_(self._filled).long().add_(self._base)
+        rows = self.rows.view(-1, width).index_select(0, index.view(-1))
+        return split(rows.view(*index.shape, width), *self.sizes)

@@ -1,0 +1,292 @@
+"""The one training loop: act, store, update, evaluate, log, checkpoint. It knows no algorithm by name.
+
+All tasks of all seeds advance together: one environment step for S x N slots, one stacked update. Every seed has
+its own streams of randomness, so its curve does not depend on which seeds it was stacked with.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pmeta_lib.envs.families import TaskFamily
+from pmeta_lib.envs.vector import TaskVectorEnv
+from pmeta_lib.errors import UserError
+from pmeta_lib.sac import checkpoint
+from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
+from pmeta_lib.sac.evaluation import Evaluator, to_env
+from pmeta_lib.sac.learners import Learner
+from pmeta_lib.sac.memory import keep_freed_memory
+from pmeta_lib.sac.replay import Replay
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all learners share: budget, networks, soft actor-critic. Steps are environment steps *per task*."""
+
+    steps: int = 40_000
+    hidden: tuple[int, ...] = (128, 128)
+    batch_size: int = 128  # transitions of each task in an update
+    learning_rate: float = 3e-4  # Adam, for actors, critics and temperatures
+    discount: float = 0.99
+    polyak: float = 0.005  # share of the critic that enters its target at each update
+    warm_up: int = 1_000  # steps of uniform actions before updates begin
+    updates_per_step: float = 1.0  # update-to-data ratio; below 1, an update every 1/ratio steps
+    replay_capacity: int = 0  # transitions a task; 0 keeps all
+    initial_temperature: float = 1.0
+    target_entropy: float | None = None  # None: minus the number of action dimensions
+    evaluations: int = 40  # evenly over the steps, besides one before training
+    evaluation_episodes: int = 5
+
+    def __post_init__(self):
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        positive = ("steps", "batch_size", "learning_rate", "updates_per_step", "evaluations", "evaluation_episodes",
+                    "initial_temperature")  # fmt: skip
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise UserError(f"setting {name} is {getattr(self, name)}; it must be greater than 0")
+        if not self.hidden or any(h < 1 or h != int(h) for h in self.hidden):
+            raise UserError(f"setting hidden is {list(self.hidden)}; give one or more layer widths, e.g. [128, 128]")
+        for name, low, high in (("discount", 0.0, 1.0), ("polyak", 0.0, 1.0)):
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"setting {name} is {getattr(self, name)}; it must lie in [{low:g}, {high:g}]")
+        if not 0 <= self.warm_up < self.steps:
+            raise UserError(f"setting warm_up is {self.warm_up}; it must be at least 0 and below steps ({self.steps})")
+        if self.replay_capacity < 0:
+            raise UserError(f"setting replay_capacity is {self.replay_capacity}; give 0 (keep all) or more")
+        if self.evaluations > self.steps:
+            raise UserError(f"setting evaluations is {self.evaluations}, more than steps ({self.steps})")
+
+    def evaluation_steps(self) -> set[int]:
+        """The steps after which policies are evaluated: 0, then evenly spaced up to the last."""
+        return {round(k * self.steps / self.evaluations) for k in range(self.evaluations + 1)}
+
+    def updates_until(self, step: int) -> int:
+        """How many updates belong to the first `step` environment steps."""
+        return int(max(0, step - self.warm_up) * self.updates_per_step + 1e-9)
+
+
+class Stopped(UserError):
+    """Training could not go on (a number that is not finite); the last good checkpoint is kept."""
+
+
+@dataclass
+class Run:
+    """A run in progress, or finished: everything a checkpoint holds."""
+
+    family: TaskFamily
+    learner: Learner
+    settings: Settings
+    seeds: list[int]
+    agent: Agent
+    replay: Replay
+    env: TaskVectorEnv
+    observation: Tensor  # (S, N, o)
+    step: int = 0
+    rows: list[tuple] = field(default_factory=list)
+    metrics: list[tuple] = field(default_factory=list)
+
+    CURVE = ("seed", "step", "policy", "task", "return", "return_std", "episodes")
+    METRICS = ("seed", "step", "slot", "critic_loss", "actor_loss", "entropy", "temperature")
+
+    @property
+    def curve(self) -> pd.DataFrame:
+        """One row a seed, evaluated step, policy and training task; `return` is the episodes' mean."""
+        return pd.DataFrame(self.rows, columns=list(self.CURVE))
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        """One row a seed, evaluated step and policy slot: the last update's losses, entropy and temperature."""
+        return pd.DataFrame(self.metrics, columns=list(self.METRICS))
+
+    def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
+        """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
+        return deterministic(self.learner, self.agent, self.learner.deployed(self.agent, self.replay)[name],
+                             len(self.family.train_tasks))  # fmt: skip
+
+
+def deterministic(learner: Learner, agent: Agent, actor: Tensor, tasks: int) -> Callable[[Tensor], Tensor]:
+    """The mode of `actor (S, G, P)` as a function of observations (S, N E, o), inputs widened by the learner."""
+
+    def policy(observation: Tensor) -> Tensor:
+        seeds, rows, width = observation.shape
+        x = learner.inputs(agent, observation.view(seeds, tasks, rows // tasks, width))
+        return act(agent.actor_shape, actor, x.reshape(seeds, rows, -1))
+
+    return policy
+
+
+def start(family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], device="cpu", threads=1) -> Run:
+    """A run at step 0: fresh networks, environments reset, nothing stored."""
+    if not len(seeds) or len(set(seeds)) != len(seeds):
+        raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
+    tasks = len(family.train_tasks)
+    size = family.observation_size + learner.context_size(tasks)
+    agent = new_agent(
+        seeds, learner.policies(tasks), size, family.action_size, hidden=settings.hidden,
+        learning_rate=settings.learning_rate, discount=settings.discount, polyak=settings.polyak, device=device,
+        initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy,
+    )  # fmt: skip
+    learner.start(agent, tasks)
+    capacity = min(settings.replay_capacity or settings.steps, settings.steps)
+    replay = Replay(len(seeds), tasks, capacity, family.observation_size, family.action_size, device)
+    children = [child for seed in seeds for child in seed_sequence(seed, "environments").spawn(tasks)]
+    env = TaskVectorEnv(family, np.tile(family.train_tasks, (len(seeds), 1)), children, threads=threads)
+    observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, -1)
+    return Run(family, learner, settings, list(seeds), agent, replay, env, observation)
+
+
+def train(
+    family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], *, folder: Path | None = None,
+    device: str = "cpu", threads: int = 1, progress: bool = False, checkpoint_seconds: float = 60.0,
+    callback: Callable[[Run], bool | None] | None = None,
+) -> Run:  # fmt: skip
+    """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
+
+    With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from
+    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one.
+    `callback(run)` is called after each evaluation and stops the run early by returning True. Raises `Stopped` when
+    an environment or a network yields a number that is not finite.
+    """
+    keep_freed_memory()
+    run = start(family, learner, settings, seeds, device, threads)
+    identity = repr((family.name, family.preset, family.train_tasks.tolist(), learner, asdict(settings), run.seeds))
+    if folder is not None and (saved := checkpoint.load(Path(folder), identity)) is not None:
+        restore(run, *saved)
+    evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
+    evaluate_at, last_saved = settings.evaluation_steps(), time.monotonic()
+    bar = tqdm(total=settings.steps, initial=run.step, disable=not progress, unit="step", file=sys.stdout,
+               desc=f"{learner.name} on {family.name}", mininterval=1.0, leave=False)  # fmt: skip
+    losses: dict[str, Tensor] = {}
+    try:
+        if run.step == 0:
+            evaluate(run, evaluator, losses)
+        while run.step < settings.steps:
+            advance(run)
+            while run.agent.updates < settings.updates_until(run.step):
+                losses = learner.update(
+                    run.agent, run.replay.sample(settings.batch_size, run.agent.generators["replay"])
+                )
+            bar.update()
+            if run.step in evaluate_at:
+                evaluate(run, evaluator, losses)
+                bar.set_postfix_str(f"return {np.mean([r[4] for r in run.rows if r[1] == run.step]):.1f}")
+                if callback is not None and callback(run):
+                    break
+            if folder is not None and time.monotonic() - last_saved > checkpoint_seconds:
+                save(run, Path(folder), identity)
+                last_saved = time.monotonic()
+        if folder is not None:
+            save(run, Path(folder), identity)
+    except FloatingPointError as error:
+        raise Stopped(
+            f"{learner.name} on {family.name} stopped at step {run.step}: {error}; {_last_good(folder)}"
+        ) from error
+    finally:
+        bar.close()
+        evaluator.close()
+    return run
+
+
+def advance(run: Run) -> None:
+    """One environment step of every slot, with the policies' own (or, at first, uniform) actions, stored."""
+    agent, shape = run.agent, run.observation.shape[:2]
+    noise = agent.noise(shape[1], run.family.action_size)
+    if run.step < run.settings.warm_up:
+        action = torch.erf(noise / 2**0.5)  # uniform on (-1, 1): the normal's own distribution function
+    else:
+        inputs = run.learner.inputs(agent, run.observation.unsqueeze(2)).squeeze(2)
+        action = act(agent.actor_shape, agent.actor, inputs, noise)
+    env_action = to_env(run.family, action)
+    if not np.isfinite(env_action).all():
+        raise FloatingPointError(
+            f"the policy's action is not finite for {_where(run, ~np.isfinite(env_action).all(1))}"
+        )
+    observation, reward, terminated, _, info = run.env.step(env_action)
+    finite = np.isfinite(observation).all(1) & np.isfinite(reward)
+    if not finite.all():
+        raise FloatingPointError(f"the environment's observation or reward is not finite for {_where(run, ~finite)}")
+
+    def tensor(x):
+        return torch.tensor(x, dtype=torch.float32, device=run.observation.device).view(*shape, *x.shape[1:])
+
+    run.replay.add(run.observation, action, tensor(reward), tensor(terminated), tensor(info["final_obs"]))
+    run.observation = tensor(observation)
+    run.step += 1
+
+
+def evaluate(run: Run, evaluator: Evaluator, losses: dict[str, Tensor]) -> None:
+    """Append the returns of the learner's policies, and the last update's losses, to the run's tables."""
+    for name, actor in run.learner.deployed(run.agent, run.replay).items():
+        policy = deterministic(run.learner, run.agent, actor, len(run.family.train_tasks))
+        returns = evaluator.returns(policy, run.step)
+        for s, seed in enumerate(run.seeds):
+            for i, episodes in enumerate(returns[s]):
+                run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))
+    if losses:
+        seeds, slots = run.agent.log_alpha.shape
+        columns = {k: v.view(seeds, slots).tolist() for k, v in losses.items()}
+        temperature = run.agent.log_alpha.exp().tolist()
+        for s, seed in enumerate(run.seeds):
+            for g in range(slots):
+                run.metrics.append((seed, run.step, g, columns["critic_loss"][s][g], columns["actor_loss"][s][g],
+                                    -columns["log_prob"][s][g], temperature[s][g]))  # fmt: skip
+
+
+def _where(run: Run, slots: np.ndarray) -> str:
+    tasks = len(run.family.train_tasks)
+    return ", ".join(f"task {b % tasks} of seed {run.seeds[b // tasks]}" for b in np.flatnonzero(slots)[:4])
+
+
+def _last_good(folder: Path | None) -> str:
+    found = checkpoint._found(Path(folder)) if folder is not None and Path(folder).is_dir() else []
+    return f"the last good checkpoint is that of step {found[0][0]} in {folder}" if found else "there is no checkpoint"
+
+
+def state_tensors(run: Run) -> dict[str, Tensor]:
+    """Every tensor the continuation depends on, by name."""
+    agent = run.agent
+    tensors = {n: getattr(agent, n) for n in ("actor", "critic", "target", "log_alpha")}
+    tensors |= {f"extra.{name}": x for name, x in agent.extra.items()}
+    for name, optimizer in agent.optimizers.items():
+        tensors |= {f"adam.{name}.{key}": getattr(optimizer, key) for key in ("first", "second", "steps")}
+    tensors["replay"] = run.replay.rows[:, :, : len(run.replay)]
+    tensors["observation"] = run.observation
+    tensors |= {f"env.{name}": torch.from_numpy(x) for name, x in run.env.state_dict().items()}
+    return tensors | checkpoint.generator_tensors(agent.generators)
+
+
+def save(run: Run, folder: Path, identity: str) -> None:
+    """Checkpoint the run; refuses (`FloatingPointError`) to store parameters that are not finite."""
+    tensors = state_tensors(run)
+    for name in ("actor", "critic", "log_alpha"):
+        if not torch.isfinite(tensors[name]).all():
+            raise FloatingPointError(f"the {name} parameters are not finite")
+    checkpoint.save(folder, run.step, tensors, {
+        "identity": identity, "updates": run.agent.updates, "added": run.replay.added, "rows": run.rows,
+        "metrics": run.metrics})  # fmt: skip
+
+
+def restore(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
+    """Put a fresh run into the state that `save` stored."""
+    agent = run.agent
+    for name in ("actor", "critic", "target", "log_alpha"):
+        getattr(agent, name).copy_(tensors[name])
+    for name in agent.extra:
+        agent.extra[name].copy_(tensors[f"extra.{name}"])
+    for name, optimizer in agent.optimizers.items():
+        for key in ("first", "second", "steps"):
+            getattr(optimizer, key).copy_(tensors[f"adam.{name}.{key}"])
+    checkpoint.restore_generators(agent.generators, tensors)
+    run.replay.restore(tensors["replay"], record["added"])
+    run.observation = tensors["observation"].to(run.observation.device)
+    run.env.load_state_dict({k.removeprefix("env."): x.numpy() for k, x in tensors.items() if k.startswith("env.")})
+    run.step, agent.updates = record["step"], record["updates"]
+    run.rows, run.metrics = [tuple(r) for r in record["rows"]], [tuple(r) for r in record["metrics"]]

@@ -1,0 +1,37 @@
+"""Finite MDPs: exact, stacked over tasks. Shapes: N tasks, S states, A actions; NumPy float64 throughout."""
+
+from pmeta_lib.tabular.learners import (
+    LEARNERS,
+    adapt,
+    fomaml,
+    independent,
+    joint,
+    maml,
+    maml_gradients,
+    pcgrad,
+    pmeta,
+    project_conflicts,
+    reptile,
+)
+from pmeta_lib.tabular.loop import Diverged, History
+from pmeta_lib.tabular.mdp import TaskBatch, optimal_policies, optimal_values
+from pmeta_lib.tabular.policies import (
+    conflict_rate,
+    evaluate,
+    gradient_cosines,
+    hessian_vector_products,
+    normalised_returns,
+    policy_gradients,
+    softmax,
+    values,
+)
+from pmeta_lib.tabular.proximal import envelope, envelope_gradients, prox
+from pmeta_lib.tabular.sampling import sample, sampled
+
+__all__ = [
+    "LEARNERS", "Diverged", "History", "TaskBatch", "adapt", "conflict_rate", "envelope",
+    "envelope_gradients",
+    "evaluate", "fomaml", "gradient_cosines", "hessian_vector_products", "independent", "joint", "maml",
+    "maml_gradients", "normalised_returns", "optimal_policies", "optimal_values", "pcgrad", "pmeta",
+    "policy_gradients", "project_conflicts", "prox", "reptile", "sample", "sampled", "softmax", "values",
+]  # fmt: skip

@@ -1,0 +1,96 @@
+"""What goes wrong when an assumption of the theorems is dropped, on one-dimensional quadratics.
+
+`f_i(x) = (a_i/2) (x - c_i)^2`, so everything is known in closed form: L = max |a_i|,
+`prox_i(theta) = (a_i c_i + lam theta)/(a_i + lam)`, and the minimiser of F is a weighted mean of the c_i.
+"""
+
+import numpy as np
+import pandas as pd
+
+from pmeta_lib import moreau
+
+
+def quadratic_prox(a: np.ndarray, c: np.ndarray, theta: float, lam: float) -> np.ndarray:
+    """(N,) personalized points `(a c + lam theta)/(a + lam)`; needs a + lam > 0."""
+    return (a * c + lam * theta) / (a + lam)
+
+
+def quadratic_minimiser(a: np.ndarray, c: np.ndarray, lam: float) -> float:
+    """The minimiser of F: the c_i weighted by the envelopes' curvatures `a lam/(a + lam)`."""
+    weight = a * lam / (a + lam)
+    return float((weight * c).sum() / weight.sum())
+
+
+def quadratic_run(
+    a: np.ndarray,
+    c: np.ndarray,
+    *,
+    rounds: int,
+    lam: float,
+    eta: float,
+    inner_steps: int | None,
+    inner_step_size: float = 0.0,
+    local_steps: int = 1,
+    warm_start: bool = True,
+    tasks_per_round: int | None = None,
+    generator: np.random.Generator | None = None,
+    theta0: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """theta (T + 1,) and Phi (T + 1,) of the scheme on quadratics; inner_steps None is the exact prox."""
+    N = len(a)
+    y, theta = np.full(N, theta0), theta0
+    thetas, potential = [theta], [moreau.envelope(a / 2 * (y - c) ** 2, y, theta, lam, ()).mean()]
+    for _ in range(rounds):
+        drawn = np.arange(N)
+        if tasks_per_round is not None:
+            drawn = generator.choice(N, tasks_per_round, replace=False)
+        w = np.full(len(drawn), theta)
+        for _ in range(local_steps):
+            x = y[drawn] if warm_start else w
+            for _ in range(inner_steps or 0):
+                x = moreau.inner_step(x, -a[drawn] * (x - c[drawn]), w, lam, inner_step_size)
+            y[drawn] = quadratic_prox(a[drawn], c[drawn], w, lam) if inner_steps is None else x
+            w = moreau.local_step(w, y[drawn], lam, eta)
+        theta = float(moreau.meta_step(theta, w.mean(), 1.0))
+        thetas.append(theta)
+        potential.append(moreau.envelope(a / 2 * (y - c) ** 2, y, theta, lam, ()).mean())
+    return np.array(thetas), np.array(potential)
+
+
+def counter_examples(seed: int = 0) -> pd.DataFrame:
+    """One row for each dropped assumption: with it, without it, and what the number is.
+
+    Columns: assumption, statement, quantity, with_it, without_it. Two tasks a = (1, 4), c = (0, 1), lam = 2
+    (F is minimal at 2/3) unless the row needs others.
+    """
+    a, c, lam = np.array([1.0, 4.0]), np.array([0.0, 1.0]), 2.0
+    target = quadratic_minimiser(a, c, lam)
+    settings = dict(rounds=400, lam=lam, eta=0.25)
+    small = dict(inner_steps=2, inner_step_size=1 / 6)  # s = 1/(L + lam)
+
+    def miss(**changes) -> float:
+        return abs(quadratic_run(a, c, **(settings | small | changes))[0][-1] - target)
+
+    def largest_rise(**changes) -> float:
+        return float(np.diff(quadratic_run(a, c, **(settings | small | changes))[1]).max())
+
+    def concave_inner(lam: float) -> float:
+        """Where 400 inner steps on -x^2/2 + (lam/2)(x - 1)^2 end: at the prox lam/(lam - 1), or nowhere."""
+        bowl = dict(rounds=1, lam=lam, eta=1 / lam, inner_steps=400, inner_step_size=0.1, theta0=1.0)
+        return abs(quadratic_run(np.array([-1.0]), np.zeros(1), **bowl)[0][-1])
+
+    rng = np.random.default_rng(seed)
+    stale = largest_rise(tasks_per_round=1, generator=rng, rounds=60, eta=0.5)
+    rows = [
+        ("lam > L (concave f)", "T1", "|y| after 400 inner steps, f = -x^2/2, lam = 4 and 0.5",
+         concave_inner(4.0), concave_inner(0.5)),
+        ("warm start", "T4", "distance of theta to the minimiser of F", miss(), miss(warm_start=False)),
+        ("R = 1", "T7", "distance of theta to the minimiser of F, R = 5",
+         miss(inner_steps=None), miss(inner_steps=None, local_steps=5)),
+        ("no stale tasks (n = N)", "T6", "largest rise of Phi in a round", largest_rise(eta=0.5), stale),
+        ("s <= 1/(L + lam)", "T5", "largest rise of Phi in a round, s = 1/6 and 0.5",
+         largest_rise(), largest_rise(inner_step_size=0.5, rounds=20)),
+        ("beta eta lam < 2", "T5", "largest rise of Phi in a round, c = 0.5 and 3",
+         largest_rise(), largest_rise(eta=1.5, rounds=20)),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["assumption", "statement", "quantity", "with_it", "without_it"])

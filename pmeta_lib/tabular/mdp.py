@@ -1,0 +1,182 @@
+"""N finite MDPs stacked into one batch, validated; discounted evaluation and optimal values, exactly.
+
+Shapes used throughout: N tasks, S states, A actions. `P[i, s, a, t]` is the probability that task i moves
+from s to t under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start distribution; returns are
+`sum_t gamma^t r_t`. Everything is float64.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from pmeta_lib.errors import UserError
+
+ROW_TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """N MDPs with the same numbers of states and actions and one discount.
+
+    Args:
+        P: (N, S, A, S) transition probabilities; each row sums to 1.
+        r: (N, S, A) expected rewards, in [0, 1] unless stated: other ranges are accepted, and the bounds of
+            `theory` scale with the range.
+        rho: (N, S) start distributions; each row sums to 1.
+        gamma: discount in [0, 1).
+
+    Raises:
+        UserError (a ValueError): wrong shape, NaN or infinity, a negative probability, a row that does not
+            sum to 1, gamma outside [0, 1). The text names argument, task index and remedy.
+    """
+
+    P: np.ndarray
+    r: np.ndarray
+    rho: np.ndarray
+    gamma: float
+    checked: bool = field(default=False, repr=False)  # a slice of a valid batch is valid: skip the checks
+
+    def __post_init__(self) -> None:
+        if self.checked:
+            return
+        for name in ("P", "r", "rho"):
+            object.__setattr__(self, name, _as_float(name, getattr(self, name)))
+        P, r, rho = self.P, self.r, self.rho
+        if P.ndim != 4 or 0 in P.shape or P.shape[1] != P.shape[3]:
+            raise UserError(f"P has shape {P.shape}, not (N, S, A, S); stack the tasks along axis 0.")
+        N, S, A, _ = P.shape
+        for name, array, shape in (("r", r, (N, S, A)), ("rho", rho, (N, S))):
+            if array.shape != shape:
+                letters = "(N, S, A)" if name == "r" else "(N, S)"
+                raise UserError(
+                    f"{name} has shape {array.shape}, not {letters} = {shape} as P says; "
+                    f"for one {name} shared by all tasks use np.broadcast_to({name}, {shape})."
+                )
+        for name, array in (("P", P), ("r", r), ("rho", rho)):
+            _refuse(name, ~np.isfinite(array), array, "is not finite", "replace NaN and infinity")
+        for name, array in (("P", P), ("rho", rho)):
+            _refuse(name, array < 0, array, "is negative", "probabilities lie in [0, 1]")
+            total = array.sum(-1)
+            _refuse(
+                name, np.abs(total - 1) > ROW_TOLERANCE, total, "is the sum of a row, not 1",
+                f"divide {name} by {name}.sum(-1, keepdims=True)",
+            )  # fmt: skip
+        try:
+            gamma = float(self.gamma)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"gamma is {self.gamma!r}, not one number in [0, 1) shared by all tasks."
+            ) from None
+        if not 0.0 <= gamma < 1.0:
+            raise UserError(
+                f"gamma is {gamma}, outside [0, 1), for every task (0 to {N - 1}): undiscounted returns can "
+                "be infinite; use a value such as 0.99."
+            )
+        object.__setattr__(self, "gamma", gamma)
+
+    def __len__(self) -> int:
+        return self.P.shape[0]
+
+    def __getitem__(self, index: "int | slice | list | np.ndarray") -> "TaskBatch":
+        """The batch of the tasks `index` (an int gives a batch of one)."""
+        index = [index] if isinstance(index, int | np.integer) else index
+        return TaskBatch(self.P[index], self.r[index], self.rho[index], self.gamma, checked=True)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, S, A)."""
+        return self.r.shape
+
+    @staticmethod
+    def concatenate(batches: "list[TaskBatch]") -> "TaskBatch":
+        """One batch of all the tasks of `batches`, in order; they must agree in S, A and gamma."""
+        if len({(b.shape[1:], b.gamma) for b in batches}) != 1:
+            raise UserError("the batches differ in S, A or gamma; only alike tasks can be stacked.")
+        parts = (np.concatenate([getattr(b, name) for b in batches]) for name in ("P", "r", "rho"))
+        return TaskBatch(*parts, batches[0].gamma, checked=True)
+
+
+def _as_float(name: str, array: object) -> np.ndarray:
+    try:
+        return np.ascontiguousarray(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} is not an array of numbers ({error}); pass a NumPy array.") from None
+
+
+def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, problem: str, remedy: str) -> None:
+    """Raise for the first True of `bad`, whose leading index is the task."""
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        place = ", ".join(map(str, where))
+        raise UserError(f"{name}[{place}] (task {where[0]}) = {shown[where]:.6g} {problem}; {remedy}.")
+
+
+def check_theta(tasks: TaskBatch, theta: np.ndarray, name: str = "theta", shared: bool = False) -> np.ndarray:
+    """`theta` as float64, (S, A) or, unless `shared`, (N, S, A); UserError if its shape or values are bad."""
+    theta = _as_float(name, theta)
+    N, S, A = tasks.shape
+    if theta.shape != (S, A) and (shared or theta.shape != (N, S, A)):
+        wanted = f"(S, A) = {(S, A)}" + ("" if shared else f" or (N, S, A) = {(N, S, A)}")
+        raise UserError(f"{name} has shape {theta.shape}, not {wanted}; reshape or stack it per task.")
+    if not np.isfinite(theta).all():
+        where = np.argwhere(~np.isfinite(theta))[0]
+        task = f" (task {where[0]})" if theta.ndim == 3 else ""
+        raise UserError(f"{name}{where.tolist()}{task} is not finite; start from finite parameters.")
+    return theta
+
+
+def under_policy(tasks: TaskBatch, pi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`I - gamma P_pi` (N, S, S) and `r_pi` (N, S) of the policies `pi` (N, S, A)."""
+    N, S, _ = tasks.shape
+    system = np.einsum("nsa,nsat->nst", pi, tasks.P)
+    system *= -tasks.gamma
+    system.reshape(N, S * S)[:, :: S + 1] += 1.0  # the diagonals
+    return system, (pi * tasks.r).sum(-1)
+
+
+class Factorization:
+    """One LU factorization of each `M` (N, S, S), for systems with M and with its transpose.
+
+    NumPy has no batched "factor once, solve both ways", and two `np.linalg.solve` factor twice; torch's
+    batched LAPACK calls do it on the same memory (views, no copies, no Python loop over the tasks).
+    """
+
+    def __init__(self, M: np.ndarray):
+        # LAPACK is column-major: hand it the transposed view, and swap the two kinds of solve.
+        self._lu, self._pivots = torch.linalg.lu_factor(torch.from_numpy(M).mT)
+
+    def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
+        """x (N, S) with `M x = b`, or `M^T x = b` if transposed; b (N, S)."""
+        rhs = torch.from_numpy(np.ascontiguousarray(b)).unsqueeze(-1)
+        return torch.linalg.lu_solve(self._lu, self._pivots, rhs, adjoint=not transposed).squeeze(-1).numpy()
+
+
+def action_values(tasks: TaskBatch, V: np.ndarray) -> np.ndarray:
+    """`Q = r + gamma P V` (N, S, A) of state values V (N, S)."""
+    N, S, A = tasks.shape
+    return tasks.r + tasks.gamma * np.matmul(tasks.P.reshape(N, S * A, S), V[..., None]).reshape(N, S, A)
+
+
+def optimal_policies(tasks: TaskBatch, tol: float = 1e-12) -> tuple[np.ndarray, np.ndarray]:
+    """Deterministic optimal actions (N, S) and optimal state values (N, S), by policy iteration.
+
+    Exact up to `tol` (relative to the largest value): an action is only exchanged for one that is better by
+    more than that, so that ties cannot cycle. Puterman, Markov Decision Processes (1994), section 6.4.
+    """
+    A = tasks.shape[2]
+    actions = tasks.r.argmax(-1)
+    while True:
+        system, reward = under_policy(tasks, np.eye(A)[actions])
+        V = np.linalg.solve(system, reward[..., None])[..., 0]
+        Q = action_values(tasks, V)
+        kept = np.take_along_axis(Q, actions[..., None], -1)[..., 0]
+        better = Q.max(-1) - kept > tol * max(1.0, np.abs(V).max())
+        if not better.any():
+            return actions, V
+        actions = np.where(better, Q.argmax(-1), actions)
+
+
+def optimal_values(tasks: TaskBatch) -> np.ndarray:
+    """(N,) the largest expected discounted return of each task, from its start distribution."""
+    return (tasks.rho * optimal_policies(tasks)[1]).sum(-1)

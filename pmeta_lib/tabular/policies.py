@@ -1,0 +1,168 @@
+"""Softmax policies of N tasks at once: returns, policy gradients and Hessian-vector products, exactly (T0).
+
+    pi(a|s) = exp theta[s,a] / sum_b exp theta[s,b],   J = rho . V,   V = (I - gamma P_pi)^-1 r_pi
+    dJ/dtheta[s,a] = D(s) pi(a|s) (Q(s,a) - V(s)),     D = (I - gamma P_pi)^-T rho   (unnormalised occupancy)
+
+`tau` adds the log barrier `tau/(S A) sum log pi`, with gradient `(tau/S)(1/A - pi(a|s))`. Values and
+occupancies share one factorization of `I - gamma P_pi`; a Hessian-vector product is two more solves with it.
+Everywhere `theta` is (S, A), shared by all tasks, or (N, S, A), one for each.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmeta_lib.errors import UserError
+from pmeta_lib.tabular.mdp import (
+    Factorization,
+    TaskBatch,
+    action_values,
+    check_theta,
+    optimal_values,
+    under_policy,
+)
+
+HessianVector = Callable[[np.ndarray], np.ndarray]
+# What a learner needs of an objective: theta -> (gradients (N, S, A), a function v -> Hessian times v).
+Oracle = Callable[[TaskBatch, np.ndarray, float], tuple[np.ndarray, HessianVector]]
+
+
+def softmax(theta: np.ndarray) -> np.ndarray:
+    """pi (…, S, A) of the parameters theta (…, S, A)."""
+    pi = np.exp(theta - theta.max(-1, keepdims=True))
+    pi /= pi.sum(-1, keepdims=True)
+    return pi
+
+
+def log_softmax(theta: np.ndarray) -> np.ndarray:
+    """log pi, finite however small pi is."""
+    shifted = theta - theta.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one factorization gives at the policies `pi` (N, S, A): V, D (N, S), Q (N, S, A)."""
+
+    pi: np.ndarray
+    V: np.ndarray
+    D: np.ndarray
+    Q: np.ndarray
+    factors: Factorization
+
+    @property
+    def advantages(self) -> np.ndarray:
+        """(N, S, A) `Q - V`."""
+        return self.Q - self.V[..., None]
+
+
+def _stacked_policy(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(softmax(theta), tasks.shape)
+
+
+def evaluate(tasks: TaskBatch, theta: np.ndarray) -> Evaluation:
+    """Values, action values and occupancies of each task's policy; theta is not checked (a hot path)."""
+    pi = _stacked_policy(tasks, theta)
+    system, reward = under_policy(tasks, pi)
+    factors = Factorization(system)
+    V = factors.solve(reward)
+    return Evaluation(pi, V, factors.solve(tasks.rho, transposed=True), action_values(tasks, V), factors)
+
+
+def returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
+    """(N,) J without barrier and without checks: one solve, for recording inside loops."""
+    system, reward = under_policy(tasks, _stacked_policy(tasks, theta))
+    return (tasks.rho * np.linalg.solve(system, reward[..., None])[..., 0]).sum(-1)
+
+
+def barrier(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray | float:
+    """(N,) or a scalar: `tau/(S A) sum log pi`."""
+    return tau * log_softmax(theta).mean((-2, -1)) if tau else 0.0
+
+
+def objective(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray:
+    """(N,) J^tau, without checks."""
+    return returns(tasks, theta) + barrier(tasks, theta, tau)
+
+
+def exact(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.ndarray, HessianVector]:
+    """The exact oracle: gradients (N, S, A) and the map v -> Hessian_i v_i, both of J^tau, without checks."""
+    at = evaluate(tasks, theta)
+    gradient = at.D[..., None] * at.pi * at.advantages
+    if tau:
+        gradient += (tau / tasks.shape[1]) * (1.0 / tasks.shape[2] - at.pi)
+    return gradient, lambda v: _hessian_vector(tasks, at, v, tau)
+
+
+def _hessian_vector(tasks: TaskBatch, at: Evaluation, v: np.ndarray, tau: float) -> np.ndarray:
+    """Differentiate D pi (Q - V) along v: two solves with the factorization that `at` already holds."""
+    N, S, A = tasks.shape
+    dpi = at.pi * (v - (at.pi * v).sum(-1, keepdims=True))
+    dV = at.factors.solve((dpi * at.Q).sum(-1))
+    flow = (at.D[..., None] * dpi).reshape(N, 1, S * A)
+    inflow = tasks.gamma * np.matmul(flow, tasks.P.reshape(N, S * A, S))[:, 0]
+    dD = at.factors.solve(inflow, transposed=True)
+    dQ = action_values(tasks, dV) - tasks.r
+    product = dD[..., None] * at.pi * at.advantages + at.D[..., None] * (
+        dpi * at.advantages + at.pi * (dQ - dV[..., None])
+    )
+    return product - (tau / S) * dpi if tau else product
+
+
+def check_number(name: str, value: float, *, above: float | None = None, least: float | None = None) -> float:
+    """`value` as a finite float that is `> above` or `>= least`; UserError otherwise."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} is {value!r}, not a number.") from None
+    limit = (
+        f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
+    )
+    low = (above is not None and number <= above) or (least is not None and number < least)
+    if not np.isfinite(number) or low:
+        raise UserError(f"{name} is {number:g} for every task; it must be a finite number{limit}.")
+    return number
+
+
+def values(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
+    """(N,) expected discounted return J_i(theta_i) of each task, plus the log barrier if tau > 0."""
+    theta, tau = check_theta(tasks, theta), check_number("tau", tau, least=0)
+    return objective(tasks, theta, tau)
+
+
+def policy_gradients(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
+    """(N, S, A) exact gradient of J_i^tau at theta (policy gradient theorem; Sutton et al., 2000)."""
+    theta, tau = check_theta(tasks, theta), check_number("tau", tau, least=0)
+    return exact(tasks, theta, tau)[0]
+
+
+def hessian_vector_products(
+    tasks: TaskBatch, theta: np.ndarray, v: np.ndarray, tau: float = 0.0
+) -> np.ndarray:
+    """(N, S, A) Hessian of J_i^tau at theta times v; v is (S, A) or (N, S, A)."""
+    theta, v = check_theta(tasks, theta), check_theta(tasks, v, "v")
+    return exact(tasks, theta, check_number("tau", tau, least=0))[1](v)
+
+
+def normalised_returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
+    """(N,) returns with 0 = the uniform policy and 100 = the optimal one, per task."""
+    theta = check_theta(tasks, theta)
+    uniform = returns(tasks, np.zeros(tasks.shape[1:]))
+    gap = np.maximum(optimal_values(tasks) - uniform, 1e-300)  # a task without any choice scores 0
+    return 100.0 * (returns(tasks, theta) - uniform) / gap
+
+
+def gradient_cosines(gradients: np.ndarray) -> np.ndarray:
+    """(N, N) cosines between the tasks' gradients (N, S, A); 0 where a gradient vanishes."""
+    flat = gradients.reshape(len(gradients), -1)
+    norms = np.linalg.norm(flat, axis=1, keepdims=True)
+    unit = np.divide(flat, norms, out=np.zeros_like(flat), where=norms > 1e-14)
+    return np.clip(unit @ unit.T, -1.0, 1.0)
+
+
+def conflict_rate(tasks: TaskBatch, theta: np.ndarray) -> float:
+    """Share of the task pairs whose gradients at the shared `theta` (S, A) have a negative cosine."""
+    cosines = gradient_cosines(policy_gradients(tasks, theta))
+    pairs = cosines[np.triu_indices(len(tasks), 1)]
+    return float((pairs < -1e-12).mean()) if pairs.size else 0.0

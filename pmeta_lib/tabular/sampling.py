@@ -1,0 +1,109 @@
+"""Sampled trajectories instead of exact gradients: what noise changes (REINFORCE / GPOMDP with baseline).
+
+All trajectories of all tasks advance together, one array operation a time step.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pmeta_lib.errors import UserError
+from pmeta_lib.tabular.mdp import TaskBatch, check_theta
+from pmeta_lib.tabular.policies import HessianVector, Oracle, softmax
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """M trajectories of H steps in each of N tasks: states, actions (H, N, M) and rewards (H, N, M)."""
+
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+
+
+def _inverse_cdf(cumulative: np.ndarray, rows: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Draw from row `rows` of the (R, C) cumulative probabilities, at uniforms u, by one binary search."""
+    R, C = cumulative.shape
+    ladder = (cumulative + np.arange(R)[:, None]).ravel()  # row k climbs from k to k + 1
+    found = np.searchsorted(ladder, rows + u, side="right") - rows * C
+    return np.clip(found, 0, C - 1)
+
+
+def _cumulative(p: np.ndarray) -> np.ndarray:
+    """(R, C) cumulative sums of the rows of p, ending in exactly 1 where the last possible outcome lies."""
+    flat = p.reshape(-1, p.shape[-1])
+    c = np.cumsum(flat, -1)
+    c[c >= c[:, -1:]] = 1.0  # rounding must not let an impossible last outcome be drawn
+    return c
+
+
+def sample(
+    tasks: TaskBatch, theta: np.ndarray, trajectories: int, horizon: int, generator: np.random.Generator
+) -> Trajectories:
+    """`trajectories` rollouts of `horizon` steps of the softmax policies theta in each task."""
+    theta = check_theta(tasks, theta)
+    N, S, A = tasks.shape
+    pi = _cumulative(np.broadcast_to(softmax(theta), tasks.shape))
+    P, rho = _cumulative(tasks.P), _cumulative(tasks.rho)
+    task = np.broadcast_to(np.arange(N)[:, None], (N, trajectories))
+    states = np.empty((horizon, N, trajectories), int)
+    actions = np.empty_like(states)
+    s = _inverse_cdf(rho, task, generator.random((N, trajectories)))
+    u = generator.random((horizon, 2, N, trajectories))
+    for t in range(horizon):
+        states[t] = s
+        a = _inverse_cdf(pi, task * S + s, u[t, 0])
+        actions[t] = a
+        s = _inverse_cdf(P, (task * S + s) * A + a, u[t, 1])
+    return Trajectories(states, actions, tasks.r[task, states, actions])
+
+
+def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> Oracle:
+    """An oracle for the learners: fresh trajectories at each call, `trajectories` of `horizon` per task.
+
+    Gradient: GPOMDP (Baxter and Bartlett, 2001), `sum_t grad log pi(a_t|s_t) sum_{k>=t} gamma^k (r_k - b_k)`,
+    where b_k is the mean reward at step k of the *other* trajectories of the task: it depends on none of the
+    trajectory's own actions, so the estimate stays unbiased. Only the cut at `horizon` leaves a bias, of
+    order gamma^horizon. Hessian-vector products use the same trajectories and are unbiased too; MAML's
+    product of the two is not, as in every sampled MAML. The barrier is exact.
+    """
+    if trajectories < 2 or horizon < 1:
+        raise UserError(
+            f"trajectories = {trajectories} and horizon = {horizon}: the baseline needs 2 or more "
+            "trajectories and a horizon of 1 or more."
+        )
+
+    def oracle(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.ndarray, HessianVector]:
+        N, S, A = tasks.shape
+        pi = np.broadcast_to(softmax(theta), tasks.shape)
+        seen = sample(tasks, theta, trajectories, horizon, generator)
+        others = (seen.rewards.sum(-1, keepdims=True) - seen.rewards) / (trajectories - 1)
+        discounts = tasks.gamma ** np.arange(horizon)[:, None, None]
+        gain = discounts * (seen.rewards - others)
+        cells = (np.arange(N)[:, None] * S + seen.states) * A + seen.actions
+
+        def to_go(x: np.ndarray) -> np.ndarray:
+            return x[::-1].cumsum(0)[::-1]
+
+        def visits(weights: np.ndarray) -> np.ndarray:
+            """(N, S, A) mean over trajectories of the weights, collected where they were earned."""
+            total = np.bincount(cells.ravel(), weights.ravel(), minlength=N * S * A)
+            return total.reshape(N, S, A) / trajectories
+
+        def score_sum(w: np.ndarray) -> np.ndarray:
+            """sum of w(s,a) grad log pi(a|s) over the visits."""
+            return w - pi * w.sum(-1, keepdims=True)
+
+        weights = visits(to_go(gain))
+        gradient = score_sum(weights) + (tau / S) * (1.0 / A - pi)
+
+        def hessian_vector(v: np.ndarray) -> np.ndarray:
+            # E sum_t gain_t [ (sum_k s_k)(sum_k s_k . v) + sum_k (grad^2 log pi_k) v ],  s_k = grad log pi_k
+            centred = np.broadcast_to(v, tasks.shape) - (pi * v).sum(-1, keepdims=True)
+            so_far = centred.reshape(-1)[cells].cumsum(0)
+            curved = pi * centred * weights.sum(-1, keepdims=True)
+            return score_sum(visits(to_go(gain * so_far))) - curved - (tau / S) * pi * centred
+
+        return gradient, hessian_vector
+
+    return oracle

@@ -1,0 +1,115 @@
+"""Every fault a notebook can have, planted on real kernels: each is named as what it was, and nothing remains."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+FIGURE = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([0, 1, 2], [0, 1, 4])\nplt.show()"
+EMPTY = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.set_title('nothing')\nplt.show()"
+WARN = "import sys\nsys.stderr.write('/lib/x.py:3: UserWarning: old thing')"
+RECORD = "from pmeta_lib.course import record\nrecord('one', 1.0)\nrecord('mean', [1, 2.5])"
+
+# name -> (cells after the parameters, reason, part of the message). The faulty cell is the last but one, cell 5.
+FAULTS = {
+    "exception": (["1 / 0", "3"], "exception", "ZeroDivisionError: division by zero in cell 5"),
+    "early_exit": (["import sys; sys.exit(0)", "3"], "ended early", "sys.exit() in cell 5"),
+    "sigkill": (["import os; os.kill(os.getpid(), 9)", "3"], "killed", "SIGKILL in cell 5"),
+    "sigsegv": (["import ctypes; ctypes.string_at(0)", "3"], "killed", "SIGSEGV in cell 5"),
+    "stopped": (["import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", "3"], "killed", "SIGSTOP"),
+    "os_exit": (["import os; os._exit(0)", "3"], "exited", "exit code 0 in cell 5"),
+    "out_of_memory": (["x = []\nwhile True: x.append(b'x' * 10**7)", "3"], "out of memory", "limit is 0.50 GiB"),
+    "memory_error": (["raise MemoryError('no room')", "3"], "out of memory", "no room in cell 5"),
+    "endless": (["while True: pass", "3"], "time limit", "in cell 5"),
+    "stubborn": (
+        ["import time\nwhile True:\n    try: time.sleep(60)\n    except KeyboardInterrupt: pass", "3"],
+        "time limit",
+        "in cell 5",
+    ),
+    "printer": (["while True: print('x' * 200)", "3"], "output limit", "in cell 5"),
+    "warning": ([WARN, "3"], "structure", "cell 5 shows a warning"),
+    "empty_axes": ([EMPTY, "3"], "figure", "figure 1 (cell 5) is blank"),
+    "not_finite": (["from pmeta_lib.course import record\nrecord('gap', float('nan'))", "3"], "values", "'gap'"),
+    "twice": ([RECORD + "\nrecord('one', 2)", "3"], "values", "'one' is recorded twice"),
+}
+
+
+@pytest.fixture(scope="module")
+def faulty(tools, tmp_path_factory):
+    """All the faults in one folder, two good notebooks among them, run at once."""
+    folder = tmp_path_factory.mktemp("faults")
+    child = f"import subprocess\nsubprocess.Popen(['sleep', '4242.{folder.name[-1]}'], start_new_session=True)"
+    for name, (cells, _, _) in FAULTS.items():
+        tools.write(folder / "nb" / f"{name}.ipynb", child, *cells)
+    for name in ("a_good", "z_good"):
+        tools.write(folder / "nb" / f"{name}.ipynb", child, RECORD, FIGURE)
+    tools.write(folder / "nb" / "no_parameters.ipynb", "1", head=None)
+    tools.write(folder / "nb" / "two_parameters.ipynb", "1", tags={1: ["parameters"]})
+    tools.write(folder / "nb" / "overwritten.ipynb", "SEED = 3")
+    tools.write(folder / "nb" / "unread.ipynb", "1", head="STEPS = 3")
+    done = tools.course(
+        "--notebooks", folder / "nb", "--out", folder / "out", "--workers", 2, "--time-limit", 8, "--memory", 0.5,
+        PMETA_TEST=folder.name,
+    )  # fmt: skip
+    done.folder, done.left = folder, tools.processes_with(folder.name)
+    return done
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_as_what_it_was(faulty, name):
+    _, reason, message = FAULTS[name]
+    found = faulty.notebooks[name]
+    assert (found["status"], found["reason"]) == ("failed", reason), found
+    assert message in found["message"]
+    if "cell 5" in message and reason not in ("structure", "figure"):
+        assert (found["cell"], found["cell_id"]) == (5, "cell-4")
+        assert FAULTS[name][0][0].splitlines()[0] in found["cell_source"]
+    assert (faulty.folder / "out" / f"{name}.ipynb").exists(), "the executed notebook is kept"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    {
+        "no_parameters": "no cell is tagged `parameters`",
+        "two_parameters": "cells [2, 4] are tagged",
+        "overwritten": "cell 4 overwrites the parameter SEED",
+        "unread": "STEPS is never read",
+    }.items(),
+)
+def test_a_notebook_whose_parameters_would_be_ignored_fails_unrun(faulty, name, message):
+    found = faulty.notebooks[name]
+    assert (found["status"], found["reason"], found["kernel_seconds"]) == ("failed", "structure", 0)
+    assert message in found["message"]
+
+
+def test_other_notebooks_complete_and_the_exit_code_says_that_some_failed(faulty):
+    assert faulty.code == 1 and faulty.summary["ok"] is False
+    for name in ("a_good", "z_good"):
+        good = faulty.notebooks[name]
+        assert good["status"] == "passed" and len(good["figures"]) == 1, good
+        assert good["values"]["mean"]["value"] == [1, 2.5]
+        stored = json.loads((faulty.folder / "out" / f"{name}.values.json").read_text())
+        assert stored == good["values"]
+
+
+def test_no_process_is_left_behind(faulty):
+    assert faulty.left == []
+
+
+def test_the_last_lines_are_shown(faulty):
+    assert "1 / 0" in faulty.notebooks["exception"]["tail"]
+    assert "| ZeroDivisionError: division by zero" in faulty.out
+    assert "Traceback" not in faulty.err
+
+
+def test_reports_hold_every_failure(faulty):
+    out = faulty.folder / "out"
+    suites = {s.get("name"): s for s in ET.parse(out / "junit.xml").getroot()}
+    assert suites.keys() == faulty.notebooks.keys()
+    assert {n for n, s in suites.items() if s.get("failures") == "0"} == {"a_good", "z_good"}
+    page = (out / "report.html").read_text()
+    for name, found in faulty.notebooks.items():
+        assert f'id="{name}"' in page
+        if found["cell"]:
+            assert f"<h3>Cell {found['cell']}</h3>" in page
+    assert "http" not in page.replace("http://www.w3.org", "") and "data:image/png;base64," in page

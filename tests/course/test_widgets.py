@@ -1,0 +1,74 @@
+"""The widgets: a control changes the picture, its numbers and its alt text; a static picture is shown."""
+
+import base64
+import html
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from pmeta_lib.course import widgets
+
+CASES = [
+    (widgets.lambda_slider, {"lam": 10.0, "agreement": 0.8}),
+    (widgets.gradient_field, {"h": 0.2, "arrows": "joint"}),
+    (widgets.envelope_explorer, {"function": "absolute value", "lam": 5.0, "theta": -1.0}),
+    (widgets.heterogeneity_explorer, {"h": 0.9, "seed": 3}),
+    (
+        widgets.step_size_explorer,
+        {"step": 2.4, "inner_steps": 7, "lam": 0.5, "warm": True, "local_steps": 3},
+    ),
+]
+
+
+@pytest.mark.parametrize(("build", "values"), CASES, ids=lambda c: getattr(c, "__name__", ""))
+def test_each_control_changes_the_picture(build, values):
+    explorer = build()
+    assert explorer.controls.keys() == values.keys()
+    assert plt.get_fignums() == []  # nothing is left for the notebook to show twice
+    for name, value in values.items():
+        before = (explorer.png, explorer.image.value)
+        explorer.controls[name].value = value
+        assert explorer.png != before[0], name
+        assert explorer.image.value != before[1], name
+        assert base64.b64encode(explorer.png).decode() in explorer.image.value
+        assert html.escape(explorer.numbers) in explorer.image.value  # the alt text follows
+
+
+@pytest.mark.parametrize(("build", "values"), CASES, ids=lambda c: getattr(c, "__name__", ""))
+def test_a_static_picture_comes_with_the_controls(build, values, monkeypatch):
+    shown = []
+    monkeypatch.setattr(widgets, "display", lambda data, **how: shown.append((data, how)))
+    explorer = build()
+    explorer._ipython_display_()
+    data, how = shown[0]
+    assert data[widgets.WIDGET_VIEW]["model_id"] == explorer.box.model_id
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert len(base64.b64decode(data["image/png"])) < 100_000
+    assert len(how["metadata"]["image/png"]["alt"]) > 20
+    # every control is one that a keyboard reaches
+    assert all(c.description and "tabbable" in c.trait_names() for c in explorer.controls.values())
+
+
+def test_the_lambda_slider_tells_the_truth():
+    """Full conflict: by symmetry theta = 0, and y solves 10 sigmoid'(y) = lam y / 2."""
+    lam = np.array([0.01, 0.3, 5.0])
+    theta, y = widgets.two_armed_policies(lam, 0.0)
+    p = 1 / (1 + np.exp(-y[0]))
+    np.testing.assert_allclose(theta, 0, atol=1e-9)
+    np.testing.assert_allclose(10 * p * (1 - p), lam * y[0] / 2, rtol=1e-6)
+    np.testing.assert_allclose(y[1], -y[0], atol=1e-9)
+
+
+def test_the_quadratic_walk_ends_where_the_closed_form_says():
+    settings = dict(a=[1, 4], c=[0, 1], lam=2.0, eta=0.25, beta=1.0, step_size=1 / 6, rounds=200)
+    for local_steps, fixed in ((1, 2 / 3), (2, 0.6451612903), (5, 0.5921248794)):
+        path = widgets.quadratic_pmeta(**settings, inner_steps=60, local_steps=local_steps, warm=True)
+        assert path[-1] == pytest.approx(fixed, abs=1e-9)
+    cold = widgets.quadratic_pmeta(**settings, inner_steps=2, local_steps=1, warm=False)
+    assert abs(cold[-1] - 2 / 3) > 0.01
+
+
+def test_divergence_is_drawn_not_raised():
+    explorer = widgets.step_size_explorer(step=2.5, inner_steps=20, lam=100.0)
+    assert "diverges" in explorer.numbers
