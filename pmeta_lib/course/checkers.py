@@ -54,19 +54,12 @@ def _diagnose(got: list[tuple], right: list[tuple], mistakes: dict[str, list[tup
     for text, wrong in mistakes.items():
         if all(_same(g, w) for g, w in zip(got, wrong)):
             return text
-    flat = [
-        np.concatenate([np.ravel(p).astype(float) for probe in side for p in probe]) for side in (got, right)
-    ]
+    flat = [np.concatenate([np.ravel(p).astype(float) for probe in side for p in probe]) for side in (got, right)]
     if np.allclose(flat[0], -flat[1], rtol=RTOL, atol=1e-9):
         return "the sign is wrong everywhere, the size is right"
     used = np.abs(flat[1]) > 1e-12
     ratio = flat[0][used] / flat[1][used]
-    if (
-        flat[1].size > 1
-        and ratio.size > 1
-        and np.allclose(ratio, ratio[0], rtol=1e-6)
-        and (flat[0][~used] == 0).all()
-    ):
+    if flat[1].size > 1 and ratio.size > 1 and np.allclose(ratio, ratio[0], rtol=1e-6) and (flat[0][~used] == 0).all():
         return f"all values are off by the same factor, {ratio[0]:.4g}"
     wrong = [k for k in range(len(got)) if not _same(got[k], right[k])]
     bad = [n for n, g, r in zip(names, got[wrong[0]], right[wrong[0]]) if not _same((g,), (r,))]
@@ -74,9 +67,7 @@ def _diagnose(got: list[tuple], right: list[tuple], mistakes: dict[str, list[tup
     return f"shape and type are right, the values of {' and '.join(bad)} are not, {where}"
 
 
-def function(
-    right: Callable, probes: list[tuple], mistakes: dict[str, Callable], names=("the result",)
-) -> Callable:
+def function(right: Callable, probes: list[tuple], mistakes: dict[str, Callable], names=("the result",)) -> Callable:
     """A checker for a function: called on copies of every probe and compared with `right`."""
 
     def checker(answer: object) -> str | None:
@@ -88,9 +79,7 @@ def function(
             got.append(_parts(answer(*given)))
             arrays = [(a, b) for a, b in zip(given, probe) if isinstance(a, np.ndarray)]
             if any(not np.array_equal(a, b) for a, b in arrays):
-                return (
-                    "your function changes the array it was given; work on a copy (`y = y + …`, not `y += …`)"
-                )
+                return "your function changes the array it was given; work on a copy (`y = y + …`, not `y += …`)"
         expected = [_parts(right(*copy.deepcopy(p))) for p in probes]
         wrong = {text: [_parts(f(*copy.deepcopy(p))) for p in probes] for text, f in mistakes.items()}
         return _diagnose(got, expected, wrong, names)

@@ -47,12 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="set a declared parameter",
     )
     compare = parser.add_mutually_exclusive_group()
-    compare.add_argument(
-        "--compare", action="store_true", default=None, help="a value that differs is a failure"
-    )
-    compare.add_argument(
-        "--no-compare", dest="compare", action="store_false", help="do not look at expectations"
-    )
+    compare.add_argument("--compare", action="store_true", default=None, help="a value that differs is a failure")
+    compare.add_argument("--no-compare", dest="compare", action="store_false", help="do not look at expectations")
     add("--bless", action="store_true", help="show what differs, ask why, make it the new expectation")
     add("--reason", help="the reason for --bless, instead of being asked")
     add("--seeds", type=int, nargs="+", help="seeds for the bands of stochastic values; default 0 1 2 3 4")
@@ -71,9 +67,7 @@ def course_folder() -> Path:
     for root in (Path(__file__).parents[2], Path.cwd()):
         if any((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
             return root / "notebooks"
-    raise UserError(
-        "the course's notebooks are not here: run from a clone of the repository, or give --notebooks DIR"
-    )
+    raise UserError("the course's notebooks are not here: run from a clone of the repository, or give --notebooks DIR")
 
 
 def choose(folder: Path, names: list[str]) -> list[Path]:
@@ -102,9 +96,7 @@ def read_sources(paths: list[Path]) -> dict[Path, object]:
         try:
             sources[path] = load(path)
         except Exception as error:  # nbformat raises many kinds for a broken file
-            raise UserError(
-                f"{path} is not a notebook that can be read: {str(error).splitlines()[0]}"
-            ) from error
+            raise UserError(f"{path} is not a notebook that can be read: {str(error).splitlines()[0]}") from error
     return sources
 
 
@@ -142,21 +134,15 @@ def prepare_out(out: Path):
         out.mkdir(parents=True, exist_ok=True)
         (out / f".{os.getpid()}").write_text("")
         (out / f".{os.getpid()}").unlink()
-        return filelock.FileLock(out / ".lock").acquire(
-            timeout=0
-        )  # let go of when this process ends, however
+        return filelock.FileLock(out / ".lock").acquire(timeout=0)  # let go of when this process ends, however
     except filelock.Timeout:
-        raise UserError(
-            f"--out {out}: another run is using this folder; wait for it or give another --out"
-        ) from None
+        raise UserError(f"--out {out}: another run is using this folder; wait for it or give another --out") from None
     except OSError as error:
         why = error.strerror or str(error)
         raise UserError(f"--out {out}: this folder cannot be written ({why}); give another --out") from None
 
 
-def recorded_seconds(
-    nb, stem: str, profile: str, expected: dict, out: Path
-) -> tuple[float | None, float | None]:
+def recorded_seconds(nb, stem: str, profile: str, expected: dict, out: Path) -> tuple[float | None, float | None]:
     """(best guess, recorded): the guess is the last run here; recorded in the expectation or the notebook."""
     stored, facts = expected.get("seconds"), nb.metadata.get("pmeta", {})
     if stored is None and facts.get("profile") == profile:

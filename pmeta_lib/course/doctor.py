@@ -26,9 +26,7 @@ Line = tuple[str, str, str, str]  # what, state, found, remedy
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--json", metavar="FILE", type=Path, help="write the findings to FILE too (- for stdout)"
-    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the findings to FILE too (- for stdout)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -141,11 +139,7 @@ def folders() -> Iterator[Line]:
             with tempfile.TemporaryFile(dir=folder):
                 yield what, OK, str(folder), ""
         except OSError as error:
-            remedy = (
-                "give --out a folder that can be written"
-                if "here" in what
-                else "set TMPDIR to another folder"
-            )
+            remedy = "give --out a folder that can be written" if "here" in what else "set TMPDIR to another folder"
             yield what, ERROR, f"{folder}: {error.strerror}", remedy
 
 

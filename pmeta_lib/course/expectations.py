@@ -74,7 +74,7 @@ def bless(session, jobs: list[Job], reason: str | None, seeds: list[int] | None)
         facts = {
             "notebook": job.name, "profile": session.profile, "parameters": result.parameters,
             "seconds": round(result.seconds, 1), "versions": versions(),
-            "figures": [{k: f[k] for k in ("ink", "colour")} for f in result.figures],
+            "figures": [{k: f[k] for k in ("ink", "colour", "halves")} for f in result.figures],
         }  # fmt: skip
         old = session.expectations[job.name]
         new = blessed(old, result.rows, result.values, bands.get(job.name, {}), facts, reason)
@@ -84,9 +84,7 @@ def bless(session, jobs: list[Job], reason: str | None, seeds: list[int] | None)
     return int(any(r.status != "passed" for r in session.finished))
 
 
-def derive_bands(
-    session, todo: list[tuple[Job, Result]], wanted: dict[str, list[str]], seeds
-) -> dict[str, dict]:
+def derive_bands(session, todo: list[tuple[Job, Result]], wanted: dict[str, list[str]], seeds) -> dict[str, dict]:
     """The bands of the wanted stochastic values, by notebook, from one more run for every other seed.
 
     A notebook whose values have no band (no SEED, a failed run, a shape that changes) is marked as failed.
@@ -105,9 +103,7 @@ def derive_bands(
             owner[jobs[-1].name] = (job.name, seed)
     if jobs:
         guess = makespan([j.expected_seconds or 0 for j in jobs], session.workers)
-        print(
-            f"bands of stochastic values: {len(jobs)} runs with other seeds, about {clock(guess)}", flush=True
-        )
+        print(f"bands of stochastic values: {len(jobs)} runs with other seeds, about {clock(guess)}", flush=True)
 
     def finish(job: Job, result: Result) -> None:
         name, seed = owner[job.name]

@@ -118,9 +118,7 @@ class Kernel:
             process = psutil.Process(self.process.pid)
             while not self.done.wait(0.1) and self.process.poll() is None:
                 used = time.monotonic() - self.started
-                if (
-                    ticks % 20 == 0
-                ):  # the children are looked for less often: that reads the whole process table
+                if ticks % 20 == 0:  # the children are looked for less often: that reads the whole process table
                     family = 0
                     for child in process.children(recursive=True):
                         with contextlib.suppress(psutil.Error):
@@ -136,9 +134,7 @@ class Kernel:
                     text = f"still running after {used:.0f} s, the limit is {limits.seconds:.0f} s"
                     return self.end("time limit", text, gently=True)
                 if self.log.stat().st_size > limits.output:
-                    return self.end(
-                        "output limit", f"its process wrote more than {limits.output / 1e6:.0f} MB"
-                    )
+                    return self.end("output limit", f"its process wrote more than {limits.output / 1e6:.0f} MB")
                 if process.status() == psutil.STATUS_STOPPED:
                     return self.end("killed", "the kernel was stopped by a signal (SIGSTOP)")
 

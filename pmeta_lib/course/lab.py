@@ -14,9 +14,7 @@ from pmeta_lib.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", nargs="?", type=Path, help="folder to open; default: the course's notebooks"
-    )
+    parser.add_argument("folder", nargs="?", type=Path, help="folder to open; default: the course's notebooks")
     parser.add_argument("--port", type=int, help="port to serve on; default: the first free one from 8888")
     parser.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
 

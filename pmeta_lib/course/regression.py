@@ -21,9 +21,7 @@ KINDS = ("exact", "stochastic")
 RECORD_FILE = "PMETA_RECORD_FILE"
 MAX_NUMBERS, MAX_TEXT = 10_000, 1_000
 CONFIDENCE = 0.999  # of the prediction interval for one more seed: rare enough for hundreds of values a run
-RULE = (
-    f"mean ± t(n-1) sd sqrt(1 + 1/n), a {CONFIDENCE:.1%} prediction interval, widened by atol + rtol |mean|"
-)
+RULE = f"mean ± t(n-1) sd sqrt(1 + 1/n), a {CONFIDENCE:.1%} prediction interval, widened by atol + rtol |mean|"
 
 
 def record(name: str, value: object, rtol: float = 1e-6, atol: float = 1e-12, kind: str = "exact") -> None:
@@ -38,9 +36,7 @@ def record(name: str, value: object, rtol: float = 1e-6, atol: float = 1e-12, ki
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS, where=f"record({name!r})")
     if not (rtol >= 0 and atol >= 0 and math.isfinite(rtol + atol)):
-        raise UserError(
-            f"record({name!r}): rtol and atol must be finite and not negative, got {rtol}, {atol}"
-        )
+        raise UserError(f"record({name!r}): rtol and atol must be finite and not negative, got {rtol}, {atol}")
     entry = encode(value, where=f"record({name!r})") | {
         "kind": kind,
         "rtol": float(rtol),
@@ -73,9 +69,7 @@ def encode(value: object, where: str = "record") -> dict:
     except ValueError:
         array = np.asarray(None)
     if array.dtype.kind not in "biuf":
-        raise UserError(
-            f"{where}: cannot keep a {type(value).__name__}; give numbers, a DataFrame or a short text"
-        )
+        raise UserError(f"{where}: cannot keep a {type(value).__name__}; give numbers, a DataFrame or a short text")
     if array.size > MAX_NUMBERS:
         raise UserError(f"{where}: an array of {array.size} numbers; record a summary of it instead")
     return {"type": "array" if array.ndim else "scalar", "value": _json(array)}
@@ -132,9 +126,7 @@ class Row:
 def _parts(entry: dict) -> dict[str, np.ndarray]:
     """An entry as named arrays: one for a number or an array, one a column for a table."""
     if entry["type"] == "table":
-        return {f"[{c}]": _array(v) for c, v in entry["columns"].items()} | {
-            "index": np.array(entry["index"])
-        }
+        return {f"[{c}]": _array(v) for c, v in entry["columns"].items()} | {"index": np.array(entry["index"])}
     return {"": _array(entry["value"])}
 
 
@@ -226,12 +218,8 @@ def compare_all(new: dict[str, dict], expected: dict, parameters: dict) -> list[
     old, rows = expected.get("values", {}), []
     for name, value in expected.get("parameters", {}).items():
         if name in parameters and parameters[name] != value:
-            rows.append(
-                Row(f"parameter {name}", "differs", repr(value), repr(parameters[name]), "0", math.inf)
-            )
-    return rows + [
-        compare(name, new.get(name), old.get(name)) for name in [*old, *(n for n in new if n not in old)]
-    ]
+            rows.append(Row(f"parameter {name}", "differs", repr(value), repr(parameters[name]), "0", math.inf))
+    return rows + [compare(name, new.get(name), old.get(name)) for name in [*old, *(n for n in new if n not in old)]]
 
 
 # -------------------------------------------------------------------------------------- expectations
@@ -249,9 +237,7 @@ def derive_band(entries: list[dict], seeds: list[int]) -> dict:
             continue
         parts = [_parts(e).get(label) for e in entries]
         if any(p is None or p.shape != part.shape for p in parts):
-            raise UserError(
-                f"no band can be derived: the shape {label} changes with the seed; record a fixed shape"
-            )
+            raise UserError(f"no band can be derived: the shape {label} changes with the seed; record a fixed shape")
         values = np.stack(parts)
         mean, sd = values.mean(0), values.std(0, ddof=1)
         half = factor * sd + first["atol"] + first["rtol"] * np.abs(mean)

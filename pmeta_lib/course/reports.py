@@ -42,9 +42,7 @@ def diff(rows: list[Row]) -> str:
 def grid(lines: list[list[str]]) -> str:
     """Columns of equal width."""
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
-    return "\n".join(
-        "  " + "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def table(session) -> str:
@@ -65,9 +63,7 @@ def table(session) -> str:
         moved = [row.name for row in r.rows if row.status == "moved"]
         notes += [f"! {r.name}: moved within its band: {', '.join(moved)}"] if moved else []
     bad = sum(r.status != "passed" for r in session.finished)
-    verdict = (
-        f"{bad} of {len(session.finished)} did not pass" if bad else f"all {len(session.finished)} passed"
-    )
+    verdict = f"{bad} of {len(session.finished)} did not pass" if bad else f"all {len(session.finished)} passed"
     where = f"executed notebooks, summary.json, report.html: {session.out}"
     return "\n".join(["", grid(lines), "", *notes, *([""] if notes else []), verdict, where])
 
@@ -88,9 +84,7 @@ def junit(summary: dict) -> str:
         if n["warnings"]:
             ET.SubElement(case, "system-out").text = _xml("\n".join(n["warnings"]))
         for row in n["rows"] if n["status"] != "not run" else []:
-            case = ET.SubElement(
-                suite, "testcase", classname=n["name"], name=f"value {_xml(row['name'])}", time="0"
-            )
+            case = ET.SubElement(suite, "testcase", classname=n["name"], name=f"value {_xml(row['name'])}", time="0")
             if row["status"] not in ("same", "moved"):
                 text = _xml(f"{row['old']} -> {row['new']}; tolerance {row['tolerance']}; {row['detail']}")
                 if summary["compare"] == "strict":
@@ -123,9 +117,7 @@ def html(summary: dict, session) -> str:
     e = escape.escape
     results = {r.name: r for r in session.finished}
     bad = sum(n["status"] != "passed" for n in summary["notebooks"])
-    verdict = (
-        f"{bad} of {len(summary['notebooks'])} notebooks did not pass" if bad else "all notebooks passed"
-    )
+    verdict = f"{bad} of {len(summary['notebooks'])} notebooks did not pass" if bad else "all notebooks passed"
     out = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>course: {verdict}</title>',
         f"<style>{_STYLE}</style>",
@@ -175,7 +167,7 @@ def _figures(result, session) -> list[str]:
     """The figures of this run, each beside the one that the notebook is stored with."""
     from pmeta_lib.course.structure import figures
 
-    stored = figures(session.sources[result.name])
+    stored = figures(session.sources[result.name], look=False)
     by_cell = {}
     for figure in stored:
         by_cell.setdefault(figure["id"], []).append(figure)
@@ -186,7 +178,7 @@ def _figures(result, session) -> list[str]:
         for label, f in (("now", figure), ("as stored", old)):
             if f:
                 source = base64.b64encode(f["png"]).decode()
-                blank = " — blank" if f["blank"] else ""
+                blank = " — blank" if f.get("blank") else ""
                 out.append(
                     f'<figure><img src="data:image/png;base64,{source}" alt="figure {k}, {label}">'
                     f"<figcaption>figure {k}, cell {f['cell']}, {label}{blank}</figcaption></figure>"

@@ -196,9 +196,7 @@ def _classify(result: Result, kernel: Kernel, nb, source, died: bool) -> None:
         error = _error(failing)
         text = ANSI.sub("", f"{error.ename}: {error.evalue}")[:300]
         if error.ename == "SystemExit" and error.evalue in ("", "0", "None"):
-            result.fail(
-                "ended early", f"the notebook ends early by sys.exit(){place}: the later cells did not run"
-            )
+            result.fail("ended early", f"the notebook ends early by sys.exit(){place}: the later cells did not run")
         elif error.ename.endswith("MemoryError") or "can't allocate memory" in error.evalue:
             result.fail("out of memory", f"{text}{place}")
         else:
@@ -207,9 +205,7 @@ def _classify(result: Result, kernel: Kernel, nb, source, died: bool) -> None:
         late = [c for c in ours if c.execution_count is None]
         if late:
             result.cell, result.cell_id = position.get(late[0].get("id")), late[0].get("id")
-            result.fail(
-                "ended early", f"the notebook ended before cell {result.cell}, which was not executed"
-            )
+            result.fail("ended early", f"the notebook ended before cell {result.cell}, which was not executed")
 
 
 def _error(cell):

@@ -180,9 +180,7 @@ class Session:
 
     def hold(self, result: Result, expected: dict, soft) -> None:
         """Hold the values, figures and time of a notebook that ended against the recorded ones."""
-        for problem in (
-            structure.figure_problems(result.figures, expected.get("figures", [])) if expected else []
-        ):
+        for problem in structure.figure_problems(result.figures, expected.get("figures", [])) if expected else []:
             soft("figure", problem)
         wrong = [r for r in result.rows if not r.ok]
         if wrong and not expected:

@@ -79,9 +79,7 @@ def _slider(text: str, value: float, low: float, high: float, step: float) -> ip
 
 
 def _log_slider(text: str, value: float, low: int, high: int) -> ipywidgets.FloatLogSlider:
-    return ipywidgets.FloatLogSlider(
-        value, min=low, max=high, step=0.1, description=text, readout_format=".2g"
-    )
+    return ipywidgets.FloatLogSlider(value, min=low, max=high, step=0.1, description=text, readout_format=".2g")
 
 
 def _sigmoid(x):
@@ -126,9 +124,7 @@ def lambda_slider(lam: float = 0.1, agreement: float = 0.0) -> Explorer:
             left.plot(y[i], returns(np.stack([y[i], y[i]]), agreement)[i], "os"[i], color=colour, ms=9)
         left.plot(x, curves.mean(0), color=GREY, lw=1, label="mean of both")
         left.axvline(theta[0], color=GREY, ls=":", label="meta-policy")
-        left.set(
-            xlabel="policy: logit difference of the two arms", ylabel="return J (per episode)", xlim=(-9, 9)
-        )
+        left.set(xlabel="policy: logit difference of the two arms", ylabel="return J (per episode)", xlim=(-9, 9))
         left.set_ylim(-0.5, 14)
         left.legend(fontsize="small", ncol=2, loc="upper center")
         thetas, ys = two_armed_policies(grid, agreement)
@@ -205,9 +201,7 @@ def envelope_explorer(function: str = "two valleys", lam: float = 1.0, theta: fl
         figure, axes = plt.subplots(figsize=(7.0, 3.8))
         axes.plot(x, f, color=GREY, label="f(x)")
         axes.plot(x[::8], envelope, color=BLUE, lw=2.5, label="envelope F(x)")
-        axes.plot(
-            x, total[best] - lam / 2 * (x - theta) ** 2, "k:", lw=1, label="parabola touching f from below"
-        )
+        axes.plot(x, total[best] - lam / 2 * (x - theta) ** 2, "k:", lw=1, label="parabola touching f from below")
         axes.plot(x[best], f[best], "o", color=ORANGE, ms=9, label="prox: the personalized point")
         axes.plot(theta, total[best], "s", color=BLUE, ms=9, label="theta: the meta point")
         axes.set(xlabel="x", ylabel="value", ylim=(min(f.min(), -0.2) - 0.4, max(3.4, f[300] + 1)))
@@ -284,17 +278,13 @@ def step_size_explorer(step: float = 1.0, inner_steps: int = 2, lam: float = 2.0
             return np.abs((curvature * (path[:, None] - c)).mean(1))
 
         common = dict(a=a, c=c, lam=lam, eta=1 / lam, beta=1.0, rounds=rounds)
-        exact = norms(
-            quadratic_pmeta(step_size=1 / (L + lam), inner_steps=400, local_steps=1, warm=True, **common)
-        )
+        exact = norms(quadratic_pmeta(step_size=1 / (L + lam), inner_steps=400, local_steps=1, warm=True, **common))
         with np.errstate(over="ignore", invalid="ignore"):
             mine = norms(quadratic_pmeta(step_size=step / (L + lam), inner_steps=inner_steps,
                                          local_steps=local_steps, warm=warm, **common))  # fmt: skip
         axes.semilogy(np.maximum(exact, 1e-16), color=GREY, ls="--", label="exact inner solution, R = 1")
         shown = np.where(np.isfinite(mine), np.clip(mine, 1e-16, 1e6), 1e6)
-        axes.semilogy(
-            shown, color=BLUE, label=f"K = {inner_steps}, R = {local_steps}, {'warm' if warm else 'cold'}"
-        )
+        axes.semilogy(shown, color=BLUE, label=f"K = {inner_steps}, R = {local_steps}, {'warm' if warm else 'cold'}")
         axes.set(xlabel="round", ylabel="|F'(theta)|", ylim=(1e-16, 1e3))
         axes.legend()
         end = shown[-1]

@@ -37,7 +37,8 @@ def pendulum(state: np.ndarray, torque: np.ndarray, gravity=10.0, mass=1.0, leng
     angle, speed = state[:, 0], state[:, 1]
     wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
     cost = wrapped**2 + 0.1 * speed**2 + 0.001 * torque**2
-    speed = speed + (3 * gravity / (2 * length) * np.sin(angle) + 3.0 / (mass * length**2) * torque) * DT
+    gain = np.asarray(3.0 / (mass * length**2), torque.dtype)  # rounds where gymnasium rounds, so that
+    speed = speed + (3 * gravity / (2 * length) * np.sin(angle) + gain * torque) * DT  # both agree to the bit
     speed = np.clip(speed, -MAX_SPEED, MAX_SPEED)
     return np.stack((angle + speed * DT, speed), axis=1), -cost
 
@@ -84,7 +85,7 @@ class PendulumBatch:
             self.angle_speed[b] = generators[b].uniform(low=(-np.pi, -1.0), high=(np.pi, 1.0))
 
     def step(self, actions: np.ndarray):
-        torque = self.sign * np.clip(actions[:, 0], -MAX_TORQUE, MAX_TORQUE)
+        torque = self.sign.astype(actions.dtype) * np.clip(actions[:, 0], -MAX_TORQUE, MAX_TORQUE)
         self.angle_speed, reward = pendulum(self.angle_speed, torque, *self.parameters)
         return reward, np.zeros(len(reward), bool)
 
@@ -145,7 +146,8 @@ class PendulumTaskEnv(PendulumEnv):
 
     def step(self, action):
         self._steps += 1
-        torque = self._sign * np.clip(check_action(self._family, action), -MAX_TORQUE, MAX_TORQUE)
+        action = check_action(self._family, action)
+        torque = self._sign.astype(action.dtype) * np.clip(action, -MAX_TORQUE, MAX_TORQUE)
         state, reward = pendulum(np.asarray(self.state, np.float64)[None], torque, *self._parameters)
         self.state, self.last_u = state[0], torque[0]
         if self.render_mode == "human":

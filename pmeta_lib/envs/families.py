@@ -40,7 +40,11 @@ def _disc(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _multipliers(bodies: int, dofs: int, geoms: int, damping_base: float = 1.5) -> Callable:
-    """`base^u, u ~ U[-3, 3]` for every mass, inertia axis, joint damping and friction coefficient."""
+    """`base^u, u ~ U[-3, 3]`, independently for every mass, inertia axis, joint damping and friction.
+
+    The elements are those of rand_param_envs, whose base for damping is 1.3 (the papers' presets); `modern`
+    uses 1.5 for all. Axes of an inertia vary independently there too, which no rigid body would do.
+    """
     base = np.repeat((1.5, damping_base, 1.5), (4 * bodies, dofs, 3 * geoms))
     return lambda n, rng: base ** rng.uniform(-3.0, 3.0, (n, len(base)))
 
@@ -262,9 +266,7 @@ class TaskFamily:
         return _TABLE[self.name].describe(np.asarray(task, float))
 
 
-def family(
-    name: str, preset: str = "modern", train: int | None = None, test: int | None = None
-) -> TaskFamily:
+def family(name: str, preset: str = "modern", train: int | None = None, test: int | None = None) -> TaskFamily:
     """The family `name` under `preset`; `train`, `test` override the numbers of tasks (e.g. 100, 30).
 
     Raises `UserError` for an unknown family or preset, a family that the preset does not define, task
@@ -278,9 +280,7 @@ def family(
     n_train, n_test = train or n_train, test or n_test
     if row.fixed is not None:
         if (n_train, n_test) != (len(row.fixed), len(row.fixed)):
-            raise UserError(
-                f"{name} has exactly {len(row.fixed)} tasks, which both train and test: omit counts."
-            )
+            raise UserError(f"{name} has exactly {len(row.fixed)} tasks, which both train and test: omit counts.")
         train_tasks = test_tasks = np.array(row.fixed)[:, None]
     else:
         # Two streams, so that the test tasks do not depend on how many train.
@@ -355,9 +355,15 @@ def check_task(name: str, task, preset: str = "modern") -> np.ndarray:
     return check_tasks(name, np.atleast_1d(np.asarray(task, dtype=np.float64))[None], preset)[0]
 
 
+def floats(action) -> np.ndarray:
+    """`action` as an array in its own floating type: like gymnasium, physics sees no more digits than it has."""
+    action = np.asarray(action)
+    return action if np.issubdtype(action.dtype, np.floating) else action.astype(np.float64)
+
+
 def check_action(name: str, action) -> np.ndarray:
-    """`action` as float64, or a `UserError` if an entry is not finite."""
-    action = np.asarray(action, dtype=np.float64)
+    """`action` as an array of floats, or a `UserError` if an entry is not finite."""
+    action = floats(action)
     if not np.isfinite(action).all():
         raise UserError(f"action {action.tolist()} of {name} is not finite; has the actor diverged?")
     return action

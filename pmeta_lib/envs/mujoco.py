@@ -87,6 +87,7 @@ class MujocoBatch:
             np.concatenate(self.views[b], out=self.rows[b])
 
     def step(self, actions: np.ndarray):
+        actions = actions.astype(np.float64)
         slots = iter(range(self.B))  # shared: a thread takes the next slot when it is done with one
         others = [self.pool.submit(self._advance, slots, actions) for _ in range(self.helpers)]
         self._advance(slots, actions)
@@ -141,7 +142,7 @@ class _TaskEnv:
         return super().reset(seed=seed, options=options)
 
     def step(self, action):
-        action = check_action(self.family, action)
+        action = check_action(self.family, action).astype(np.float64)
         before = self._task.layout.position(np.concatenate(self._views)[None])
         self.do_simulation(action, self.frame_skip)
         rows = np.concatenate(self._views)[None]

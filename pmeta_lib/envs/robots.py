@@ -125,9 +125,7 @@ PROMP_ANT = replace(ANT, healthy=_promp_ant_healthy)
 # ant-goal sees the torso's x, y, as in ProMP, PEARL and VariBAD (`exclude_current_positions_from_observation`
 # is off): without them no policy could tell where the goal is. It never ends early.
 GOAL_ANT = replace(ANT, skip=0, healthy=None)
-HUMANOID = Robot(
-    HumanoidEnv, 2, ("cinert", "cvel", "qfrc_actuator", "cfrc_ext"), "com", healthy=_humanoid_healthy
-)
+HUMANOID = Robot(HumanoidEnv, 2, ("cinert", "cvel", "qfrc_actuator", "cfrc_ext"), "com", healthy=_humanoid_healthy)
 WALKER = Robot(Walker2dEnv, 1, velocity_clip=10.0, healthy=_walker_healthy)
 HOPPER = Robot(HopperEnv, 1, velocity_clip=10.0, healthy=_hopper_healthy)
 

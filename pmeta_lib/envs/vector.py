@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from pmeta_lib.envs.classic import PendulumBatch, PointRobotBatch
-from pmeta_lib.envs.families import TaskFamily, check_tasks, single_spaces
+from pmeta_lib.envs.families import TaskFamily, check_tasks, floats, single_spaces
 from pmeta_lib.errors import UserError
 
 DIVERGED = 1e10  # MuJoCo's own limit (mjMAXVAL)
@@ -78,9 +78,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
             raise UserError(f"seeds: {len(seeds)} given for {self.num_envs} task rows; give one per row.")
         for b, seed in enumerate(seeds):
             if not (isinstance(seed, np.random.SeedSequence) or (isinstance(seed, Integral) and seed >= 0)):
-                raise UserError(
-                    f"seeds: slot {b}: {seed!r} is neither a whole number from 0 nor a SeedSequence."
-                )
+                raise UserError(f"seeds: slot {b}: {seed!r} is neither a whole number from 0 nor a SeedSequence.")
         self._generators = [np.random.Generator(np.random.PCG64(s)) for s in seeds]
 
     def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):
@@ -97,14 +95,12 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
     def step(self, actions: np.ndarray):
         """`actions (B, a)` in the environment's units `-> observations (B, o), rewards (B,), terminated (B,),
         truncated (B,), {"final_obs": (B, o)}`."""
-        actions = np.asarray(actions, np.float64)
+        actions = floats(actions)
         if actions.shape != self._action_shape:
             raise UserError(f"actions: shape {actions.shape}; this environment needs {self._action_shape}.")
         if not np.isfinite(actions).all():
             slots = np.flatnonzero(~np.isfinite(actions).all(1)).tolist()
-            raise UserError(
-                f"actions: not finite in slots {slots} of {self.family.name}; has the actor diverged?"
-            )
+            raise UserError(f"actions: not finite in slots {slots} of {self.family.name}; has the actor diverged?")
         if not self._started:
             raise UserError("step was called before reset: call reset() first.")
         reward, terminated = self.batch.step(actions)

@@ -171,9 +171,7 @@ def train(
         while run.step < settings.steps:
             advance(run)
             while run.agent.updates < settings.updates_until(run.step):
-                losses = learner.update(
-                    run.agent, run.replay.sample(settings.batch_size, run.agent.generators["replay"])
-                )
+                losses = update(run)
             bar.update()
             if run.step in evaluate_at:
                 evaluate(run, evaluator, losses)
@@ -220,6 +218,11 @@ def advance(run: Run) -> None:
     run.replay.add(run.observation, action, tensor(reward), tensor(terminated), tensor(info["final_obs"]))
     run.observation = tensor(observation)
     run.step += 1
+
+
+def update(run: Run) -> dict[str, Tensor]:
+    """One gradient update of every slot from a fresh batch; the learner's losses, (B,) each."""
+    return run.learner.update(run.agent, run.replay.sample(run.settings.batch_size, run.agent.generators["replay"]))
 
 
 def evaluate(run: Run, evaluator: Evaluator, losses: dict[str, Tensor]) -> None:

@@ -34,9 +34,7 @@ class Family:
             seen = {_content(self.train, i) for i in range(len(self.train))}
             leaked += [self.test_labels[i] for i in range(len(self.test)) if _content(self.test, i) in seen]
         if leaked:
-            raise UserError(
-                f"{self.name}: meta-test task {leaked[0]} is also a meta-train task; change seed."
-            )
+            raise UserError(f"{self.name}: meta-test task {leaked[0]} is also a meta-train task; change seed.")
 
 
 def _content(tasks: TaskBatch, i: int) -> bytes:
@@ -140,9 +138,7 @@ def chain(length: int = 5, slip: float = 0.1, gamma: float = 0.9) -> Family:
     return _split("chain", TaskBatch(np.repeat(P[None], 4, 0), r, rho, gamma), labels, 2)
 
 
-def _table(
-    environment: str, absorb: bool = True, **options: object
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _table(environment: str, absorb: bool = True, **options: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """P (S, A, S), raw expected rewards (S, A) and start distribution of a toy-text environment.
 
     Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`).

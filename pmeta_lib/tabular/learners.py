@@ -81,9 +81,7 @@ def independent(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
     return learn("independent", tasks, theta0, s, one_round)
 
 
-def _shared_ascent(
-    name: str, tasks: TaskBatch, theta0: np.ndarray, settings: dict, combine: Callable
-) -> History:
+def _shared_ascent(name: str, tasks: TaskBatch, theta0: np.ndarray, settings: dict, combine: Callable) -> History:
     """One policy for all tasks: K steps of size s along combine(gradients), of which eta is kept."""
     s = replace(Settings(**settings), lam=0.0).checked(len(tasks))
 

@@ -159,9 +159,7 @@ def learn(name: str, tasks: TaskBatch, theta0: np.ndarray, s: Settings, one_roun
     return history()
 
 
-def _potential(
-    tasks: TaskBatch, theta: np.ndarray, y: np.ndarray, task_returns: np.ndarray, s: Settings
-) -> float:
+def _potential(tasks: TaskBatch, theta: np.ndarray, y: np.ndarray, task_returns: np.ndarray, s: Settings) -> float:
     f = -(task_returns + barrier(tasks, y, s.tau))
     return float(moreau.envelope(f, y, theta, s.lam, axes=(-2, -1)).mean())
 
@@ -176,9 +174,7 @@ def _refuse_divergence(name, t, drawn, theta, y, s: Settings, history: Callable[
     if pull >= 2:
         cause = f"inner_step_size * lam = {pull:g} is 2 or more; use inner_step_size < {2 / s.lam:g}"
     elif s.eta * s.lam * s.beta >= 2:
-        cause = (
-            f"eta * lam * beta = {s.eta * s.lam * s.beta:g} is 2 or more; use eta < {2 / (s.lam * s.beta):g}"
-        )
+        cause = f"eta * lam * beta = {s.eta * s.lam * s.beta:g} is 2 or more; use eta < {2 / (s.lam * s.beta):g}"
     else:
         cause = f"inner_step_size = {s.inner_step_size:g} or eta = {s.eta:g} is too large; divide it by 10"
     raise Diverged(
@@ -188,9 +184,7 @@ def _refuse_divergence(name, t, drawn, theta, y, s: Settings, history: Callable[
     )
 
 
-def ascend(
-    tasks: TaskBatch, y: np.ndarray, centre: np.ndarray, lam: float, s: Settings
-) -> tuple[np.ndarray, float]:
+def ascend(tasks: TaskBatch, y: np.ndarray, centre: np.ndarray, lam: float, s: Settings) -> tuple[np.ndarray, float]:
     """K inner steps from y towards argmax J - (lam/2) ||. - centre||^2; the sum of squared slopes."""
     square = 0.0
     for _ in range(s.inner_steps):

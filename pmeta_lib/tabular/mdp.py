@@ -65,9 +65,7 @@ class TaskBatch:
         try:
             gamma = float(self.gamma)
         except (TypeError, ValueError):
-            raise UserError(
-                f"gamma is {self.gamma!r}, not one number in [0, 1) shared by all tasks."
-            ) from None
+            raise UserError(f"gamma is {self.gamma!r}, not one number in [0, 1) shared by all tasks.") from None
         if not 0.0 <= gamma < 1.0:
             raise UserError(
                 f"gamma is {gamma}, outside [0, 1), for every task (0 to {N - 1}): undiscounted returns can "

@@ -10,6 +10,7 @@ Everywhere `theta` is (S, A), shared by all tasks, or (N, S, A), one for each.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from pmeta_lib.tabular.mdp import (
     under_policy,
 )
 
+CACHE = 4 << 20  # bytes of P worked on at a time; a block of that size stays in a core's cache
 HessianVector = Callable[[np.ndarray], np.ndarray]
 # What a learner needs of an objective: theta -> (gradients (N, S, A), a function v -> Hessian times v).
 Oracle = Callable[[TaskBatch, np.ndarray, float], tuple[np.ndarray, HessianVector]]
@@ -88,11 +90,27 @@ def objective(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray:
 
 def exact(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.ndarray, HessianVector]:
     """The exact oracle: gradients (N, S, A) and the map v -> Hessian_i v_i, both of J^tau, without checks."""
+    blocks = max(1, min(len(tasks), tasks.P.nbytes // CACHE))
+    if blocks > 1:
+        return _exact_in_blocks(tasks, np.broadcast_to(theta, tasks.shape), tau, blocks)
     at = evaluate(tasks, theta)
     gradient = at.D[..., None] * at.pi * at.advantages
     if tau:
         gradient += (tau / tasks.shape[1]) * (1.0 / tasks.shape[2] - at.pi)
     return gradient, lambda v: _hessian_vector(tasks, at, v, tau)
+
+
+def _exact_in_blocks(tasks: TaskBatch, theta: np.ndarray, tau: float, blocks: int) -> tuple[np.ndarray, HessianVector]:
+    """The same, as many tasks at a time as the cache holds: P is read twice, and only once from memory."""
+    cuts = np.linspace(0, len(tasks), blocks + 1).astype(int)
+    cuts = [slice(a, b) for a, b in pairwise(cuts)]
+    parts = [(c, *exact(tasks[c], theta[c], tau)) for c in cuts]
+
+    def product(v: np.ndarray) -> np.ndarray:
+        v = np.broadcast_to(v, tasks.shape)
+        return np.concatenate([hessian(v[c]) for c, _, hessian in parts])
+
+    return np.concatenate([gradient for _, gradient, _ in parts]), product
 
 
 def _hessian_vector(tasks: TaskBatch, at: Evaluation, v: np.ndarray, tau: float) -> np.ndarray:
@@ -116,9 +134,7 @@ def check_number(name: str, value: float, *, above: float | None = None, least: 
         number = float(value)
     except (TypeError, ValueError):
         raise UserError(f"{name} is {value!r}, not a number.") from None
-    limit = (
-        f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
-    )
+    limit = f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
     low = (above is not None and number <= above) or (least is not None and number < least)
     if not np.isfinite(number) or low:
         raise UserError(f"{name} is {number:g} for every task; it must be a finite number{limit}.")
@@ -137,9 +153,7 @@ def policy_gradients(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> n
     return exact(tasks, theta, tau)[0]
 
 
-def hessian_vector_products(
-    tasks: TaskBatch, theta: np.ndarray, v: np.ndarray, tau: float = 0.0
-) -> np.ndarray:
+def hessian_vector_products(tasks: TaskBatch, theta: np.ndarray, v: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N, S, A) Hessian of J_i^tau at theta times v; v is (S, A) or (N, S, A)."""
     theta, v = check_theta(tasks, theta), check_theta(tasks, v, "v")
     return exact(tasks, theta, check_number("tau", tau, least=0))[1](v)

@@ -37,9 +37,7 @@ def prox(
     return theta + _displacement(tasks, theta, lam, tau, tol, max_steps)
 
 
-def envelope(
-    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL
-) -> np.ndarray:
+def envelope(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL) -> np.ndarray:
     """(N,) F_i(theta) = min_x f_i(x) + (lam/2) ||x - theta||^2 with f_i = -J_i^tau; see `prox`."""
     theta, lam, tau = _checked(tasks, theta, lam, tau)
     d = _displacement(tasks, theta, lam, tau, tol, MAX_STEPS)

@@ -187,9 +187,7 @@ def hold(run: History, L: float | None = None, generator: np.random.Generator | 
     s, tasks, tau = run.settings, run.tasks, run.settings["tau"]
     lam, K, step, T = s["lam"], s["inner_steps"], s["inner_step_size"], len(run.meta_return)
     if run.learner != "pmeta" or lam <= 0 or T < 1:
-        raise UserError(
-            f"hold needs a pmeta run with lam > 0 and a round or more, not {run.learner}, lam={lam}."
-        )
+        raise UserError(f"hold needs a pmeta run with lam > 0 and a round or more, not {run.learner}, lam={lam}.")
     rng = np.random.default_rng(0) if generator is None else generator
     L, N = smoothness(tasks, tau) if L is None else float(L), len(tasks)
     alpha = s["beta"] * s["eta"]
@@ -203,9 +201,7 @@ def hold(run: History, L: float | None = None, generator: np.random.Generator | 
     def directional() -> tuple[float, float]:
         u, e = rng.standard_normal(tasks.shape) / sqrt(tasks.r[0].size), 1e-5
         slope = (objective(tasks, personal + e * u, tau) - objective(tasks, personal - e * u, tau)) / (2 * e)
-        return 1e-6 / (1 - tasks.gamma) ** 2, np.abs(
-            slope - (exact(tasks, personal, tau)[0] * u).sum((1, 2))
-        ).max()
+        return 1e-6 / (1 - tasks.gamma) ** 2, np.abs(slope - (exact(tasks, personal, tau)[0] * u).sum((1, 2))).max()
 
     table.add("T0 policy gradient = finite difference", {}, directional)
 
@@ -221,17 +217,12 @@ def hold(run: History, L: float | None = None, generator: np.random.Generator | 
         return 1e-8, _norms(moreau.envelope_gradient(theta, x, lam) + exact(tasks, x, tau)[0]).max()
 
     def envelope_lipschitz() -> tuple[float, float]:
-        ends = [
-            moreau.envelope_gradient(a, prox_at(k, a), lam)
-            for k, a in (("start", run.theta0), ("end", theta))
-        ]
+        ends = [moreau.envelope_gradient(a, prox_at(k, a), lam) for k, a in (("start", run.theta0), ("end", theta))]
         return envelope_smoothness(L, lam) * _norms(theta - run.theta0), _norms(ends[1] - ends[0]).max()
 
     def upper() -> tuple[float, float]:
         x, y, at_x, at_y = run.theta0, theta, prox_at("start", run.theta0), prox_at("end", theta)
-        F = [
-            moreau.envelope(-objective(tasks, q, tau), q, z, lam, (-2, -1)) for q, z in ((at_x, x), (at_y, y))
-        ]
+        F = [moreau.envelope(-objective(tasks, q, tau), q, z, lam, (-2, -1)) for q, z in ((at_x, x), (at_y, y))]
         model = F[0] + (lam * (x - at_x) * (y - x)).sum((1, 2))
         return upper_smoothness(L, lam) / 2 * _norms(y - x) ** 2, (F[1] - model).max()
 
@@ -302,9 +293,7 @@ def hold(run: History, L: float | None = None, generator: np.random.Generator | 
     return pd.DataFrame(table.rows)
 
 
-def _descent_rows(
-    table: _Table, run: History, L: float, base: dict, everyone: dict, best: np.ndarray
-) -> None:
+def _descent_rows(table: _Table, run: History, L: float, base: dict, everyone: dict, best: np.ndarray) -> None:
     """T3, T4 and T6: the exact envelope gradient at every theta^t, all rounds in one batch of T N tasks."""
     s, tasks, N, T = run.settings, run.tasks, len(run.tasks), len(run.meta_return)
     lam, alpha = s["lam"], s["beta"] * s["eta"]

@@ -46,9 +46,7 @@ def run_course(*args, **extra) -> SimpleNamespace:
     if out and (out / "summary.json").exists():
         summary = json.loads((out / "summary.json").read_text())
     notebooks = {n["name"]: n for n in summary["notebooks"]} if summary else {}
-    return SimpleNamespace(
-        code=done.returncode, out=done.stdout, err=done.stderr, summary=summary, notebooks=notebooks
-    )
+    return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr, summary=summary, notebooks=notebooks)
 
 
 def processes_with(word: str) -> list[int]:

@@ -97,7 +97,7 @@ def test_not_flagged(runs, name):
 def test_how_far_a_value_is_away_is_told_in_tolerances(runs):
     rows = {r["name"]: r for r in runs.notebooks["formula"]["rows"]}
     # at x = 1, the curve 2 x² - x = 1 has moved by 1e-3, its tolerance is 1e-6 + 1e-12
-    assert rows["curve"]["away"] > 900 and "[4]" in rows["curve"]["detail"] or rows["curve"]["away"] > 1000
+    assert (rows["curve"]["away"] > 900 and "[4]" in rows["curve"]["detail"]) or rows["curve"]["away"] > 1000
     assert rows["sample"]["away"] == 0
 
 
@@ -134,9 +134,7 @@ def test_bless_shows_old_new_tolerance_and_changes_only_what_left_it(tools, runs
     assert "-0.125" in line and "1.25e-10" in line.replace("1.26e-10", "1.25e-10")
     new, old = (json.loads((runs.expected / f"{n}.json").read_text()) for n in ("formula", "base"))
     assert new["values"]["curve"] != old["values"]["curve"]
-    assert {n: new["values"][n] for n in ("sample", "noisy")} == {
-        n: old["values"][n] for n in ("sample", "noisy")
-    }
+    assert {n: new["values"][n] for n in ("sample", "noisy")} == {n: old["values"][n] for n in ("sample", "noisy")}
     assert [h["reason"] for h in new["history"]] == ["first numbers", "a better formula"]
     assert tools.course(*runs.call, "--only", "formula", "--compare").code == 0
 

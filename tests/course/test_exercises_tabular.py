@@ -75,9 +75,9 @@ RIGHT = {
     "04.3": lambda alpha, lam, eta, beta: alpha / beta / eta / lam,
     "04.4": 6,
     "05.1": normalised,
-    "05.2": lambda tuning, evaluation: evaluation[np.argmax(tuning.mean(axis=1))].mean(),
-    "05.3": interval,
-    "05.4": "c",
+    "05.4": lambda tuning, evaluation: evaluation[np.argmax(tuning.mean(axis=1))].mean(),
+    "05.2": interval,
+    "05.3": "c",
 }
 
 WRONG = [
@@ -148,15 +148,15 @@ WRONG = [
     ("05.1", lambda J, u, b: 100 * (J.mean() - u.mean()) / (b.mean() - u.mean()), "each task first"),
     ("05.1", lambda J, u, b: 100 * ((J - u) / b).mean(), "denominator"),
     ("05.1", lambda J, u, b: 100 * (J - u) / (b - u), "shape"),
-    ("05.2", lambda tuning, evaluation: evaluation.mean(1).max(), "peeking"),
-    ("05.2", lambda tuning, evaluation: tuning.mean(1).max(), "tuning score"),
-    ("05.2", lambda tuning, evaluation: evaluation.max(0).mean(), "every evaluation seed"),
-    ("05.3", lambda a, b, index: np.percentile((a - b)[index].mean(1), [5, 95]), "90 %"),
-    ("05.3", lambda a, b, index: np.percentile(a - b, [2.5, 97.5]), "single seeds"),
-    ("05.3", lambda a, b, index: interval(b, a, index), "b - a"),
-    ("05.4", "a", "equal"),
-    ("05.4", "B", "sign"),
-    ("05.4", "d", "looks good"),
+    ("05.4", lambda tuning, evaluation: evaluation.mean(1).max(), "peeking"),
+    ("05.4", lambda tuning, evaluation: tuning.mean(1).max(), "tuning score"),
+    ("05.4", lambda tuning, evaluation: evaluation.max(0).mean(), "every evaluation seed"),
+    ("05.2", lambda a, b, index: np.percentile((a - b)[index].mean(1), [5, 95]), "90 %"),
+    ("05.2", lambda a, b, index: np.percentile(a - b, [2.5, 97.5]), "single seeds"),
+    ("05.2", lambda a, b, index: interval(b, a, index), "b - a"),
+    ("05.3", "a", "equal"),
+    ("05.3", "B", "sign"),
+    ("05.3", "d", "looks good"),
 ]
 
 

@@ -10,8 +10,9 @@ import pytest
 from pmeta_lib.envs import TaskVectorEnv, family
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])  # what policies send, and full precision
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_pendulum_flip_is_pendulum_with_the_motor_reversed(sign):
+def test_pendulum_flip_is_pendulum_with_the_motor_reversed(sign, dtype):
     f = family("pendulum-flip")
     ours = TaskVectorEnv(f, [[1.0], [sign]], [3, 4], dtype=np.float64)
     env = gymnasium.make("Pendulum-v1").unwrapped
@@ -20,9 +21,9 @@ def test_pendulum_flip_is_pendulum_with_the_motor_reversed(sign):
     env.reset(seed=4)
     assert np.array_equal(ours.batch.angle_speed[1], env.state)
     for t in range(450):  # resets included: seed 4's stream goes on as gymnasium's does
-        action = rng.uniform(-3, 3, (2, 1))  # beyond the limit too: both clip
+        action = rng.uniform(-3, 3, (2, 1)).astype(dtype)  # beyond the limit too: both clip
         _, reward, terminated, truncated, info = ours.step(action)
-        expected, value, *_ = env.step(sign * action[1])
+        expected, value, *_ = env.step(dtype(sign) * action[1])
         assert np.abs(info["final_obs"][1] - expected).max() < 1e-6  # gymnasium's observation is float32
         assert reward[1] == pytest.approx(value, abs=1e-10)
         assert not terminated.any() and truncated.all() == ((t + 1) % 200 == 0)
@@ -35,14 +36,14 @@ def test_pendulum_params_equal_gymnasium_with_those_parameters():
     f = family("pendulum-params")
     ours = TaskVectorEnv(f, f.train_tasks, range(10), dtype=np.float64)
     rng = np.random.default_rng(0)
-    envs = [gymnasium.make("Pendulum-v1", g=g).unwrapped for g, _, _ in f.train_tasks]
-    for env, (_, m, length) in zip(envs, f.train_tasks):
+    envs = [gymnasium.make("Pendulum-v1", g=g).unwrapped for g, _, _ in f.train_tasks.tolist()]
+    for env, (_, m, length) in zip(envs, f.train_tasks.tolist()):
         env.m, env.l = m, length
     ours.reset()
     for b, env in enumerate(envs):
         env.reset(seed=b)
     for _ in range(150):
-        actions = rng.uniform(-2, 2, (10, 1))
+        actions = rng.uniform(-2, 2, (10, 1)).astype(np.float32)
         reward = ours.step(actions)[1]
         for b, env in enumerate(envs):
             assert reward[b] == pytest.approx(env.step(actions[b])[1], abs=1e-10)

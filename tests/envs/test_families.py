@@ -69,9 +69,7 @@ def test_families_draw_different_tasks_and_ranges_are_as_stated():
     assert not np.allclose(family("ant-dir-graded").train_tasks, family("humanoid-dir").train_tasks)
     assert 0 <= draw["half-cheetah-vel"].min() < 0.01 and 2.99 < draw["half-cheetah-vel"].max() <= 3
     assert draw["half-cheetah-vel"].mean() == pytest.approx(1.5, abs=0.06)
-    assert (
-        np.allclose(np.linalg.norm(draw["point-robot"], axis=1), 1) and (draw["point-robot"][:, 1] >= 0).all()
-    )
+    assert np.allclose(np.linalg.norm(draw["point-robot"], axis=1), 1) and (draw["point-robot"][:, 1] >= 0).all()
     radius = np.linalg.norm(draw["ant-goal"], axis=1)
     assert radius.max() <= 3 and (radius < 1.5).mean() == pytest.approx(0.25, abs=0.03)  # uniform in area
     assert 6.2 < draw["humanoid-dir"].max() < 2 * np.pi

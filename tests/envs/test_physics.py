@@ -70,9 +70,7 @@ def test_a_thousand_steps_equal_gymnasium(name):
     ours = TaskVectorEnv(f, tasks, [11, 7], dtype=np.float64)
     env = reference(f)
     assert env.observation_space.shape == (f.observation_size,)
-    assert np.allclose(env.action_space.low, f.action_low) and np.allclose(
-        env.action_space.high, f.action_high
-    )
+    assert np.allclose(env.action_space.low, f.action_low) and np.allclose(env.action_space.high, f.action_high)
     rng, resets = np.random.default_rng(1), 0
     observation, expected = ours.reset()[0], env.reset(seed=7)[0]
     for _ in range(1000):
@@ -81,9 +79,7 @@ def test_a_thousand_steps_equal_gymnasium(name):
         observation, reward, terminated, truncated, info = ours.step(actions)
         expected, _, ended, out_of_time, details = env.step(actions[1])
         assert np.abs(info["final_obs"][1] - expected).max() <= 1e-10
-        assert reward[1] == pytest.approx(
-            expected_reward(name, tasks[1], None, env, actions[1], details), abs=1e-10
-        )
+        assert reward[1] == pytest.approx(expected_reward(name, tasks[1], None, env, actions[1], details), abs=1e-10)
         assert (terminated[1], truncated[1]) == (ended, out_of_time)
         if ended or out_of_time:
             expected, resets = env.reset()[0], resets + 1
@@ -167,6 +163,25 @@ def test_the_papers_presets_pay_and_end_as_they_did():
     low, modern = (definition("ant-dir", p)[0].healthy for p in ("promp2018", "modern"))
     assert low(qpos, qvel).tolist() == [False, True, True, False]
     assert modern(qpos, qvel).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("name", ["ant-dir", "humanoid-dir", "walker2d-params", "hopper-params"])
+def test_episodes_end_where_gymnasiums_end(name):
+    """The definition of healthy, on states spread around every threshold."""
+    env, healthy = reference(family(name)).unwrapped, definition(name, "modern")[0].healthy
+    rng, n = np.random.default_rng(0), 3000
+    qpos = rng.uniform(-1.3, 1.3, (n, env.model.nq))
+    qpos[:, 1:3] = rng.uniform([0.5, -1.2], [2.3, 1.2], (n, 2))  # walkers: height, angle
+    if name in ("ant-dir", "humanoid-dir"):
+        qpos[:, 2] = rng.uniform(0, 2.3, n)
+    qpos[::2, 2] *= 0.15 if name == "hopper-params" else 1.0
+    qvel = rng.uniform(-10, 10, (n, env.model.nv)) * np.where(rng.random((n, 1)) < 0.1, 11.0, 1.0)
+    expected = np.zeros(n, bool)
+    for i in range(n):
+        env.data.qpos[:], env.data.qvel[:] = qpos[i], qvel[i]
+        expected[i] = env.is_healthy
+    assert 0.05 < expected.mean() < 0.95
+    assert np.array_equal(healthy(qpos, qvel), expected)
 
 
 def test_a_standing_humanoid_already_earns_about_five_a_step():

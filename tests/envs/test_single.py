@@ -36,9 +36,7 @@ def test_check_env_has_no_more_to_say_than_on_gymnasiums_own(name):
         parent = advice(gymnasium.make(f.versions["base"], **options))
     assert advice(env) <= parent
     assert env.observation_space.shape == (f.observation_size,)
-    assert np.allclose(env.action_space.low, f.action_low) and np.allclose(
-        env.action_space.high, f.action_high
-    )
+    assert np.allclose(env.action_space.low, f.action_low) and np.allclose(env.action_space.high, f.action_high)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -53,6 +51,7 @@ def test_single_equals_stacked(name):
         # single NumPy environments return float32 observations, as gymnasium's Pendulum does
         assert np.allclose(observation[row], expected, rtol=0, atol=1e-10 if f.suite == "mujoco" else 1e-6)
         actions = rng.uniform(f.action_low, f.action_high, (len(f.train_tasks), f.action_size))
+        actions = actions.astype(np.float32)
         observation, reward, terminated, truncated, _ = stacked.step(actions)
         expected, value, ended, late, info = env.step(actions[row])
         assert isinstance(value, float) and isinstance(ended, bool) and isinstance(late, bool)
@@ -123,9 +122,7 @@ def test_bad_keywords(options, message):
         gymnasium.make(**options)
 
 
-@pytest.mark.parametrize(
-    "env_id", ["pmeta/HalfCheetahVel-v0", "pmeta/PendulumFlip-v0", "pmeta/PointRobot-v0"]
-)
+@pytest.mark.parametrize("env_id", ["pmeta/HalfCheetahVel-v0", "pmeta/PendulumFlip-v0", "pmeta/PointRobot-v0"])
 def test_an_action_that_is_not_finite_is_refused(env_id):
     env = gymnasium.make(env_id)
     env.reset(seed=0)

@@ -101,9 +101,7 @@ def test_threads_do_not_change_the_numbers(name):
 
 def test_seed_sequences_give_independent_reproducible_streams():
     f = family("pendulum-params")
-    first = [
-        TaskVectorEnv(f, f.train_tasks, np.random.SeedSequence(s).spawn(10)).reset()[0] for s in (0, 0, 1)
-    ]
+    first = [TaskVectorEnv(f, f.train_tasks, np.random.SeedSequence(s).spawn(10)).reset()[0] for s in (0, 0, 1)]
     assert np.array_equal(first[0], first[1]) and not np.array_equal(first[0], first[2])
     assert len(np.unique(first[0][:, 2])) == 10
 

@@ -295,17 +295,7 @@ FIFTH = {
         "subtract the uniform policy's return in the denominator too":
             lambda J, u, b: float(100 * np.mean((J - u) / b)),
     }, ("the normalised return",)),
-    "05.2": function(_tuned, _TUNE, {
-        "the best lambda was chosen on the evaluation seeds: that is peeking":
-            lambda tuning, evaluation: float(evaluation.mean(1).max()),
-        "that is the tuning score; report the evaluation seeds":
-            lambda tuning, evaluation: float(tuning.mean(1).max()),
-        "lambda was chosen anew for every evaluation seed: also peeking":
-            lambda tuning, evaluation: float(evaluation.max(0).mean()),
-        "choose by the mean over tuning seeds, not by the single best run":
-            lambda tuning, evaluation: float(evaluation[tuning.max(1).argmax()].mean()),
-    }, ("the score",)),
-    "05.3": function(_paired_interval, _PAIRS, {
+    "05.2": function(_paired_interval, _PAIRS, {
         "the two learners were resampled apart; resample the *differences* of a seed (paired)":
             lambda a, b, index: np.percentile(a[index].mean(1) - b[index[::-1]].mean(1), [2.5, 97.5]),
         "that is a 90 % interval; 95 % lies between the 2.5th and the 97.5th percentile":
@@ -315,13 +305,23 @@ FIFTH = {
         "that is b - a: positive must mean that a is better":
             lambda a, b, index: _paired_interval(b, a, index),
     }, ("the interval",)),
-    "05.4": choice("c", {
+    "05.3": choice("c", {
         "a": "an interval that contains 0 does not show that the learners are equal, only that these seeds "
              "cannot tell them apart",
         "b": "the point estimate is positive, but the interval contains 0: other seeds may change the sign",
         "d": "more seeds are welcome if their number is fixed before; stopping when the interval looks good "
              "is choosing the result",
     }),
+    "05.4": function(_tuned, _TUNE, {
+        "the best lambda was chosen on the evaluation seeds: that is peeking":
+            lambda tuning, evaluation: float(evaluation.mean(1).max()),
+        "that is the tuning score; report the evaluation seeds":
+            lambda tuning, evaluation: float(tuning.mean(1).max()),
+        "lambda was chosen anew for every evaluation seed: also peeking":
+            lambda tuning, evaluation: float(evaluation.max(0).mean()),
+        "choose by the mean over tuning seeds, not by the single best run":
+            lambda tuning, evaluation: float(evaluation[tuning.max(1).argmax()].mean()),
+    }, ("the score",)),
 }  # fmt: skip
 
 EXERCISES = FIRST | SECOND | THIRD | FOURTH | FIFTH

@@ -1,0 +1,55 @@
+# make course   set up and run the whole course headlessly      make test   lint, tests, and the course in brief
+# make lab      open the course in JupyterLab                   make clean  remove the environment and outputs
+VENV ?= .venv
+PYTHON ?= python3
+PROFILE ?= quick
+WORKERS ?= 2
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+# libraries use one thread a process; pmeta decides how many processes run
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup dev course lab test lint doctor bench clean
+
+help:
+	@sed -n '1,2s/^# //p' Makefile
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else \
+	  f"pmeta needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12 …")'
+	@echo "making the environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV) && touch $@
+
+$(VENV)/.course: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing pmeta and its libraries (a few minutes, once)"
+	@$(PIP) -e . && touch $@
+
+$(VENV)/.dev: $(VENV)/.course
+	@echo "installing what the tests need"
+	@$(PIP) -e '.[dev,ray,slurm]' && touch $@
+
+setup: $(VENV)/.course
+
+dev: $(VENV)/.dev
+
+course: setup
+	@$(BIN)/pmeta course --profile $(PROFILE) --workers $(WORKERS)
+
+lab: setup
+	@$(BIN)/pmeta lab
+
+doctor: setup
+	@$(BIN)/pmeta doctor
+
+bench: setup
+	@$(BIN)/pmeta bench tabular && $(BIN)/pmeta bench env && $(BIN)/pmeta bench sac
+
+lint: dev
+	@$(BIN)/ruff check --output-format concise . && $(BIN)/ruff format --check -q . && echo "lint: clean"
+
+test: lint
+	@$(BIN)/pmeta course --profile smoke --workers $(WORKERS) --compare
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

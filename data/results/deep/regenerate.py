@@ -1,0 +1,95 @@
+"""Make the files of this folder again: `python data/results/deep/regenerate.py [half-cheetah-dir | pendulum-flip]`.
+
+Runs every spec below into `out/deep/` (stacked over seeds, resumable: the same command again goes on after a stop),
+then collects curves, provenance and one small checkpoint. A random policy is measured for the scale of the scores.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from pmeta_lib.experiments.run import finished, provenance, read_curve, run_packed, write_table
+from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.sac.agent import generator
+from pmeta_lib.sac.checkpoint import save_tensors
+from pmeta_lib.sac.evaluation import Evaluator
+
+HERE = Path(__file__).resolve().parent
+RUNS = Path("out/deep")
+LEARNERS = ("pmeta", "joint", "independent")
+FAMILIES = {
+    "half-cheetah-dir": dict(seeds=(0, 1, 2), settings={"steps": 40_000, "hidden": [128, 128], "batch_size": 128}),
+    "pendulum-flip": dict(seeds=(0, 1, 2, 3, 4), settings={
+        "steps": 10_000, "hidden": [64, 64], "batch_size": 128, "learning_rate": 1e-3, "warm_up": 500}),
+}  # fmt: skip
+
+
+def plan(family: str) -> dict[str, list[tuple[RunSpec, Path]]]:
+    """learner -> (spec, folder) of every seed."""
+    size = FAMILIES[family]
+    return {
+        learner: [(spec, RUNS / family / f"{learner}-{spec.seed}")
+                  for spec in (RunSpec(family, learner, seed, settings=size["settings"]) for seed in size["seeds"])]
+        for learner in LEARNERS
+    }  # fmt: skip
+
+
+def random_returns(family: str, seeds: tuple[int, ...], episodes: int = 20) -> list[dict]:
+    """Uniform actions on every training task: the 0 of the normalised score."""
+    task_family = RunSpec(family).make_family()
+    tasks = task_family.train_tasks
+    streams = [generator(seed, "learner") for seed in seeds]
+
+    def uniform(observation):
+        shape = (observation.shape[1], task_family.action_size)
+        return torch.stack([torch.rand(shape, generator=g) * 2 - 1 for g in streams])
+
+    evaluator = Evaluator(task_family, tasks, list(seeds), episodes)
+    returns = evaluator.returns(uniform, 0)
+    evaluator.close()
+    return [{"seed": seed, "task": i, "return": float(returns[s, i].mean()), "return_std": float(returns[s, i].std()),
+             "episodes": episodes} for s, seed in enumerate(seeds) for i in range(len(tasks))]  # fmt: skip
+
+
+def collect(family: str) -> None:
+    """One Parquet of curves, one JSON of provenance, one checkpoint of pMeta's first seed."""
+    stem, tables, runs = HERE / family.replace("-", "_"), [], []
+    for learner, pairs in plan(family).items():
+        for spec, folder in pairs:
+            if not finished(folder):
+                print(f"not finished, left out: {spec.label}")
+                continue
+            tables.append(read_curve(folder))
+            runs.append({"spec": spec.to_json(), **json.loads((folder / "result.json").read_text())})
+            if learner == "pmeta" and spec.seed == 0:
+                tensors = load_file(folder / "checkpoint.safetensors")
+                kept = {"actor": tensors["actor"], "meta": tensors["extra.theta"], "tasks": tensors["tasks"]}
+                widths = [spec.make_family().observation_size, *spec.settings.hidden, 2 * spec.make_family().action_size]
+                save_tensors(Path(f"{stem}_pmeta_seed0.safetensors"), kept, {
+                    "actor": json.dumps(widths), "family": family, "run": spec.key, "steps": str(spec.settings.steps)})
+    if not tables:
+        raise SystemExit(f"{family}: no run is finished")
+    table = pd.concat(tables, ignore_index=True)
+    for column in ("run", "family", "preset", "learner", "policy"):
+        table[column] = table[column].astype("category")
+    write_table(stem.with_suffix(".parquet"), table)
+    record = {"command": f"python data/results/deep/regenerate.py {family}", "runs": runs,
+              "random": {"rows": random_returns(family, FAMILIES[family]["seeds"]), **provenance()}}  # fmt: skip
+    stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    last = table[table["step"] == table["step"].max()]
+    print(last.groupby(["learner", "policy"], observed=True)["return"].agg(["mean", "count"]).round(1))
+    print(f"random policy: {np.mean([r['return'] for r in record['random']['rows']]):.1f}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or FAMILIES:
+        for pairs in plan(name).values():
+            specs, folders = zip(*pairs, strict=True)
+            run_packed(list(specs), list(folders), progress=True)
+        collect(name)

@@ -1,0 +1,123 @@
+"""The results of any number of finished runs as one tidy table; Parquet to keep, SQL to ask.
+
+One row a run, evaluated step, policy and task, with everything needed to judge it on the row: `run` (its identity),
+`cell` (the identity of all seeds of it), spec, versions, machine, commit, how it was packed, seconds.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pmeta_lib.errors import UserError
+from pmeta_lib.sac.checkpoint import write_atomically
+
+VOLATILE = ("seconds", "machine", "commit")  # equal sweeps agree in all other columns, row by row
+DECISIVE = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco", "device")  # may not be mixed in one table
+SPEC = ("family", "preset", "learner", "seed", "train_tasks", "options", "settings")
+CURVE = ("step", "policy", "task", "return", "return_std", "episodes")
+
+
+def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """One row a finished run, sorted; `folder` says where it lies. Unfinished folders do not count.
+
+    `folders`: sweeps' folders, or folders of single runs. Raises `UserError` for a folder without any finished run,
+    a run whose files contradict each other, and the same run found twice.
+    """
+    rows = []
+    for root in [folders] if isinstance(folders, str | Path) else folders:
+        root = Path(root)
+        found = sorted(p.parent for p in (*root.glob("result.json"), *root.glob("*/result.json")))
+        if not found:
+            raise UserError(f"{root} holds no finished run (a folder with result.json); run the sweep first")
+        rows += [_row(folder) for folder in found]
+    table = pd.DataFrame(rows)
+    twice = table[table["run"].duplicated(keep=False)].sort_values("run")
+    if len(twice):
+        listing = "".join(f"\n  {r.run}: {r.folder}" for r in twice.itertuples())
+        raise UserError(f"{twice['run'].nunique()} runs are there more than once; name each folder once{listing}")
+    return table.sort_values([c for c in SPEC if c != "seed"] + ["seed"], na_position="first", ignore_index=True)
+
+
+def _row(folder: Path) -> dict:
+    try:
+        spec, result = (json.loads((folder / f"{name}.json").read_bytes()) for name in ("spec", "result"))
+        text = {name: json.dumps(spec[name], sort_keys=True) for name in ("options", "settings")}
+        cell = {k: v for k, v in spec.items() if k != "seed"}
+        return {
+            "run": result["run"],
+            "cell": hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:16],
+            **{name: spec[name] for name in SPEC}, **text,
+            **{name: result[name] for name in ("updates", "packed", "device", "held_out")},
+            **result["versions"], **{f"env_{k}": v for k, v in result["family_versions"].items() if k in ("env", "base")},
+            **{name: result[name] for name in ("checkpoint_sha256", *VOLATILE)},
+            "folder": str(folder),
+        }  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
+
+
+def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> pd.DataFrame:
+    """The tidy table of all finished runs under `folders`, in an order that only the specs decide.
+
+    Raises `UserError` as `runs` does, and if runs of different versions or devices are mixed (`allow_mixed` lets
+    them): numbers of different physics or kernels do not belong in one comparison unasked.
+    """
+    head = runs(folders)
+    mixed = {name: sorted(map(str, head[name].unique())) for name in DECISIVE if head[name].nunique() > 1}
+    if mixed and not allow_mixed:
+        listing = "".join(
+            f"\n  {name} {value}: {(head[name].astype(str) == value).sum()} runs, e.g. "
+            f"{head['folder'][head[name].astype(str) == value].iloc[0]}" for name, values in mixed.items() for value in values
+        )  # fmt: skip
+        raise UserError(f"the runs differ in {', '.join(mixed)}; read them apart or allow it (--allow-mixed){listing}")
+    head["order"] = range(len(head))
+    parts = []
+    for row in head.itertuples():
+        path = Path(row.folder) / "curve.parquet"
+        try:
+            part = pq.read_table(path, columns=["run", *CURVE])
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{path} cannot be read ({error}); delete its folder and run it again") from error
+        if part["run"].unique().to_pylist() != [row.run]:
+            raise UserError(f"{path} does not belong to run {row.run}; delete its folder and run it again")
+        parts.append(part.set_column(0, "order", pa.array([row.order] * len(part), pa.int64())))
+    curves = pa.concat_tables(parts).to_pandas()
+    table = curves.merge(head.drop(columns="folder"), on="order", validate="many_to_one")
+    table = table.sort_values(["order", "policy", "step", "task"], ignore_index=True)
+    first = ["run", "cell", *SPEC, *CURVE]
+    return table[first + [c for c in table if c not in (*first, "order")]]
+
+
+def compact(table: pd.DataFrame, path: Path) -> None:
+    """Write the table as one Parquet file, atomically. `UserError` if that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, table.to_parquet(index=False, compression="zstd"))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+
+
+def connect(source: str | Path | pd.DataFrame | Iterable[str | Path]) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the view `results` over a Parquet file, run folders, or a table.
+
+    `connect("data/results/gym.parquet").sql("select learner, avg(\\"return\\") from results group by 1").df()`
+    """
+    connection = duckdb.connect()
+    if isinstance(source, str | Path) and Path(source).is_file():
+        quoted = str(source).replace("'", "''")
+        connection.execute(f"create view results as select * from read_parquet('{quoted}')")
+    else:
+        connection.register("results", source if isinstance(source, pd.DataFrame) else read(source))
+    return connection
+
+
+def same(left: pd.DataFrame, right: pd.DataFrame) -> bool:
+    """Whether two tables hold the same results: all columns but the `VOLATILE` ones, exactly."""
+    drop = [c for c in VOLATILE if c in left]
+    return left.drop(columns=drop).equals(right.drop(columns=drop))
