@@ -58,12 +58,17 @@ PEERS = {"Stable-Baselines3": ("stable_baselines3", "stable-baselines3"), "SBX":
 
 
 def configure(parser) -> None:
+    growth = [1, 2, 5, 10, 20, 40]
     parser.add_argument("--rounds", type=int, default=9, help="rounds a comparison (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="CPU seconds a side and round (default: %(default)s)")
-    parser.add_argument("--tasks", type=int, nargs="+", default=[1, 2, 5, 10, 20, 40], help="numbers of tasks for the growth")  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="CPU seconds a side and round (default: %(default)s)"
+    )
+    parser.add_argument("--tasks", type=int, nargs="+", default=growth, help="numbers of tasks for the growth")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     parser.add_argument("--parity", action="store_true", help="compare learning curves on HalfCheetah-v5 instead")
-    parser.add_argument("--steps", type=int, default=20_000, help="environment steps of --parity (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=20_000, help="environment steps of --parity (default: %(default)s)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="seeds of --parity (default: %(default)s)")
 
 
@@ -111,7 +116,9 @@ def speed(rounds: int, seconds: float, growth: list[int]) -> dict:
         for side, rate in c["task_updates_per_second"].items():
             ratio = c["ratio"].get(side)
             print(f"  {side:<20}{rate:>9,.0f} task-updates/s" + (f"   ours x {spread(ratio)}" if ratio else ""))
-        print(f"  updates alone: {spread(c['gemm_share'])} of the batched products' rate ({c['gemm_gflops']:.0f} GFLOP/s)")
+        print(
+            f"  updates alone: {spread(c['gemm_share'])} of the batched products' rate ({c['gemm_gflops']:.0f} GFLOP/s)"
+        )
     first = report["growth"][0]["task_updates_per_second"] / report["growth"][0]["tasks"]
     print(f"growth with the number of tasks ({small.family}, {small.hidden} x {small.hidden})")
     for row in report["growth"]:
@@ -196,9 +203,10 @@ def peer(module: str, setting: Setting) -> Callable[[], float]:
 
     f = family(setting.family)
     env = gymnasium.make(f.versions["base"], max_episode_steps=f.horizon, disable_env_checker=True)
+    where = {} if module == "sbx" else {"device": "cpu"}
     model = importlib.import_module(module).SAC(
         "MlpPolicy", env, learning_rate=3e-4, buffer_size=20_000, learning_starts=WARM_UP, batch_size=setting.batch,
-        policy_kwargs={"net_arch": [setting.hidden] * 2}, seed=0, verbose=0, **({"device": "cpu"} if module != "sbx" else {}),
+        policy_kwargs={"net_arch": [setting.hidden] * 2}, seed=0, verbose=0, **where,
     )  # fmt: skip
     model.learn(WARM_UP + 20, log_interval=10**9)
 

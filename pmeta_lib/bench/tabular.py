@@ -194,7 +194,7 @@ def main(args: argparse.Namespace) -> int:
         python = f"{r['x_python']:.0f}" if "x_python" in r else "-"
         print(f"{r['N']:>5}{r['S']:>5}{r['A']:>4}{r['ms']:>11.2f}{loop:>24}{python:>10}{r['lapack_share']:>9.0%}")
     if not args.quick:
-        growth = [r for r in results if r["growth"] and r["S"] == 20]
+        growth = sorted((r for r in results if r["growth"] and r["S"] == 20), key=lambda r: r["N"])
         power = np.polyfit(np.log([r["N"] for r in growth]), np.log([r["ms"] for r in growth]), 1)[0]
         print(f"time grows like N^{power:.2f} from N = {growth[0]['N']} to {growth[-1]['N']} (S = 20)")
     if args.json:

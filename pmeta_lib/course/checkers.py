@@ -14,8 +14,11 @@ import numpy as np
 RTOL = 1e-7
 
 
-def _parts(result: object) -> tuple:
-    return result if isinstance(result, tuple) else (result,)
+def _parts(result: object, names: tuple[str, ...]) -> tuple:
+    """A result as one part a name; a tuple or a list serves where several parts, or an array, are asked for."""
+    if len(names) == 1:
+        return (list(result),) if isinstance(result, tuple) else (result,)
+    return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
 def _same(got: tuple, other: tuple) -> bool:
@@ -76,12 +79,12 @@ def function(right: Callable, probes: list[tuple], mistakes: dict[str, Callable]
         got = []
         for probe in probes:
             given = copy.deepcopy(probe)
-            got.append(_parts(answer(*given)))
+            got.append(_parts(answer(*given), names))
             arrays = [(a, b) for a, b in zip(given, probe) if isinstance(a, np.ndarray)]
             if any(not np.array_equal(a, b) for a, b in arrays):
                 return "your function changes the array it was given; work on a copy (`y = y + …`, not `y += …`)"
-        expected = [_parts(right(*copy.deepcopy(p))) for p in probes]
-        wrong = {text: [_parts(f(*copy.deepcopy(p))) for p in probes] for text, f in mistakes.items()}
+        expected = [_parts(right(*copy.deepcopy(p)), names) for p in probes]
+        wrong = {text: [_parts(f(*copy.deepcopy(p)), names) for p in probes] for text, f in mistakes.items()}
         return _diagnose(got, expected, wrong, names)
 
     return checker

@@ -22,8 +22,8 @@ from pmeta_lib.errors import UserError, unknown
 
 PROFILES = ("smoke", "quick", "full")
 TIME_LIMITS = {
-    "smoke": 300,
-    "quick": 1800,
+    "smoke": 900,
+    "quick": 3600,
     "full": 24 * 3600,
 }  # seconds a notebook: generous, to end what hangs
 SLOW_FACTOR, SLOW_SECONDS = 5.0, 60.0  # slower than recorded by both: a failure when comparing

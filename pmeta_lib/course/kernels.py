@@ -1,11 +1,12 @@
 """One watched kernel: local sockets, a log file, limits, and an end that leaves no process behind.
 
-The watch looks at the *process*, ten times a second, so a kernel that was killed, stopped, ran out of memory,
+The watch looks at the *process*, five times a second, so a kernel that was killed, stopped, ran out of memory,
 or never ends is seen at once and named as what it was; the channels alone would only fall silent.
 """
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from pmeta_lib.course.regression import RECORD_FILE
 
 TOKEN = "PMETA_KERNEL"  # an environment variable that marks a kernel and everything it starts
 GIB = 2**30
+REDRAWN = re.compile(r"[^\n]*\r(?!\n)")
 
 
 @dataclass
@@ -116,9 +118,9 @@ class Kernel:
         limits, ticks, family = self.job.limits, 0, 0
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.process.pid)
-            while not self.done.wait(0.1) and self.process.poll() is None:
+            while not self.done.wait(0.2) and self.process.poll() is None:
                 used = time.monotonic() - self.started
-                if ticks % 20 == 0:  # the children are looked for less often: that reads the whole process table
+                if ticks % 10 == 0:  # the children are looked for less often: that reads the whole process table
                     family = 0
                     for child in process.children(recursive=True):
                         with contextlib.suppress(psutil.Error):
@@ -128,10 +130,10 @@ class Kernel:
                 if self.stop.is_set():
                     return self.end("stopped", "the run was stopped")
                 if self.peak > limits.memory:
-                    used, limit = self.peak / GIB, limits.memory / GIB
-                    return self.end("out of memory", f"used {used:.2f} GiB, the limit is {limit:.2f} GiB")
+                    text = f"used {self.peak / GIB:.2f} GiB of at most {limits.memory / GIB:.2f} GiB"
+                    return self.end("out of memory", text)
                 if used > limits.seconds:
-                    text = f"still running after {used:.0f} s, the limit is {limits.seconds:.0f} s"
+                    text = f"still running at its limit of {limits.seconds:.0f} s"
                     return self.end("time limit", text, gently=True)
                 if self.log.stat().st_size > limits.output:
                     return self.end("output limit", f"its process wrote more than {limits.output / 1e6:.0f} MB")
@@ -157,17 +159,18 @@ class Kernel:
 
     def count(self, message: dict) -> bool:
         """Count one output message against the limits; False if the output is to be dropped."""
-        content, kind = message["content"], message["msg_type"]
-        if kind == "stream":
-            self.text += len(content.get("text", "").rsplit("\r", 1)[-1]) + 1
-        data = content.get("data")
-        self.bytes += sum(len(str(v)) for v in data.values()) if isinstance(data, dict) else 0
-        if self.text <= self.job.limits.text and self.bytes <= self.job.limits.output:
+        if self.verdict:
+            return False
+        content, limits = message["content"], self.job.limits
+        if message["msg_type"] == "stream":  # a progress bar that redraws its line counts once
+            self.text += len(REDRAWN.sub("", content.get("text", ""))) + 1
+        else:
+            self.bytes += 5_000 + sum(len(str(v)) for v in content.get("data", {}).values())
+        if self.text <= limits.text and self.bytes <= limits.output:
             return True
-        if not self.verdict:
-            size, what = (self.text, "text") if self.text > self.job.limits.text else (self.bytes, "output")
-            self.verdict = ("output limit", f"more than {size / 1e6:.1f} MB of {what}")
-            threading.Thread(target=self.end, args=(*self.verdict, True), daemon=True).start()
+        size, what = (self.text, "text") if self.text > limits.text else (self.bytes, "output")
+        self.verdict = ("output limit", f"more than {size / 1e6:.1f} MB of {what}")
+        threading.Thread(target=self.end, args=(*self.verdict, True), daemon=True).start()
         return False
 
     def cause_of_death(self) -> tuple[str, str]:

@@ -54,7 +54,9 @@ def table(session) -> str:
         same = sum(row.ok for row in r.rows)
         values = f"{same}/{len(r.rows)} agree" if r.rows else f"{len(r.values)} recorded" if r.values else ""
         word = "passed" if r.status == "passed" else r.reason if r.status == "failed" else r.status
-        lines.append([r.name, word, f"{r.seconds:.1f}", f"{kept:.1f}" if kept else "", values])
+        lines.append(
+            [r.name, word, f"{r.seconds:.1f}", f"{kept:.1f} (x {r.seconds / kept:.1f})" if kept else "", values]
+        )
         if r.status == "failed":
             tail = "".join(f"\n      | {line}" for line in r.tail.splitlines())
             notes.append(f"✘ {r.name}: {r.reason}: {r.message}{tail}")

@@ -73,6 +73,7 @@ class Result:
 
 def _engine():
     """papermill's engine and client with our kernel, an output limit and fewer saves."""
+    from nbclient.exceptions import DeadKernelError
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine
 
@@ -81,6 +82,8 @@ def _engine():
         current = None
 
         def execute_cell(self, cell, cell_index, **kwargs):
+            if self.kernel.verdict:  # a cell may survive the interrupt that was to end the notebook
+                raise DeadKernelError(self.kernel.verdict[1])
             self.current = cell
             return super().execute_cell(cell, cell_index, **kwargs)
 

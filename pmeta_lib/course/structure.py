@@ -214,7 +214,7 @@ def figure_problems(new: list[dict], old: list[dict]) -> list[str]:
         if a["blank"]:
             continue  # said already
         lost = [s for s in ("ink", "colour") if b[s] > 1e-4 and a[s] < 0.2 * b[s]]
-        sides = zip(("upper", "lower", "left", "right"), a["halves"], b["halves"], strict=True)
+        sides = zip(("upper", "lower", "left", "right"), a["halves"], b.get("halves", [0] * 4), strict=True)
         lost += [f"{side} half" for side, x, y in sides if y > 0.1 * b["colour"] > 1e-5 and x < 0.02 * y]
         if lost:
             problems.append(f"figure {k} (cell {a['cell']}) lost its {lost[0]} against the expected figure")

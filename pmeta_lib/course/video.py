@@ -5,7 +5,6 @@ crashes then costs a picture, not the notebook). Everywhere else, and for the cl
 from the positions of the bodies with matplotlib.
 """
 
-import io
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import imageio.v3 as imageio
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -58,16 +58,14 @@ class Episode:
 def actor_policy(shape: Shape, actor: Tensor) -> Callable[[np.ndarray], np.ndarray]:
     """`(o,) -> (a,)` in [-1, 1]: the mode of an actor with parameters `actor (P,)`."""
 
-    def policy(observation: np.ndarray) -> np.ndarray:
-        x = torch.tensor(observation, dtype=torch.float32).view(1, 1, -1)
-        return act(shape, actor.view(1, 1, -1), x).numpy()[0, 0]
-
-    return policy
+    flat = actor.view(1, 1, -1)
+    return lambda observation: act(shape, flat, torch.tensor(observation).float().view(1, 1, -1)).numpy()[0, 0]
 
 
 def record_episode(family: TaskFamily, task: np.ndarray, policy: Callable, seed: int) -> Episode:
     """Run `policy: (o,) -> (a,) in [-1, 1]` for one episode of the single environment, seeded by `seed`."""
-    env = gymnasium.make(f"pmeta_lib.envs:{family.env_id}", task=np.asarray(task, float), preset=family.preset)
+    task = np.asarray(task, float)
+    env = gymnasium.make(f"pmeta_lib.envs:{family.env_id}", task=task, preset=family.preset)
     observation, _ = env.reset(seed=seed)
     data = getattr(env.unwrapped, "data", None)
     observations, positions, rewards, done = [], [], [], False
@@ -81,7 +79,7 @@ def record_episode(family: TaskFamily, task: np.ndarray, policy: Callable, seed:
         rewards.append(reward)
         done = terminated or truncated
     env.close()
-    return Episode(family, np.asarray(task, float), np.array(observations), np.array(positions), np.array(rewards))
+    return Episode(family, task, *map(np.array, (observations, positions, rewards)))
 
 
 def sticks(episode: Episode, times: np.ndarray) -> np.ndarray:
@@ -116,7 +114,10 @@ def rendered(episode: Episode, times: np.ndarray, size: tuple[int, int] = (120, 
         given, made = Path(folder) / "given.npz", Path(folder) / "frames.npy"
         np.savez(given, env=episode.family.env_id, task=episode.task, positions=episode.positions[times], size=size)
         command = [sys.executable, "-W", "ignore", "-c", _RENDER, str(given), str(made)]
-        subprocess.run(command, env=os.environ | {"MUJOCO_GL": gl}, capture_output=True, timeout=120, check=False)
+        try:
+            subprocess.run(command, env=os.environ | {"MUJOCO_GL": gl}, capture_output=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            return None
         return np.load(made) if made.exists() else None
 
 
@@ -124,43 +125,37 @@ def drawn(episode: Episode, times: np.ndarray, size: tuple[int, int] = (120, 160
     """Frames (F, height, width, 3) uint8 drawn from body positions; the camera follows the robot."""
     frames, dpi = [], 80
     for lines in sticks(episode, times):
-        figure, axis = plt.subplots(figsize=(size[1] / dpi, size[0] / dpi), dpi=dpi, layout=None)
+        figure, axis = plt.subplots(figsize=(size[1] / dpi, size[0] / dpi), dpi=dpi, layout="none")
         figure.subplots_adjust(0, 0, 1, 1)
-        _draw(axis, lines, "C0")
+        for (x0, z0), (x1, z1) in lines:
+            axis.plot([x0, x1], [z0, z1], color="C0", lw=3, solid_capstyle="round")
         middle = lines[..., 0].mean() if episode.positions.shape[1] else 0.0
         low, high = (-0.2, 1.6) if episode.positions.shape[1] else (-1.2, 1.2)
         axis.set(xlim=(middle - 1.2, middle + 1.2), ylim=(low, high))
         axis.set_xticks(np.arange(np.ceil(middle - 1.2), middle + 1.2))
         axis.tick_params(labelleft=False, labelbottom=False)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        frames.append(np.array(canvas.buffer_rgba())[..., :3])
         plt.close(figure)
-        frames.append(imageio.imread(buffer.getvalue(), extension=".png")[..., :3])
     return np.array(frames)
 
 
-def _draw(axis, lines: np.ndarray, colour, alpha: float = 1.0) -> None:
-    for (x0, z0), (x1, z1) in lines:
-        axis.plot([x0, x1], [z0, z1], color=colour, lw=3, alpha=alpha, solid_capstyle="round")
-
-
-def tracks(episodes: dict[str, Episode], colours: dict[str, object], poses: int = 9) -> Figure:
-    """Where each episode's agent goes: poses at equal times, at the places where they happened, one row an episode."""
-    figure, axes = plt.subplots(len(episodes), 1, figsize=(9.0, 1.5 * len(episodes) + 0.4), sharex=True, squeeze=False)
-    for axis, (name, episode) in zip(axes[:, 0], episodes.items(), strict=True):
+def film(episodes: dict[str, Episode], poses: int = 6) -> tuple[Figure, str]:
+    """Poses at equal times, one row an episode, and how they were made: "rendered" or "drawn"."""
+    figure, axes = plt.subplots(len(episodes), poses, figsize=(9.0, 1.45 * len(episodes)), squeeze=False)
+    how = "drawn"
+    for row, (name, episode) in zip(axes, episodes.items(), strict=True):
         times = np.linspace(0, len(episode.rewards), poses).astype(int)
-        for k, lines in enumerate(sticks(episode, times)):
-            shift = 0.0 if episode.positions.shape[1] else 2.5 * k
-            _draw(axis, lines + np.array([shift, 0.0]), colours[name], 0.25 + 0.75 * k / (poses - 1))
-        axis.axhline(0, color="0.6", lw=1)
-        axis.set(title=f"{name}: return {episode.rewards.sum():.0f}", aspect="equal")
-    axes[-1, 0].set_xlabel("position x (m)" if episode.positions.shape[1] else "poses at equal times, left to right")
-    return figure
-
-
-def strip(frames: np.ndarray) -> np.ndarray:
-    """Frames side by side as one picture (height, F width, 3)."""
-    return np.concatenate(list(frames), axis=1)
+        frames = rendered(episode, times)
+        how, frames = ("drawn", drawn(episode, times)) if frames is None else ("rendered", frames)
+        for axis, frame, t in zip(row, frames, times, strict=True):
+            axis.imshow(frame)
+            axis.set(xticks=[], yticks=[])
+            place = f", x = {episode.positions[t, 0]:.1f} m" if episode.positions.shape[1] else ""
+            axis.set_title(f"step {t}{place}", fontsize="x-small")
+        row[0].set_ylabel(name, fontsize="small")
+    return figure, how
 
 
 def gif(frames: np.ndarray, fps: int = 20) -> bytes:

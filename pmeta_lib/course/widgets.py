@@ -9,6 +9,7 @@ same cell shows that picture as it was drawn first. Pictures are redrawn by plai
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,11 +61,16 @@ class Explorer:
     def refresh(self) -> None:
         """Redraw for the controls' present values."""
         figure, numbers = self.draw(**{name: control.value for name, control in self.controls.items()})
+        width = int(13 * figure.get_figwidth())
+        figure.set_layout_engine("constrained")
+        figure.supxlabel("\n".join(textwrap.wrap(numbers, width)), fontsize=9)
         self.png = png(figure)
         source = "data:image/png;base64," + base64.b64encode(self.png).decode()
         alt = html.escape(f"{self.alt} {numbers}", quote=True)
         self.image.value = f'<img alt="{alt}" style="max-width:100%" src="{source}">'
-        self.text.value = f'<span role="status">{html.escape(numbers)}</span>'
+        # read aloud on every change; for the eye the picture has the same line below it
+        hidden = "position:absolute; left:-9999px"
+        self.text.value = f'<span role="status" style="{hidden}">{html.escape(numbers)}</span>'
         self.numbers = numbers
 
     def _ipython_display_(self) -> None:

@@ -11,15 +11,18 @@ published code. A preset changes the protocol, not the physics, which is always 
 those papers, measured on older robots and older MuJoCo, are not comparable to ours.
 """
 
+import functools
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib import metadata
 
 import gymnasium
 import numpy as np
 
 from pmeta_lib.errors import UserError, unknown
+
+version = functools.cache(metadata.version)  # reads a file of the package at each call
 
 
 # ------------------------------------------------------------------------------------ task distributions

@@ -1,15 +1,121 @@
-"""What a run will cost, from a stored table of measurements: a rough guide, good to a factor of two."""
+"""What a run will cost, from a stored table of measurements: a rough guide, good to a factor of two.
 
-TABLE = "TODO"
+examples:
+python -m pmeta_lib.experiments.cost      measure the table anew on this machine (about three minutes) and print it
+"""
+
+import itertools
+import time
+
+import numpy as np
+
+MACHINE = "one core of an AMD EPYC virtual machine, November 2026"
+TABLE = f"a guess from stored measurements ({MACHINE}), good to a factor of two; GPUs were not measured"
+# Seconds of an update: a constant, a part in proportion to (transitions x weights), one in proportion to weights.
+UPDATE = (0.0042, 2e-10, 1.05e-08)
+STEP = 0.00071  # seconds of an environment step of any number of slots: acting, storing
+ENV = {  # seconds a slot and step
+    "point-robot": 4.8e-06,
+    "pendulum-params": 7.3e-06,
+    "lunar-lander-params": 0.00011,
+    "pendulum-flip": 6.4e-06,
+    "half-cheetah-dir": 8.2e-05,
+    "half-cheetah-vel": 0.0001,
+    "ant-dir": 0.00041,
+    "ant-dir-graded": 0.00027,
+    "ant-goal": 0.00036,
+    "humanoid-dir": 0.00059,
+    "walker2d-params": 0.00026,
+    "hopper-params": 0.00021,
+}
 
 
 def seconds(spec, packed: int) -> float:
-    return 1.0 * packed
+    """Seconds of CPU for `packed` seeds of `spec` stacked in one process."""
+    settings, place = spec.settings, spec.make_family()
+    tasks = len(place.train_tasks)
+    policies = spec.make_learner().policies(tasks)
+    update = np.dot(UPDATE, _sizes(place, settings.hidden, packed * tasks * settings.batch_size, packed * policies))
+    slot = ENV[spec.family]
+    episodes = (
+        (settings.evaluations + 1) * place.horizon * (STEP + packed * tasks * settings.evaluation_episodes * slot)
+    )
+    acting = settings.steps * (STEP + packed * tasks * slot)
+    return float(episodes + acting + settings.updates_until(settings.steps) * update)
+
+
+def _sizes(place, hidden: tuple[int, ...], transitions: int, policies: int) -> tuple[float, float, float]:
+    def weights(inputs, outputs):
+        widths = (inputs, *hidden, outputs)
+        return sum(a * b for a, b in itertools.pairwise(widths))
+
+    size = weights(place.observation_size, 2 * place.action_size)
+    size += 2 * weights(place.observation_size + place.action_size, 1)
+    return 1.0, transitions * size, policies * size
 
 
 def duration(value: float) -> str:
     """Seconds for people: 42 s, 3.5 min, 12 h, 4 days."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if value >= 1.5 * size:
-            return f"{value / size:.3g} {unit}"
+            return f"{value / size:,.3g} {unit}"
     return f"{value:.0f} s"
+
+
+def measure() -> None:
+    """Print the table for this machine: CPU time, one thread, medians."""
+    import torch
+
+    from pmeta_lib.envs.families import FAMILIES, family
+    from pmeta_lib.sac.learners import learner
+    from pmeta_lib.sac.training import Settings, advance, start
+
+    torch.set_num_threads(1)
+
+    def cpu(action, times=60):
+        spent = []
+        for _ in range(times):
+            before = time.process_time()
+            action()
+            spent.append(time.process_time() - before)
+        return float(np.median(spent[times // 6 :]))
+
+    env, step = {}, []
+    for name in FAMILIES:
+        place = family(name)
+        small = Settings(steps=1000, warm_up=0, hidden=(128, 128))
+        one, many = (start(place, learner("independent"), small, list(range(s))) for s in (1, 5))
+        slots = [len(place.train_tasks) * s for s in (1, 5)]
+        low, high = (cpu(lambda r=r: advance(r)) for r in (one, many))
+        env[name] = max((high - low) / (slots[1] - slots[0]), 1e-7)
+        step.append(low - slots[0] * env[name])
+    rows, times = [], []
+    for name, seeds, hidden, batch in (
+        ("pendulum-flip", 1, 128, 128), ("pendulum-flip", 4, 128, 128), ("pendulum-flip", 8, 128, 128),
+        ("half-cheetah-vel", 1, 128, 128), ("half-cheetah-vel", 2, 128, 128), ("half-cheetah-vel", 1, 256, 256),
+        ("pendulum-flip", 4, 32, 32), ("ant-dir", 2, 256, 256),
+    ):  # fmt: skip
+        for who in ("independent", "joint"):
+            place, shape = family(name), Settings(steps=1000, warm_up=0, hidden=(hidden, hidden), batch_size=batch)
+            run = start(place, learner(who), shape, list(range(seeds)))
+            for _ in range(40):
+                advance(run)
+            update = lambda r=run, n=batch, g=run.agent.generators["replay"]: r.learner.update(  # noqa: E731
+                r.agent, r.replay.sample(n, g)
+            )
+            times.append(cpu(update, 40))
+            tasks = len(place.train_tasks)
+            rows.append(_sizes(place, (hidden, hidden), seeds * tasks * batch, seeds * run.learner.policies(tasks)))
+    from scipy.optimize import nnls
+
+    rows, times = np.array(rows), np.array(times)
+    fit = nnls(rows / times[:, None], np.ones(len(times)))[0]  # relative errors count
+    print(
+        f"UPDATE = ({', '.join(f'{x:.3g}' for x in fit)})  # off by {np.abs(rows @ fit / times - 1).max():.0%} at most"
+    )
+    print(f"STEP = {max(np.median(step), 0):.2g}")
+    print("ENV =", {k: float(f"{v:.2g}") for k, v in env.items()})
+
+
+if __name__ == "__main__":
+    measure()

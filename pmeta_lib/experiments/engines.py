@@ -37,7 +37,7 @@ class Local:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pmeta_lib.experiments.worker", str(file.fileno())], stdin=subprocess.PIPE,
                 stdout=said, stderr=said, env=os.environ | dict.fromkeys(names, str(self.threads)),
-                pass_fds=[file.fileno()], start_new_session=True,  # Ctrl-C is the driver's to answer
+                pass_fds=[file.fileno()], process_group=0,  # Ctrl-C is the driver's to answer
             )  # fmt: skip
         self.workers.append(process)
         return process, said
@@ -75,9 +75,10 @@ class Ray:
         alone = {"include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address=address, **quiet, **alone)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            text = str(error).splitlines()[0]
-            raise UserError(f"no Ray cluster answers at {address!r} ({text}); start one: ray start --head") from error
+        except Exception as error:  # Ray raises a bare Exception when its own start takes over 30 s
+            text = str(error).strip().splitlines()[0]
+            start = "is this machine overloaded?" if alone else "start one: ray start --head"
+            raise UserError(f"no Ray at {address!r} ({text}); {start}") from error
         have = ray.cluster_resources()
         room = [have.get(name, 0) / need for name, need in (("CPU", cpus), ("GPU", gpus)) if need]
         self.ray, self.tasks, self.capacity = ray, [], int(min(room)) if room else 1

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from pmeta_lib.errors import UserError
 from pmeta_lib.sac.checkpoint import write_atomically
 
-VOLATILE = ("seconds", "machine", "commit")  # equal sweeps agree in all other columns, row by row
+# Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
+# by safetensors, so the digests of equal parameters differ.)
+VOLATILE = ("seconds", "machine", "commit", "checkpoint_sha256")
 DECISIVE = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco", "device")  # may not be mixed in one table
 SPEC = ("family", "preset", "learner", "seed", "train_tasks", "options", "settings")
 CURVE = ("step", "policy", "task", "return", "return_std", "episodes")
@@ -54,8 +56,8 @@ def _row(folder: Path) -> dict:
             "cell": hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:16],
             **{name: spec[name] for name in SPEC}, **text,
             **{name: result[name] for name in ("updates", "packed", "device", "held_out")},
-            **result["versions"], **{f"env_{k}": v for k, v in result["family_versions"].items() if k in ("env", "base")},
-            **{name: result[name] for name in ("checkpoint_sha256", *VOLATILE)},
+            **result["versions"], **{f"env_{k}": result["family_versions"][k] for k in ("env", "base")},
+            **{name: result[name] for name in VOLATILE},
             "folder": str(folder),
         }  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -69,12 +71,11 @@ def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) 
     them): numbers of different physics or kernels do not belong in one comparison unasked.
     """
     head = runs(folders)
-    mixed = {name: sorted(map(str, head[name].unique())) for name in DECISIVE if head[name].nunique() > 1}
+    mixed = [name for name in DECISIVE if head[name].nunique() > 1]
     if mixed and not allow_mixed:
-        listing = "".join(
-            f"\n  {name} {value}: {(head[name].astype(str) == value).sum()} runs, e.g. "
-            f"{head['folder'][head[name].astype(str) == value].iloc[0]}" for name, values in mixed.items() for value in values
-        )  # fmt: skip
+        listing = ""
+        for name, (value, among) in ((n, pair) for n in mixed for pair in head.groupby(n)):
+            listing += f"\n  {name} {value}: {len(among)} runs, e.g. {among['folder'].iloc[0]}"
         raise UserError(f"the runs differ in {', '.join(mixed)}; read them apart or allow it (--allow-mixed){listing}")
     head["order"] = range(len(head))
     parts = []

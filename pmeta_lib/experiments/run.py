@@ -8,7 +8,6 @@ import json
 import platform
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -27,16 +26,23 @@ PACKAGES = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco")
 
 def provenance() -> dict:
     """Where and with what a result was made: versions, machine (no name, no user), commit."""
-    git = shutil.which("git")
-    here = Path(__file__).resolve().parent
-    asked = [git, "-C", str(here), "rev-parse", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip() if git else ""
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()} {cpu or platform.processor()}".strip(),
-        "commit": commit or "unknown",
+        "commit": commit(Path(__file__).resolve().parents[2]),
     }
+
+
+def commit(root: Path) -> str:
+    """The commit checked out at `root`, with "-dirty" where files differ from it; "unknown" if `root` is not itself the
+    top of a repository (an installed package, perhaps inside somebody else's repository) or has no commit yet."""
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return "unknown"
+    ask = [git, "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    answer = subprocess.run(ask, capture_output=True, text=True)
+    return answer.stdout.strip() if answer.returncode == 0 else "unknown"
 
 
 def _lines(path: str) -> list[str]:
@@ -69,19 +75,17 @@ def run_packed(
         raise UserError("only runs that differ in nothing but their seed can be packed together")
     for spec, folder in zip(specs, folders, strict=True):
         _claim(spec, folder)
-    if all(finished(folder) for folder in folders):
-        return folders
-    started = time.monotonic()
-    family, learner = specs[0].make_family(), specs[0].make_learner()
     scratch = folders[0] / "checkpoints"
-    spent = _lines(str(scratch / "seconds"))
+    if all(finished(folder) for folder in folders):
+        shutil.rmtree(scratch, ignore_errors=True)  # a kill may have left it
+        return folders
+    family, learner = specs[0].make_family(), specs[0].make_learner()
     result = train(
         family, learner, specs[0].settings, [s.seed for s in specs], folder=scratch, device=device, threads=threads,
         progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback,
     )  # fmt: skip
-    seconds = time.monotonic() - started + (float(spent[0]) if spent else 0.0)
     for position, (spec, folder) in enumerate(zip(specs, folders, strict=True)):
-        _write(spec, folder, position, result, seconds / len(specs), len(specs), device)
+        _write(spec, folder, position, result, len(specs), device)
     shutil.rmtree(scratch, ignore_errors=True)
     return folders
 
@@ -91,14 +95,19 @@ def _claim(spec: RunSpec, folder: Path) -> None:
     path = folder / "spec.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and (there := RunSpec.from_json(json.loads(path.read_text()))).key != spec.key:
-            raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
-        write_atomically(path, json.dumps(spec.to_json(), indent=1).encode())
+        if path.is_file():
+            there = RunSpec.from_json(json.loads(path.read_text()))
+            if there.key != spec.key:
+                raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
+        else:
+            write_atomically(path, json.dumps(spec.to_json(), indent=1).encode())
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose a folder you can write to") from error
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
 
 
-def _write(spec: RunSpec, folder: Path, position: int, result: Run, seconds: float, packed: int, device: str) -> None:
+def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int, device: str) -> None:
     """The finished run of one seed. `result.json` last, since it says that the others are complete."""
     family = result.family
     identity = {"run": spec.key, "family": family.name, "preset": family.preset, "learner": spec.learner}
@@ -113,9 +122,9 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, seconds: flo
         shapes = {"actor": json.dumps(agent.actor_shape.widths), "critic": json.dumps(agent.critic_shape.widths)}
         digest = save_tensors(folder / "checkpoint.safetensors", tensors, shapes)
         record = {
-            "run": spec.key, "step": result.step, "updates": agent.updates, "seconds": round(seconds, 3),
-            "packed": packed, "device": device, "held_out": family.held_out, "checkpoint_sha256": digest,
-            "family_versions": family.versions, **provenance(),
+            "run": spec.key, "step": result.step, "updates": agent.updates, "packed": packed,
+            "seconds": round(result.seconds / packed, 3), "device": device, "held_out": family.held_out,
+            "checkpoint_sha256": digest, "family_versions": family.versions, **provenance(),
         }  # fmt: skip
         write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
     except OSError as error:

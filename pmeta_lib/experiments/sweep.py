@@ -24,7 +24,7 @@ from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.experiments.sweep_spec import Plan, load
-from pmeta_lib.experiments.worker import complete, held, read_json, write_json
+from pmeta_lib.experiments.worker import complete, held, over, read_json, write_json
 
 ENGINES = ("local", "ray", "slurm")
 
@@ -97,7 +97,8 @@ def packs(plan: Plan, out: Path) -> list[list[RunSpec]]:
     todo = []
     for cell in plan.cells:
         by_key = {spec.key: spec for spec in cell.runs}
-        left = {key for key in by_key if not (out / key / "result.json").exists()}
+        ended = ("result.json", "failure.json")
+        left = {key for key in by_key if not any((out / key / name).exists() for name in ended)}
         for key in by_key:
             begun = read_json(out / key / "claim.json").get("pack", [])
             if begun and begun[0] == key and all(k in by_key for k in begun):
@@ -129,7 +130,7 @@ def sweep(
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose a folder you can write to") from error
     left = {tuple(s.key for s in pack): pack for pack in packs(plan, out)}
-    left = {keys: pack for keys, pack in left.items() if not _failed(out, keys)}
+    left = {keys: pack for keys, pack in left.items() if not over([out / key for key in keys])}
     work = {keys: seconds(pack[0], len(pack)) for keys, pack in left.items()}
     job = {
         "out": str(out), "device": device, "threads": threads, "attempts": attempts, "session": uuid.uuid4().hex,
@@ -153,8 +154,10 @@ def _drive(engine, jobs: int, job: dict, left: dict, work: dict, board: "_Board"
     while True:
         looked = time.monotonic()
         before = len(left)
-        for keys in [k for k in left if complete([out / key for key in k]) or _failed(out, k)]:
-            del left[keys]
+        for keys in list(left):
+            folders = [out / key for key in keys]
+            if complete(folders) or over(folders):
+                del left[keys]
         losses = 0 if len(left) < before else losses
         ended = [(handle, engine.ended(handle)) for handle in alive]
         alive = [handle for handle, end in ended if end is None]
@@ -175,12 +178,6 @@ def _drive(engine, jobs: int, job: dict, left: dict, work: dict, board: "_Board"
             )
         board.show(left, running, sum(work[k] for k in left) / max(1, min(len(alive), len(left))))
         time.sleep(min(2.0, max(0.2, 20 * (time.monotonic() - looked))))
-
-
-def _failed(out: Path, keys: tuple[str, ...]) -> bool:
-    """Whether a pack has come to its end with a failure (apart from it, its runs may be done)."""
-    folders = [out / key for key in keys]
-    return not (folders[0] / "claim.json").exists() and any((f / "failure.json").exists() for f in folders)
 
 
 # ------------------------------------------------------------------------------------- what people see
@@ -303,8 +300,7 @@ def _dry_run(plan: Plan, target: Path | None) -> int:
         cost = sum(seconds(first, size) for size in sizes)
         total += cost
         options = " ".join(f"{k}={v}" for k, v in first.options.items()) or "default"
-        rows.append({"family": first.family, "learner": first.learner, "options": first.options, "pack": cell.pack,
-                     "settings": first.to_json()["settings"], "seeds": [s.seed for s in cell.runs], "seconds": cost})  # fmt: skip
+        rows.append({"spec": first.to_json(), "seeds": [s.seed for s in cell.runs], "pack": cell.pack, "seconds": cost})
         print(f"{first.family:<20} {first.learner:<12} {options[:34]:<34} {first.settings.steps:>10,} "
               f"{len(cell.runs):>5} {cell.pack:>4} {duration(cost):>9}")  # fmt: skip
     print(f"estimated {duration(total)} of one CPU core, {duration(total / 2)} on two; {TABLE}")

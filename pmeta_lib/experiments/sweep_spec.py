@@ -110,9 +110,11 @@ def _check(reader: _Reader) -> None:
             data[key] = kind()
     for i, block in enumerate(data.get("block", ())):
         _check_section(reader, ("block", i), block, BLOCK)
-        for j, name in enumerate(_as_list(block.get("scales", []))):
-            if name not in data.get("scale", {}):
-                reader.wrong(("block", i, "scales", j), unknown("scale", name, data.get("scale", {}) or ["(none)"]))
+        asked, known = _as_list(block.get("scales", [])), data.get("scale", {})
+        block["scales"] = [name for name in asked if name in known]
+        for j, name in enumerate(asked):
+            if name not in known:
+                reader.wrong(("block", i, "scales", j), unknown("scale", name, known or ["(the file has none)"]))
     for name, section in data.get("scale", {}).items():
         _check_section(reader, ("scale", name), section, COMMON)
     asked = {str(x) for _, part in _sections(data) for x in _as_list(part.get("learners", []))}
@@ -149,7 +151,7 @@ def _check_section(reader: _Reader, path: tuple, section: dict, known: tuple) ->
             del section[key]
     section["settings"] = _check_grid(
         reader, (*path, "settings"), section.get("settings", {}), SETTINGS, "setting",
-        lambda key, value: make_settings({k: v for k, v in LOOSE.items() if k != key} | {key: value}),
+        lambda key, value: make_settings(LOOSE | {key: value}),
     )  # fmt: skip
     options = section.get("options", {})
     for name in list(options):
@@ -234,7 +236,7 @@ def _expand(reader: _Reader, scale: str | None, pack: int | None) -> tuple[list[
     base = [((), data)] + ([(("scale", scale), data["scale"][scale])] if scale is not None else [])
     blocks = data.get("block") or [{}]
     for i, block in enumerate(blocks):
-        if scale is not None and scale not in (_as_list(block.get("scales", [])) or [scale]):
+        if scale is not None and scale not in (block.get("scales") or [scale]):
             continue
         layers = [*base, (("block", i), block)] if data.get("block") else base
         for spec, stack in _grid(reader, layers, ("block", i)):
@@ -284,8 +286,9 @@ def _grid(reader: _Reader, layers: list, where: tuple) -> Iterator[tuple[RunSpec
         for values in _combine(reader, options.get(name, {}), where, make):
             try:
                 chosen, tasks = learner(name, **values), len(place.train_tasks)
-                agent = new_agent([0], chosen.policies(tasks), place.observation_size + chosen.context_size(tasks),
-                                  place.action_size, hidden=(1,), learning_rate=1e-3, discount=0.9, polyak=0.1)  # fmt: skip
+                size = place.observation_size + chosen.context_size(tasks)
+                agent = new_agent([0], chosen.policies(tasks), size, place.action_size, hidden=(1,),
+                                  learning_rate=1e-3, discount=0.9, polyak=0.1)  # fmt: skip
                 chosen.start(agent, tasks)  # what a learner refuses about this family, it refuses here
                 sound.append(values)
             except UserError as error:
@@ -305,7 +308,14 @@ def _combine(reader: _Reader, axes: dict, where: tuple, make) -> Iterator[dict]:
         try:
             make(chosen)
         except UserError as error:
-            reader.wrong(_blame(axes, error, where), error)
+            found = [error]
+            for pair in itertools.combinations(chosen.items(), 2):  # an error a pair, since `make` stops at its first
+                try:
+                    make((LOOSE if make is make_settings else {}) | dict(pair))
+                except UserError as smaller:
+                    found = [e for e in found if e is not error] + [smaller]
+            for each in found:
+                reader.wrong(_blame(axes, each, where), each)
         else:
             yield chosen
 

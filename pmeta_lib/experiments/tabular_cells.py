@@ -6,6 +6,7 @@ no result uses. Step sizes are in units of the family (`unit`), computed from it
 """
 
 import json
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from pmeta_lib.tabular import (
     adapt,
     conflict_rate,
     envelope_gradients,
-    normalised_returns,
     optimal_values,
     pmeta,
     sampled,
@@ -55,9 +55,21 @@ VARIANTS = {
 }
 
 
-def unit(tasks: TaskBatch) -> float:
+@lru_cache(maxsize=64)
+def _place(name: str, seed: int, h: float | None) -> tuple[f.Family, tuple, tuple]:
+    """A family and, for its training and its test tasks, the returns of the uniform and the best policy."""
+    family = FAMILIES[name](seed) if h is None else FAMILIES[name](seed, h=h)
+    return family, _ends(family.train), _ends(family.test)
+
+
+def _ends(tasks: TaskBatch) -> tuple[np.ndarray, np.ndarray]:
+    return values(tasks, np.zeros(tasks.shape[1:])), optimal_values(tasks)
+
+
+def unit(tasks: TaskBatch, ends: tuple | None = None) -> float:
     """Natural step size: 10 on Garnet; inverse to the gap uniform-to-optimal and to the mean occupancy."""
-    gap = (optimal_values(tasks) - values(tasks, np.zeros(tasks.shape[1:]))).mean()
+    low, best = _ends(tasks) if ends is None else ends
+    gap = (best - low).mean()
     return 10.0 * (2.3 / gap) * tasks.shape[1] * (1 - tasks.gamma) / 2.0
 
 
@@ -79,14 +91,20 @@ def grid(learner: str, noisy: bool) -> list[dict]:
 
 
 def train(
-    learner: str, tasks: TaskBatch, theta0: np.ndarray, setting: dict, oracle: Oracle, budget: int = BUDGET
+    learner: str,
+    tasks: TaskBatch,
+    theta0: np.ndarray,
+    setting: dict,
+    oracle: Oracle,
+    budget: int = BUDGET,
+    ends: tuple | None = None,
 ) -> tuple[History, np.ndarray]:
     """Spend `budget` evaluations a task; the run and the policies (N, S, A) deployed at the end.
 
     "+ft": the last `share` (0.3 unless tuned) of the budget fine-tunes each task's policy alone. MAML and
     Reptile deploy after the K inner steps they were trained for, out of the same budget.
     """
-    name, u = learner.removesuffix("+ft"), unit(tasks)
+    name, u = learner.removesuffix("+ft"), unit(tasks, ends)
     step, K = setting["step"] * u, 1 if "maml" in learner else 5
     cost = K + {"fomaml": 1, "maml": 1 + K}.get(name, 0)
     tail = round(setting.get("share", 0.3) * budget) if learner.endswith("+ft") else 0
@@ -114,21 +132,25 @@ def train(
 
 def _setup(cell: dict) -> tuple:
     """Family, initial parameters and oracle of a cell: all functions of its seed."""
-    family = FAMILIES[cell["family"]](cell["seed"], **({"h": cell["h"]} if "h" in cell else {}))
+    family, ends, test_ends = _place(cell["family"], cell["seed"], cell.get("h"))
     rng = np.random.default_rng([cell["seed"], 20_917])
     theta0 = 0.1 * rng.standard_normal(family.train.shape[1:])
-    return family, theta0, sampled(TRAJECTORIES, HORIZON, rng) if cell["noisy"] else exact
+    return family, theta0, sampled(TRAJECTORIES, HORIZON, rng) if cell["noisy"] else exact, ends, test_ends
 
 
 def score(cell: dict) -> list[dict]:
     """Train one learner with one setting; normalised return (0 uniform, 100 optimal) of what it deploys."""
-    family, theta0, oracle = _setup(cell)
-    run, deployed = train(cell["learner"], family.train, theta0, cell["setting"], oracle)
-    final = normalised_returns(family.train, deployed)
+    family, theta0, oracle, (low, best), _ = _setup(cell)
+    run, deployed = train(cell["learner"], family.train, theta0, cell["setting"], oracle, ends=(low, best))
+
+    def normalised(theta: np.ndarray) -> np.ndarray:
+        return 100.0 * (values(family.train, theta) - low) / (best - low)
+
+    final = normalised(deployed)
     row = {
         "setting": json.dumps(cell["setting"]), "lam": run.settings["lam"],
         "deployed": final.mean(), "worst_task": final.min(),
-        "meta_policy": normalised_returns(family.train, run.theta).mean(),
+        "meta_policy": normalised(run.theta).mean(),
         "conflict": conflict_rate(family.train, run.theta), "conflict_start": conflict_rate(family.train, theta0),
     }  # fmt: skip
     return [_labels(cell) | row]
@@ -144,20 +166,19 @@ def adaptation(cell: dict) -> list[dict]:
     One step size for all learners (`cell["adapt_step"]`, in units of the training tasks): the best for
     scratch after five steps on the tuning seeds.
     """
-    family, theta0, oracle = _setup(cell)
+    family, theta0, oracle, ends, (low, best) = _setup(cell)
     theta = theta0
     if cell["learner"] != "scratch":
-        theta = train(cell["learner"], family.train, theta0, cell["setting"], oracle)[0].theta
-    step_size = cell["adapt_step"] * unit(family.train)
+        theta = train(cell["learner"], family.train, theta0, cell["setting"], oracle, ends=ends)[0].theta
+    step_size = cell["adapt_step"] * unit(family.train, ends)
     _, curve = adapt(family.test, theta, steps=max(ADAPTATION_STEPS), step_size=step_size, oracle=oracle)
-    low, best = values(family.test, np.zeros(theta.shape)), optimal_values(family.test)
     scores = 100 * ((curve - low) / (best - low)).mean(1)
     return [_labels(cell) | {"steps": k, "adapted": scores[k]} for k in ADAPTATION_STEPS]
 
 
 def convergence(cell: dict) -> list[dict]:
     """Phi, the norm that the meta step follows, and the true norm of grad F, at log-spaced rounds."""
-    family, theta0, _ = _setup(cell | {"noisy": False})
+    family, theta0, *_ = _setup(cell | {"noisy": False})
     tasks, variant = family.train, dict(VARIANTS[cell["variant"]])
     if variant.pop("half", False):
         variant |= {"tasks_per_round": len(tasks) // 2, "generator": np.random.default_rng(cell["seed"])}

@@ -30,6 +30,8 @@ def positions(text: str) -> dict[tuple, int]:
             start = at
             names, at = _key(text, at + 1 + double)
             prefix = _resolve(names[:-1], tables) + names[-1:]
+            for n in range(1, len(prefix)):
+                lines.setdefault(prefix[:n], _line(text, start))
             if double:
                 tables[prefix] = tables.get(prefix, -1) + 1
                 lines.setdefault(prefix, _line(text, start))

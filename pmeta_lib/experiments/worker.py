@@ -52,6 +52,12 @@ def complete(folders: list[Path]) -> bool:
     return all((f / "result.json").exists() for f in folders) and not any((f / "claim.json").exists() for f in folders)
 
 
+def over(folders: list[Path]) -> bool:
+    """Whether a pack has come to its end with a failure: every run is done or failed, and not all are done."""
+    ends = [(f / "result.json").exists() or ((f / "failure.json").exists() and None) for f in folders]
+    return False not in ends and None in ends
+
+
 @contextmanager
 def locked(folders: list[Path]) -> Iterator[bool]:
     """Hold the locks of all `folders` (True), or of none, because a living process has one of them (False)."""
@@ -89,8 +95,8 @@ def captured(path: Path) -> Iterator[None]:
         sys.stdout.flush(), sys.stderr.flush()
         os.dup2(log, 1), os.dup2(log, 2)
         yield
-    finally:
         sys.stdout.flush(), sys.stderr.flush()
+    finally:
         for number, descriptor in enumerate(kept, start=1):
             os.dup2(descriptor, number)
             os.close(descriptor)
@@ -134,7 +140,7 @@ def attempt(job: dict, pack: list[dict]) -> bool:
 
 
 def _train(job: dict, pack: list[dict], folders: list[Path]) -> bool:
-    if any((f / "failure.json").exists() for f in folders):
+    if over(folders):
         return True
     claim, keys = read_json(folders[0] / "claim.json"), [entry["key"] for entry in pack]
     if claim.get("pack") != keys:  # checkpoints of other seeds are of no use to these
@@ -153,7 +159,8 @@ def _train(job: dict, pack: list[dict], folders: list[Path]) -> bool:
         write_json(folders[0] / "claim.json", claim)
     if claim["apart"]:
         for entry, folder in zip(pack, folders, strict=True):
-            if not (folder / "result.json").exists() and (reason := _run(job, [entry], [folder])):
+            ended = (folder / "result.json").exists() or (folder / "failure.json").exists()
+            if not ended and (reason := _run(job, [entry], [folder])):
                 _fail([folder], folder, reason)
     elif reason:
         _fail(folders, folders[0], reason)
@@ -176,7 +183,7 @@ def _run(job: dict, pack: list[dict], folders: list[Path]) -> str:
             run_packed(specs, folders, device=job["device"], threads=job["threads"],
                        checkpoint_seconds=job["checkpoint_seconds"])  # fmt: skip
             return ""
-        except Exception as error:  # noqa: BLE001 -- whatever a run raises is its own failure; the sweep goes on
+        except Exception as error:  # whatever a run raises is its own failure; the sweep goes on
             traceback.print_exc()
             if _is_unwritable(error):
                 raise Unwritable(f"cannot write to {folders[0]}: {_first_line(error)}") from error

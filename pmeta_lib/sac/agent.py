@@ -41,6 +41,8 @@ class Adam:
     def __post_init__(self):
         self.first, self.second = torch.zeros_like(self.parameters), torch.zeros_like(self.parameters)
         self.steps = torch.zeros((), device=self.parameters.device)
+        if self.parameters.is_cuda:
+            self.learning_rate = torch.tensor(float(self.learning_rate), device=self.parameters.device)
 
     def step(self, gradient: Tensor) -> None:
         adam([self.parameters], [gradient.view_as(self.parameters)], [self.first], [self.second], [], [self.steps],

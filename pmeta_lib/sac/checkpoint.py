@@ -63,15 +63,17 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
     try:
         folder.mkdir(parents=True, exist_ok=True)
         digest = save_tensors(folder / f"{stem}.safetensors", tensors)
-        record = {"schema": SCHEMA, "step": step, "sha256": digest, **record}
-        write_atomically(folder / f"{stem}.json", json.dumps(record).encode())
+        body = {"schema": SCHEMA, "step": step, "sha256": digest, **record}
+        manifest = {"sha256": _digest(body), "body": body}
+        write_atomically(folder / f"{stem}.json", json.dumps(manifest).encode())
     except OSError as error:
-        older = [s for s, _ in _found(folder)] if folder.is_dir() else []
+        older = steps(folder)
         kept = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
         raise UserError(f"cannot write the checkpoint of step {step} to {folder}: {error}; {kept}") from error
-    for _, manifest in _found(folder)[KEEP:]:
-        manifest.unlink(missing_ok=True)
-        manifest.with_suffix(".safetensors").unlink(missing_ok=True)
+    kept = {f"step-{s:09d}" for s in steps(folder)[:KEEP]}
+    for path in (*folder.glob("step-*"), *folder.glob(".step-*.tmp")):  # older pairs, and halves that a kill left
+        if path.stem not in kept:
+            path.unlink(missing_ok=True)
 
 
 def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dict] | None:
@@ -80,15 +82,17 @@ def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dic
     A truncated or altered one is named and passed over. `UserError` if the folder's checkpoints belong to another
     run (`identity` differs), or if every one is damaged.
     """
-    found = _found(folder) if folder.is_dir() else []
-    for step, manifest in found:
+    found = steps(folder)
+    for step in found:
+        manifest = folder / f"step-{step:09d}.json"
         data = manifest.with_suffix(".safetensors")
         try:
-            record = json.loads(manifest.read_bytes())
+            manifest = json.loads(manifest.read_bytes())
+            record = manifest["body"]
+            if manifest["sha256"] != _digest(record) or sha256(data) != record["sha256"]:
+                raise ValueError("its checksum does not match: truncated or altered")
             if record["schema"] != SCHEMA:
                 raise ValueError(f"it has schema {record['schema']}, this version reads {SCHEMA}")
-            if sha256(data) != record["sha256"]:
-                raise ValueError("its checksum does not match: truncated or altered")
             tensors = load_file(data)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             say(f"checkpoint of step {step} in {folder} is not usable: {error}; trying the one before")
@@ -101,9 +105,14 @@ def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dic
     return None
 
 
-def _found(folder: Path) -> list[tuple[int, Path]]:
-    """(step, manifest) of every checkpoint, newest first."""
-    return sorted(((int(p.stem.removeprefix("step-")), p) for p in folder.glob("step-*.json")), reverse=True)
+def steps(folder: Path) -> list[int]:
+    """The steps of the folder's checkpoints, newest first."""
+    stems = (p.stem.removeprefix("step-") for p in Path(folder).glob("step-*.json"))
+    return sorted((int(s) for s in stems if s.isdigit()), reverse=True)
+
+
+def _digest(body: dict) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def generator_tensors(generators: dict[str, list[torch.Generator]]) -> dict[str, Tensor]:

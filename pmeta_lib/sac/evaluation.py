@@ -40,7 +40,10 @@ class Evaluator:
         alive = np.ones(self.env.num_envs, bool)
         for _ in range(self.family.horizon):
             batch = torch.tensor(observation, device=self.device).view(self.shape[0], -1, observation.shape[-1])
-            observation, reward, terminated, truncated, _ = self.env.step(to_env(self.family, policy(batch)))
+            action = to_env(self.family, policy(batch))
+            if not np.isfinite(action).all():
+                raise FloatingPointError("a policy's action is not finite in an evaluation")
+            observation, reward, terminated, truncated, _ = self.env.step(action)
             total += reward * alive
             alive &= ~(terminated | truncated)
             if not alive.any():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pmeta_lib.errors import UserError
+from pmeta_lib.sac.memory import check_size
 
 
 class Batch(NamedTuple):
@@ -39,14 +39,9 @@ class Replay:
 
     def __init__(self, seeds: int, tasks: int, capacity: int, observation_size: int, action_size: int, device="cpu"):
         width = 2 * observation_size + action_size + 2
-        try:
-            self.rows = torch.zeros(seeds, tasks, capacity, width, device=device)
-        except (RuntimeError, MemoryError) as error:
-            gib = seeds * tasks * capacity * width * 4 / 2**30
-            raise UserError(
-                f"replay of {seeds} seeds x {tasks} tasks x {capacity} steps needs {gib:.1f} GiB, more than there is: "
-                "lower replay_capacity, tasks or the seeds packed together"
-            ) from error
+        gib = {f"the replay's capacity of {capacity:,} steps": seeds * tasks * capacity * width * 4 / 2**30}
+        check_size(gib, device)  # zeros take no memory until they are written, so that the allocation would succeed
+        self.rows = torch.zeros(seeds, tasks, capacity, width, device=device)
         self.sizes = (observation_size, action_size)
         self.added = 0
         self._filled = torch.zeros((), dtype=torch.float64, device=device)  # on the device, for captured graphs

@@ -4,10 +4,12 @@ All tasks of all seeds advance together: one environment step for S x N slots, o
 its own streams of randomness, so its curve does not depend on which seeds it was stacked with.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,9 @@ from pmeta_lib.errors import UserError
 from pmeta_lib.sac import checkpoint
 from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
 from pmeta_lib.sac.evaluation import Evaluator, to_env
+from pmeta_lib.sac.graphs import Graphed
 from pmeta_lib.sac.learners import Learner
-from pmeta_lib.sac.memory import keep_freed_memory
+from pmeta_lib.sac.memory import check_size, keep_freed_memory
 from pmeta_lib.sac.replay import Replay
 
 
@@ -46,13 +49,14 @@ class Settings:
     evaluation_episodes: int = 5
 
     def __post_init__(self):
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        for f in fields(self):
+            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), f.default))
         positive = ("steps", "batch_size", "learning_rate", "updates_per_step", "evaluations", "evaluation_episodes",
                     "initial_temperature")  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:
                 raise UserError(f"setting {name} is {getattr(self, name)}; it must be greater than 0")
-        if not self.hidden or any(h < 1 or h != int(h) for h in self.hidden):
+        if not self.hidden or any(not isinstance(h, int) or isinstance(h, bool) or h < 1 for h in self.hidden):
             raise UserError(f"setting hidden is {list(self.hidden)}; give one or more layer widths, e.g. [128, 128]")
         for name, low, high in (("discount", 0.0, 1.0), ("polyak", 0.0, 1.0)):
             if not low <= getattr(self, name) <= high:
@@ -73,6 +77,18 @@ class Settings:
         return int(max(0, step - self.warm_up) * self.updates_per_step + 1e-9)
 
 
+def _typed(name: str, value, default):
+    """`value` in the type of the setting's default (1 is taken for 1.0), or one clear error."""
+    if name == "target_entropy":  # None or a number
+        default = 0.0 if value is not None else None
+    wanted = {float: (int, float), tuple: (tuple, list)}.get(type(default), type(default))
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise UserError(f"setting {name} is {value!r}; give a value like the default, {default!r}")
+    if isinstance(default, float) and not math.isfinite(value):
+        raise UserError(f"setting {name} is {value!r}; it must be a finite number")
+    return default if default is None else type(default)(value)
+
+
 class Stopped(UserError):
     """Training could not go on (a number that is not finite); the last good checkpoint is kept."""
 
@@ -90,6 +106,8 @@ class Run:
     env: TaskVectorEnv
     observation: Tensor  # (S, N, o)
     step: int = 0
+    seconds: float = 0.0  # spent in `train`, over all its starts
+    last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, (B,) each
     rows: list[tuple] = field(default_factory=list)
     metrics: list[tuple] = field(default_factory=list)
 
@@ -129,18 +147,30 @@ def start(family: TaskFamily, learner: Learner, settings: Settings, seeds: list[
         raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
     tasks = len(family.train_tasks)
     size = family.observation_size + learner.context_size(tasks)
+    capacity = min(settings.replay_capacity or settings.steps, settings.steps)
+    check_size(needed(family, settings, len(seeds), tasks, capacity, learner.policies(tasks), size), device)
     agent = new_agent(
         seeds, learner.policies(tasks), size, family.action_size, hidden=settings.hidden,
         learning_rate=settings.learning_rate, discount=settings.discount, polyak=settings.polyak, device=device,
         initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy,
     )  # fmt: skip
     learner.start(agent, tasks)
-    capacity = min(settings.replay_capacity or settings.steps, settings.steps)
     replay = Replay(len(seeds), tasks, capacity, family.observation_size, family.action_size, device)
     children = [child for seed in seeds for child in seed_sequence(seed, "environments").spawn(tasks)]
     env = TaskVectorEnv(family, np.tile(family.train_tasks, (len(seeds), 1)), children, threads=threads)
     observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, -1)
     return Run(family, learner, settings, list(seeds), agent, replay, env, observation)
+
+
+def needed(family: TaskFamily, settings: Settings, seeds: int, tasks: int, capacity: int, policies: int, inputs: int):
+    """GiB of main consumers, by the settings to lower: an estimate, made before anything is allocated."""
+    widths = (inputs + family.action_size, *settings.hidden, 2 * family.action_size)
+    parameters = sum((i + 1) * o for i, o in pairwise(widths))
+    rows = {"replay_capacity, steps": capacity * (2 * family.observation_size + family.action_size + 2)}
+    rows["batch_size, hidden"] = 5 * settings.batch_size * sum(widths)  # activations of actor and twin critics
+    rows["evaluation_episodes"] = 4096 * (settings.evaluation_episodes + 1)  # a simulator's state, roughly
+    gib = {name: 4 * seeds * tasks * n / 2**30 for name, n in rows.items()}
+    return gib | {"hidden": 4 * seeds * policies * parameters * 14 / 2**30}  # values, targets, moments, gradients
 
 
 def train(
@@ -156,28 +186,32 @@ def train(
     an environment or a network yields a number that is not finite.
     """
     keep_freed_memory()
+    began = time.monotonic()
     run = start(family, learner, settings, seeds, device, threads)
     identity = repr((family.name, family.preset, family.train_tasks.tolist(), learner, asdict(settings), run.seeds))
     if folder is not None and (saved := checkpoint.load(Path(folder), identity)) is not None:
         restore(run, *saved)
+        began -= run.seconds
+        print(f"going on from the checkpoint of step {run.step:,} in {folder}")
+    one_update = Graphed(update) if torch.device(device).type == "cuda" else update
     evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
     evaluate_at, last_saved = settings.evaluation_steps(), time.monotonic()
-    bar = tqdm(total=settings.steps, initial=run.step, disable=not progress, unit="step", file=sys.stdout,
+    bar = tqdm(total=settings.steps, initial=run.step, disable=None if progress else True, unit="step", file=sys.stdout,
                desc=f"{learner.name} on {family.name}", mininterval=1.0, leave=False)  # fmt: skip
-    losses: dict[str, Tensor] = {}
     try:
         if run.step == 0:
-            evaluate(run, evaluator, losses)
+            evaluate(run, evaluator)
         while run.step < settings.steps:
             advance(run)
             while run.agent.updates < settings.updates_until(run.step):
-                losses = update(run)
+                run.last = one_update(run)
             bar.update()
             if run.step in evaluate_at:
-                evaluate(run, evaluator, losses)
+                evaluate(run, evaluator)
                 bar.set_postfix_str(f"return {np.mean([r[4] for r in run.rows if r[1] == run.step]):.1f}")
                 if callback is not None and callback(run):
                     break
+            run.seconds = time.monotonic() - began
             if folder is not None and time.monotonic() - last_saved > checkpoint_seconds:
                 save(run, Path(folder), identity)
                 last_saved = time.monotonic()
@@ -225,7 +259,7 @@ def update(run: Run) -> dict[str, Tensor]:
     return run.learner.update(run.agent, run.replay.sample(run.settings.batch_size, run.agent.generators["replay"]))
 
 
-def evaluate(run: Run, evaluator: Evaluator, losses: dict[str, Tensor]) -> None:
+def evaluate(run: Run, evaluator: Evaluator) -> None:
     """Append the returns of the learner's policies, and the last update's losses, to the run's tables."""
     for name, actor in run.learner.deployed(run.agent, run.replay).items():
         policy = deterministic(run.learner, run.agent, actor, len(run.family.train_tasks))
@@ -233,9 +267,9 @@ def evaluate(run: Run, evaluator: Evaluator, losses: dict[str, Tensor]) -> None:
         for s, seed in enumerate(run.seeds):
             for i, episodes in enumerate(returns[s]):
                 run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))
-    if losses:
+    if run.last:
         seeds, slots = run.agent.log_alpha.shape
-        columns = {k: v.view(seeds, slots).tolist() for k, v in losses.items()}
+        columns = {k: v.view(seeds, slots).tolist() for k, v in run.last.items()}
         temperature = run.agent.log_alpha.exp().tolist()
         for s, seed in enumerate(run.seeds):
             for g in range(slots):
@@ -249,8 +283,8 @@ def _where(run: Run, slots: np.ndarray) -> str:
 
 
 def _last_good(folder: Path | None) -> str:
-    found = checkpoint._found(Path(folder)) if folder is not None and Path(folder).is_dir() else []
-    return f"the last good checkpoint is that of step {found[0][0]} in {folder}" if found else "there is no checkpoint"
+    steps = checkpoint.steps(Path(folder)) if folder is not None else []
+    return f"the last good checkpoint is that of step {steps[0]} in {folder}" if steps else "there is no checkpoint"
 
 
 def state_tensors(run: Run) -> dict[str, Tensor]:
@@ -262,6 +296,7 @@ def state_tensors(run: Run) -> dict[str, Tensor]:
         tensors |= {f"adam.{name}.{key}": getattr(optimizer, key) for key in ("first", "second", "steps")}
     tensors["replay"] = run.replay.rows[:, :, : len(run.replay)]
     tensors["observation"] = run.observation
+    tensors |= {f"last.{name}": x for name, x in run.last.items()}
     tensors |= {f"env.{name}": torch.from_numpy(x) for name, x in run.env.state_dict().items()}
     return tensors | checkpoint.generator_tensors(agent.generators)
 
@@ -273,8 +308,8 @@ def save(run: Run, folder: Path, identity: str) -> None:
         if not torch.isfinite(tensors[name]).all():
             raise FloatingPointError(f"the {name} parameters are not finite")
     checkpoint.save(folder, run.step, tensors, {
-        "identity": identity, "updates": run.agent.updates, "added": run.replay.added, "rows": run.rows,
-        "metrics": run.metrics})  # fmt: skip
+        "identity": identity, "updates": run.agent.updates, "added": run.replay.added, "seconds": run.seconds,
+        "rows": run.rows, "metrics": run.metrics})  # fmt: skip
 
 
 def restore(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
@@ -291,5 +326,6 @@ def restore(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
     run.replay.restore(tensors["replay"], record["added"])
     run.observation = tensors["observation"].to(run.observation.device)
     run.env.load_state_dict({k.removeprefix("env."): x.numpy() for k, x in tensors.items() if k.startswith("env.")})
-    run.step, agent.updates = record["step"], record["updates"]
+    run.last = {k.removeprefix("last."): x for k, x in tensors.items() if k.startswith("last.")}
+    run.step, agent.updates, run.seconds = record["step"], record["updates"], record["seconds"]
     run.rows, run.metrics = [tuple(r) for r in record["rows"]], [tuple(r) for r in record["metrics"]]

@@ -86,8 +86,8 @@ def sac_update(
     q, saved = critics(critic, torch.cat((batch.observation, action), -1))
     actor_loss = losses.actor_loss(q, log_prob, alpha)
     smaller = torch.stack((q[:, 0] <= q[:, 1], q[:, 0] > q[:, 1]), 1).to(q.dtype)
-    dpair = backward(critic, saved, smaller.view(2 * slots, n, 1), x=True)
-    dq_da = dpair.view(slots, 2, n, -1)[..., -action.shape[-1] :].sum(1)
+    of_action = slice(batch.observation.shape[-1], None)
+    dq_da = backward(critic, saved, smaller.view(2 * slots, n, 1), columns=of_action).unflatten(0, (slots, 2)).sum(1)
     alpha = alpha.unsqueeze(-1)
     du = (2.0 * alpha * action - dq_da * (1.0 - action.square())).div_(n)
     dlog_std = du * (log_std.exp() * noise) - alpha / n

@@ -21,20 +21,12 @@ class Trajectories:
     rewards: np.ndarray
 
 
-def _inverse_cdf(cumulative: np.ndarray, rows: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Draw from row `rows` of the (R, C) cumulative probabilities, at uniforms u, by one binary search."""
-    R, C = cumulative.shape
-    ladder = (cumulative + np.arange(R)[:, None]).ravel()  # row k climbs from k to k + 1
-    found = np.searchsorted(ladder, rows + u, side="right") - rows * C
-    return np.clip(found, 0, C - 1)
-
-
-def _cumulative(p: np.ndarray) -> np.ndarray:
-    """(R, C) cumulative sums of the rows of p, ending in exactly 1 where the last possible outcome lies."""
+def _ladder(p: np.ndarray) -> np.ndarray:
+    """The rows of p (…, C) as one sorted array, row k climbing from k to k + 1: one search draws from any row."""
     flat = p.reshape(-1, p.shape[-1])
     c = np.cumsum(flat, -1)
     c[c >= c[:, -1:]] = 1.0  # rounding must not let an impossible last outcome be drawn
-    return c
+    return (c + np.arange(len(c))[:, None]).ravel()
 
 
 def sample(
@@ -43,19 +35,20 @@ def sample(
     """`trajectories` rollouts of `horizon` steps of the softmax policies theta in each task."""
     theta = check_theta(tasks, theta)
     N, S, A = tasks.shape
-    pi = _cumulative(np.broadcast_to(softmax(theta), tasks.shape))
-    P, rho = _cumulative(tasks.P), _cumulative(tasks.rho)
-    task = np.broadcast_to(np.arange(N)[:, None], (N, trajectories))
-    states = np.empty((horizon, N, trajectories), int)
-    actions = np.empty_like(states)
-    s = _inverse_cdf(rho, task, generator.random((N, trajectories)))
-    u = generator.random((horizon, 2, N, trajectories))
+    pi = np.broadcast_to(softmax(theta), tasks.shape)
+    steps = _ladder((pi[..., None] * tasks.P).reshape(N, S, A * S))  # action and next state in one draw
+    # Just below 1, so that adding the row number cannot round up into the next row.
+    u = generator.random((horizon + 1, N, trajectories)) * (1 - 2.0**-32)
+    task = np.arange(N)[:, None]
+    start = _ladder(tasks.rho).searchsorted(task + u[0], side="right") - task * S
+    drawn = np.empty((horizon, N, trajectories), np.int64)  # ((task * S + s) * A + a) * S + next s
+    row = first = task * S + start
     for t in range(horizon):
-        states[t] = s
-        a = _inverse_cdf(pi, task * S + s, u[t, 0])
-        actions[t] = a
-        s = _inverse_cdf(P, (task * S + s) * A + a, u[t, 1])
-    return Trajectories(states, actions, tasks.r[task, states, actions])
+        drawn[t] = steps.searchsorted(row + u[t + 1], side="right")
+        row = task * S + drawn[t] % S
+    cells = drawn // S
+    states = np.concatenate([(first - task * S)[None], drawn[:-1] % S])
+    return Trajectories(states, cells % A, tasks.r.reshape(-1)[cells])
 
 
 def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> Oracle:

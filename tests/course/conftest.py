@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import filelock
 import nbformat
 import psutil
 import pytest
@@ -60,6 +61,29 @@ def processes_with(word: str) -> list[int]:
         except (psutil.Error, OSError):
             continue
     return found
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """`once(name, make)`: what `make(folder)` returns, made by one of the test processes for all of them."""
+
+    def call(name, make):
+        shared = tmp_path_factory.getbasetemp()
+        shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+        with filelock.FileLock(shared / f"{name}.lock"):
+            found, folder = shared / f"{name}.json", shared / name
+            if not found.exists():
+                folder.mkdir()
+                found.write_text(json.dumps(make(folder), default=vars))
+        return json.loads(found.read_text(), object_hook=Found), folder
+
+    return call
+
+
+class Found(dict):
+    """A dict whose entries can be read as attributes, as those of the result of a run can."""
+
+    __getattr__ = dict.__getitem__
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """A result that changed is caught and explained, noise is not: real runs against blessed expectations."""
 
 import json
+import os
 import shutil
 
 import nbformat
@@ -50,8 +51,14 @@ NOT_FLAGGED = {
 
 
 @pytest.fixture(scope="module")
-def runs(tools, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("compare")
+def runs(tools, once):
+    found, folder = once("compare", lambda folder: run_comparisons(tools, folder))
+    found["expected"] = folder / "nb" / "expected" / "quick"
+    found["call"] = ("--notebooks", folder / "nb", "--out", folder / f"out-{os.getpid()}")
+    return found
+
+
+def run_comparisons(tools, folder):
     nbs, expected = folder / "nb", folder / "nb" / "expected" / "quick"
     tools.write(nbs / "base.ipynb", BASE)
     tools.write(nbs / "drawn.ipynb", FIGURE)
@@ -71,7 +78,6 @@ def runs(tools, tmp_path_factory):
     ci = tools.course(*call, "--only", "formula", CI="true")
     laptop = tools.course(*call, "--only", "formula")
     compared.refused, compared.bless, compared.ci, compared.laptop = refused, bless, ci, laptop
-    compared.expected, compared.call = expected, call
     return compared
 
 

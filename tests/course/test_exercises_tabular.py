@@ -1,5 +1,10 @@
 """The checkers of notebooks 01-05: right answers pass, planted mistakes get their own diagnosis."""
 
+import ast
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -205,8 +210,40 @@ def test_nonsense_is_refused_without_a_traceback(name, capsys):
         assert "✘" in capsys.readouterr().out
 
 
+def test_a_tuple_or_a_list_is_as_good_as_an_array(capsys):
+    assert check("05.2", lambda a, b, index: tuple(interval(a, b, index)))
+    assert check("04.2", lambda *a: list(one_round(*a)))
+
+
 def test_a_diagnosis_never_contains_the_answer(capsys):
     """A single number printed with the diagnosis of a single number would give it away."""
     check("01.2", [0.1, 0.2])
     text = capsys.readouterr().out
     assert "90" not in text and "0.74" not in text
+
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("0[1-5]_*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_asks_solves_and_checks_each_of_its_exercises(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [(c["metadata"].get("tags", []), "".join(c["source"])) for c in cells if c["cell_type"] == "code"]
+    asked = []
+    for position, (_, source) in enumerate(code):
+        for name in re.findall(r'check\("(.*?)"', source):
+            asked.append(name)
+            (blank_tags, blank), (solution_tags, solution) = code[position - 2 : position]
+            assert (blank_tags, solution_tags) == (["exercise"], ["solution"]), name
+            space, unsolved = {"np": np}, {}
+            ast.parse(blank)
+            exec(blank, unsolved)
+            exec(solution, space)
+            assert check(name, space["answer"])
+            assert not check(name, unsolved["answer"])
+            assert f"Exercise {name}" in "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert asked == sorted(n for n in EXERCISES if n.startswith(path.name[:2]))
+
+
+def test_the_five_notebooks_are_there():
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]

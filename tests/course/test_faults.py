@@ -1,6 +1,7 @@
 """Every fault a notebook can have, planted on real kernels: each is named as what it was, and nothing remains."""
 
 import json
+import os
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -18,27 +19,42 @@ FAULTS = {
     "sigsegv": (["import ctypes; ctypes.string_at(0)", "3"], "killed", "SIGSEGV in cell 5"),
     "stopped": (["import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", "3"], "killed", "SIGSTOP"),
     "os_exit": (["import os; os._exit(0)", "3"], "exited", "exit code 0 in cell 5"),
-    "out_of_memory": (["x = []\nwhile True: x.append(b'x' * 10**7)", "3"], "out of memory", "limit is 0.50 GiB"),
-    "memory_error": (["raise MemoryError('no room')", "3"], "out of memory", "no room in cell 5"),
-    "endless": (["while True: pass", "3"], "time limit", "in cell 5"),
-    "stubborn": (
-        ["import time\nwhile True:\n    try: time.sleep(60)\n    except KeyboardInterrupt: pass", "3"],
-        "time limit",
-        "in cell 5",
+    "out_of_memory": (
+        ["x = []\nwhile True: x.append(b'x' * 10**7)", "3"],
+        "out of memory",
+        "of at most 0.50 GiB in cell 5",
     ),
+    "memory_error": (["raise MemoryError('no room')", "3"], "out of memory", "no room in cell 5"),
     "printer": (["while True: print('x' * 200)", "3"], "output limit", "in cell 5"),
+    "shell_printer": (["!yes", "3"], "output limit", "in cell 5"),
     "warning": ([WARN, "3"], "structure", "cell 5 shows a warning"),
     "empty_axes": ([EMPTY, "3"], "figure", "figure 1 (cell 5) is blank"),
     "not_finite": (["from pmeta_lib.course import record\nrecord('gap', float('nan'))", "3"], "values", "'gap'"),
     "twice": ([RECORD + "\nrecord('one', 2)", "3"], "values", "'one' is recorded twice"),
 }
+ENDLESS = {
+    "endless": (["import time; time.sleep(1e6)", "3"], "time limit", "in cell 5"),
+    "stubborn": (
+        ["import time\nwhile True:\n    try: time.sleep(60)\n    except KeyboardInterrupt: pass", "3"],
+        "time limit",
+        "in cell 5",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
-def faulty(tools, tmp_path_factory):
+def faulty(tools, once):
     """All the faults in one folder, two good notebooks among them, run at once."""
-    folder = tmp_path_factory.mktemp("faults")
-    child = f"import subprocess\nsubprocess.Popen(['sleep', '4242.{folder.name[-1]}'], start_new_session=True)"
+    found, folder = once("faults", lambda folder: run_faults(tools, folder))
+    found["folder"] = folder
+    return found
+
+
+def run_faults(tools, folder):
+    child, mark = (
+        "import subprocess\nsubprocess.Popen(['sleep', '4242'], start_new_session=True)",
+        f"faults-{os.getpid()}",
+    )
     for name, (cells, _, _) in FAULTS.items():
         tools.write(folder / "nb" / f"{name}.ipynb", child, *cells)
     for name in ("a_good", "z_good"):
@@ -48,11 +64,24 @@ def faulty(tools, tmp_path_factory):
     tools.write(folder / "nb" / "overwritten.ipynb", "SEED = 3")
     tools.write(folder / "nb" / "unread.ipynb", "1", head="STEPS = 3")
     done = tools.course(
-        "--notebooks", folder / "nb", "--out", folder / "out", "--workers", 2, "--time-limit", 8, "--memory", 0.5,
-        PMETA_TEST=folder.name,
+        "--notebooks", folder / "nb", "--out", folder / "out", "--workers", 2, "--memory", 0.5,
+        PMETA_TEST=mark,
     )  # fmt: skip
-    done.folder, done.left = folder, tools.processes_with(folder.name)
+    done.left = tools.processes_with(mark)
     return done
+
+
+def test_a_cell_without_end_is_ended_at_the_time_limit(tools, tmp_path):
+    for name, (cells, _, _) in ENDLESS.items():
+        tools.write(tmp_path / "nb" / f"{name}.ipynb", *cells)
+    call = ("--notebooks", tmp_path / "nb", "--out", tmp_path / "out", "--workers", 2, "--time-limit", 15)
+    done = tools.course(*call, PMETA_TEST=tmp_path.name)
+    assert done.code == 1 and tools.processes_with(f"PMETA_TEST={tmp_path.name}") == []
+    for name in ENDLESS:
+        found = done.notebooks[name]
+        assert found["reason"] == "time limit" and "its limit of 15 s in cell 4" in found["message"], found
+        assert found["cell"] == 4 and found["seconds"] < 60
+    assert "KeyboardInterrupt" in done.notebooks["endless"]["tail"]
 
 
 @pytest.mark.parametrize("name", FAULTS)

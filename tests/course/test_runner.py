@@ -114,7 +114,19 @@ def test_repeated_runs_agree(tools, folder, workers):
 
 
 def test_progress_and_summary_say_where_things_are(tools, folder):
-    done = tools.course("--notebooks", folder / "nb", "--out", folder / "told", "--only", 0, 1, "--workers", 1)
+    done = tools.course(
+        "--notebooks",
+        folder / "nb",
+        "--out",
+        folder / "told",
+        "--only",
+        0,
+        1,
+        "--expected",
+        folder / "none",
+        "--workers",
+        1,
+    )
     again = tools.course("--notebooks", folder / "nb", "--out", folder / "told", "--only", 0, 1, "--workers", 2)
     lines = done.out.splitlines()
     assert "no recorded times yet" in lines[0] and "about" in again.out.splitlines()[0]

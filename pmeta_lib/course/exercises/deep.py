@@ -137,7 +137,7 @@ SEVENTH = {
         "lambda is missing": lambda g, a, w, lam: _pull(g, a, w, 1.0),
         "the actors are pulled to w, not to their own mean": lambda g, a, w, lam: _pull(g, a, a.mean(0), lam),
     }, ("the gradient",)),
-    "07.2": function(lambda y, w, lam, rate: moreau.implicit_step(y, w, lam, rate), _STEPS, {
+    "07.3": function(lambda y, w, lam, rate: moreau.implicit_step(y, w, lam, rate), _STEPS, {
         "that is the explicit step: it overshoots as soon as rate * lambda > 1":
             lambda y, w, lam, rate: y - rate * lam * (y - w),
         "divide by 1 + rate * lambda: the weights of y and w must add to 1": lambda y, w, lam, rate: y + rate * lam * w,
@@ -145,7 +145,7 @@ SEVENTH = {
         "the learning rate is missing: it is rate * lambda everywhere":
             lambda y, w, lam, rate: moreau.implicit_step(y, w, lam, 1.0),
     }, ("the step",)),
-    "07.3": function(_round, _ROUNDS, {
+    "07.2": function(_round, _ROUNDS, {
         "eta * lambda is missing: w would be put onto the actor": lambda t, a, e, b: _round(t, a, 1.0, b),
         "beta is missing: theta would jump onto the mean of the w": lambda t, a, e, b: _round(t, a, e, 1.0),
         "beta and 1 - beta are exchanged": lambda t, a, e, b: _round(t, a, e, 1 - b),

@@ -1,5 +1,7 @@
 """What the training loop asks of a learner. The defaults are soft actor-critic on every task alone."""
 
+import math
+from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -39,6 +41,11 @@ class Learner:
         """One gradient update from `batch` with leading axes (S, N, n); returns losses, (B,) each."""
         return sac_update(agent, batch)
 
+    def phase(self, updates: int) -> Hashable | None:
+        """What kind of update follows `updates` updates: those of equal phase do the very same operations on the
+        same tensors, so that a GPU may replay one for the other. None: never replay."""
+        return None
+
     def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
         """The policies worth evaluating on the training tasks: name -> actors (S, G, P). "deployed" is the
         learner's answer to each task; "meta" a meta-policy, where there is one."""
@@ -46,12 +53,14 @@ class Learner:
 
 
 def check_options(cls: type[Learner], options: dict) -> dict:
-    """`options` if each is a field of `cls` and of its type; else one clear error."""
-    known = {f.name: f for f in fields(cls)}
+    """`options` in their fields' types (1 is taken for 1.0), if each is a field of `cls`; else one clear error."""
+    typed, known = {}, {f.name: f for f in fields(cls)}
     for name, value in options.items():
         if name not in known:
             raise unknown(f"option of learner {cls.name}", name, known or ["(it has none)"])
         default = known[name].default
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"option {name} of learner {cls.name} is {value}; it must be a finite number")
         wanted = (int, float) if isinstance(default, float) else type(default)
         if default is not None and (
             not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool)
@@ -60,4 +69,5 @@ def check_options(cls: type[Learner], options: dict) -> dict:
                 f"option {name} of learner {cls.name}: {value!r} is a {type(value).__name__}; "
                 f"give a {type(default).__name__}, like the default {default!r}"
             )
-    return options
+        typed[name] = float(value) if isinstance(default, float) else value
+    return typed

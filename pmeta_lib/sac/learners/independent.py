@@ -12,3 +12,6 @@ from pmeta_lib.sac.learners.base import Learner
 @dataclass(frozen=True)
 class Independent(Learner):
     name: ClassVar[str] = "independent"
+
+    def phase(self, updates: int) -> str:
+        return "update"

@@ -17,3 +17,6 @@ class Joint(Learner):
 
     def policies(self, tasks: int) -> int:
         return 1
+
+    def phase(self, updates: int) -> str:
+        return "update"

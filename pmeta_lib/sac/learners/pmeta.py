@@ -78,6 +78,11 @@ class PMeta(Learner):
             self.meta_step(agent)
         return metrics
 
+    def phase(self, updates: int) -> tuple[bool, bool] | None:
+        if self.tasks_per_round:
+            return None
+        return tuple((updates + 1) % k == 0 for k in (self.inner_steps, self.inner_steps * self.local_steps))
+
     def local_step(self, agent: Agent) -> None:
         """w_i <- w_i - eta lam (w_i - theta_i), for all tasks at once."""
         w = agent.extra["w"]

@@ -1,0 +1,119 @@
+"""The results store: one tidy table of many runs, or a refusal that lists why."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from pmeta_lib import cli
+from pmeta_lib.errors import UserError
+from pmeta_lib.experiments import results
+from pmeta_lib.experiments.run import run_packed
+from pmeta_lib.experiments.spec import RunSpec
+
+TINY = {"steps": 20, "warm_up": 10, "hidden": [4], "batch_size": 4, "evaluations": 2, "evaluation_episodes": 1}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two learners, two seeds: one pair stacked, one alone."""
+    out = tmp_path_factory.mktemp("store")
+    specs = [RunSpec("point-robot", "pmeta", s, train_tasks=2, options={"lam": 0.5}, settings=TINY) for s in (0, 1)]
+    run_packed(specs, [out / s.key for s in specs])
+    for seed in (0, 1):
+        spec = RunSpec("point-robot", "joint", seed, train_tasks=2, settings=TINY)
+        run_packed([spec], [out / spec.key])
+    (out / "unfinished").mkdir()
+    (out / "unfinished" / "spec.json").write_text("{}")
+    return out
+
+
+@pytest.fixture
+def copy(store, tmp_path):
+    return shutil.copytree(store, tmp_path / "copy")
+
+
+def edit(folder, **values):
+    path = folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_every_row_says_where_it_comes_from(store):
+    table = results.read(store)
+    assert table["run"].nunique() == 4 and table["cell"].nunique() == 2  # the unfinished folder does not count
+    # runs x evaluations x policies x tasks
+    assert len(table) == 2 * 3 * 2 * 2 + 2 * 3 * 1 * 2
+    assert set(table["packed"][table["learner"] == "pmeta"]) == {2} and set(table["packed"]) == {1, 2}
+    for column in ("preset", "seed", "torch", "mujoco", "gymnasium", "pmeta_lib", "machine", "commit", "seconds"):
+        assert table[column].notna().all(), column
+    row = table[table["learner"] == "pmeta"].iloc[0]
+    assert json.loads(row["options"]) == {"lam": 0.5} and json.loads(row["settings"])["steps"] == 20
+    curve = pd.read_parquet(store / row["run"] / "curve.parquet")
+    mine = table[table["run"] == row["run"]].sort_values(["step", "policy", "task"])["return"]
+    assert mine.tolist() == curve.sort_values(["step", "policy", "task"])["return"].tolist()
+
+
+def test_the_order_of_rows_is_that_of_the_specs_alone(store, copy, tmp_path):
+    halves = [tmp_path / "a", tmp_path / "b"]
+    for i, path in enumerate(sorted(p.parent for p in copy.glob("*/result.json"))):
+        halves[i % 2].mkdir(exist_ok=True)
+        path.rename(halves[i % 2] / f"{9 - i}")  # other folders, in another order
+    assert results.same(results.read(reversed(halves)), results.read(store))
+    changed = results.read(store)
+    changed.loc[3, "return"] += 1e-9
+    assert not results.same(changed, results.read(store))
+
+
+def test_parquet_and_sql_agree_with_the_table(store, tmp_path, capsys):
+    target = tmp_path / "deep" / "it's.parquet"
+    assert cli.main(["sweep", "results", str(store), "--out", str(target)]) == 0
+    assert "4 runs" in capsys.readouterr().out
+    table = results.read(store)
+    question = 'select learner, avg("return") as mean from results group by learner order by learner'
+    expected = table.groupby("learner")["return"].mean()
+    for source in (target, store, table):
+        assert results.connect(source).sql(question).df()["mean"].tolist() == pytest.approx(expected.tolist())
+    assert results.same(pd.read_parquet(target), table)
+
+
+def test_a_run_found_twice_is_refused_with_both_places(store, copy):
+    with pytest.raises(UserError, match="4 runs are there more than once") as caught:
+        results.read([store, copy])
+    assert str(store) in str(caught.value) and str(copy) in str(caught.value)
+
+
+def test_mixed_versions_are_refused_with_a_list_unless_allowed(copy):
+    folder = next(copy.glob("*/result.json")).parent
+    versions = json.loads((folder / "result.json").read_text())["versions"]
+    edit(folder, versions=versions | {"mujoco": "2.1.0"}, device="cuda")
+    with pytest.raises(UserError, match="differ in mujoco, device") as caught:
+        results.read(copy)
+    assert "mujoco 2.1.0: 1 runs" in str(caught.value) and str(folder) in str(caught.value)
+    assert len(results.read(copy, allow_mixed=True)) == 36
+    edit(folder, versions=versions, device="cpu", machine="another", commit="another")
+    assert results.read(copy)["machine"].nunique() == 2  # may differ, and the rows say so
+
+
+@pytest.mark.parametrize("damage", ["truncated curve", "foreign curve", "no curve", "bad json", "missing entry"])
+def test_damage_is_named(copy, damage):
+    first, second = sorted(p.parent for p in copy.glob("*/result.json"))[:2]
+    if damage == "truncated curve":
+        (first / "curve.parquet").write_bytes((first / "curve.parquet").read_bytes()[:100])
+    elif damage == "foreign curve":
+        shutil.copy(second / "curve.parquet", first / "curve.parquet")
+    elif damage == "no curve":
+        (first / "curve.parquet").unlink()
+    elif damage == "bad json":
+        (first / "result.json").write_text('{"run": ')
+    else:
+        (first / "result.json").write_text("{}")
+    with pytest.raises(UserError, match=f"{first}.*delete"):
+        results.read(copy)
+
+
+def test_a_folder_without_results_and_a_missing_out(tmp_path, store, capsys):
+    assert cli.main(["sweep", "results", str(tmp_path), "--out", str(tmp_path / "x.parquet")]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+    assert cli.main(["sweep", "results", str(store)]) == 2
+    assert "--out is missing" in capsys.readouterr().err

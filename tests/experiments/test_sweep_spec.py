@@ -1,0 +1,227 @@
+"""The language of sweep files: what they plan, and what they say about mistakes."""
+
+import itertools
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pmeta_lib import cli
+from pmeta_lib.errors import UserError
+from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.experiments.sweep_spec import load
+from pmeta_lib.experiments.toml_lines import positions
+
+SWEEPS = sorted((Path(__file__).parents[2] / "data" / "sweeps").glob("*.toml"))
+
+GOOD = """
+name = "good"
+families = ["pendulum-flip", "point-robot"]
+learners = ["joint", "pmeta"]
+seeds = ["0-2", 7]
+pack = 3
+[settings]
+steps = 2000
+hidden = [[8, 8], [16]]
+[options.pmeta]
+lam = [0.1, 1]
+[scale.small]
+seeds = [5]
+[scale.large]
+settings.steps = 4000
+[[block]]
+[[block]]
+scales = ["large"]
+families = "ant-dir"
+learners = "independent"
+settings = { steps = 3000, hidden = [4] }
+"""
+
+
+def write(tmp_path, text) -> Path:
+    path = tmp_path / "sweep.toml"
+    path.write_text(text)
+    return path
+
+
+def mistakes(tmp_path, text) -> list[tuple[int, str]]:
+    with pytest.raises(UserError) as caught:
+        load(write(tmp_path, text))
+    head, *lines = str(caught.value).splitlines()
+    assert head.startswith(f"{len(lines)} mistake")
+    return [(int((parts := line.split(":", 2))[1]), parts[2].strip()) for line in lines]
+
+
+def test_a_grid_is_every_combination_and_the_most_specific_value_wins(tmp_path):
+    path = write(tmp_path, GOOD)
+    small, large = load(path), load(path, "large")
+    assert small.scale == "small" and small.scales == ("small", "large")
+    expected = {
+        RunSpec(f, name, 5, options=options, settings={"steps": 2000, "hidden": hidden}).key
+        for f in ("pendulum-flip", "point-robot")
+        for name, options in (("joint", {}), ("pmeta", {"lam": 0.1}), ("pmeta", {"lam": 1.0}))
+        for hidden in ([8, 8], [16])
+    }
+    assert {s.key for s in small.runs} == expected and len(small.runs) == len(expected) == 12
+    assert len(large.runs) == 12 * 4 + 4
+    ant = [s for s in large.runs if s.family == "ant-dir"]
+    assert [s.seed for s in ant] == [0, 1, 2, 7]
+    assert {s.settings.steps for s in ant} == {3000} and {s.settings.hidden for s in ant} == {(4,)}
+    assert {s.settings.steps for s in large.runs if s.family != "ant-dir"} == {4000}
+    assert {c.pack for c in large.cells} == {3} and {c.pack for c in load(path, pack=2).cells} == {2}
+
+
+def test_a_run_that_two_blocks_ask_for_is_planned_once(tmp_path):
+    plan = load(write(tmp_path, 'families="pendulum-flip"\nlearners="pmeta"\n[[block]]\noptions.pmeta.lam=[0.01,0.1]\n'
+                                "[[block]]\noptions.pmeta.beta=[0.5,1.0]\n"))  # fmt: skip
+    assert len(plan.runs) == len({s.key for s in plan.runs}) == 3 and plan.merged == 1
+
+
+BAD = """families = ["pendulum-flipp", "half-cheetah-dir"]
+learners = [
+  "independent",  # fine
+  "pmetaa",
+]
+sedes = [1]
+seeds = [0, -1, "3-1", 0]
+preset = "promp2018"
+pack = 0
+[settings]
+steps = 50
+warm_up = 100
+hiden = [3]
+learning_rate = [1e-3, -1.0, inf]
+evaluations = "many"
+[options.pmeta]
+lam = [0.1, "x", -1]
+foo = 2
+[options.nolearner]
+a = 1
+[[block]]
+families = ["point-robot", "ant-dir"]
+learners = ["pmeta", "joint"]
+options.pmeta = { tasks_per_round = 50, beta = 3.0 }
+train_tasks = 2.5
+scales = ["papper"]
+[[block]]
+families = "walker2d-params"
+settings = { discount = 1.5, evaluations = 60 }
+options = { pmeta = { tasks_per_round = 7 } }
+learners = "pmeta"
+train_tasks = 5
+[scale.desk]
+seeds = "0-2"
+[scale.paper]
+preset = "nope"
+settings.steps = 0
+"""
+
+
+def test_every_mistake_is_named_at_once_with_its_line_and_the_choices(tmp_path):
+    found = mistakes(tmp_path, BAD)
+    expected = [
+        (1, "Did you mean 'pendulum-flip'"), (4, "Did you mean 'pmeta'"), (6, "Did you mean 'seeds'"), (7, "seed -1"),
+        (7, "3-1"), (7, "seed 0 stands there twice"), (9, "pack is 0"), (12, "warm_up is 100"), (13, "'hiden'"),
+        (14, "learning_rate is -1.0"), (14, "learning_rate is inf"), (15, "evaluations"), (17, "'x' is a str"),
+        (17, "lam of learner pmeta is -1"), (18, "'foo'"), (19, "'nolearner'"), (22, "does not define point-robot"),
+        (24, "beta of learner pmeta is 3.0"), (24, "tasks_per_round of learner pmeta is 50"),
+        (25, "train_tasks is 2.5"),
+        (26, "Did you mean 'paper'"), (29, "discount is 1.5"), (29, "evaluations is 60"),
+        (30, "tasks_per_round of learner pmeta is 7; there are 5 tasks"), (36, "'nope'"), (37, "steps is 0"),
+    ]  # fmt: skip
+    for line, text in expected:
+        assert any(n == line and text in said for n, said in found), (line, text, found)
+    assert len(found) == len(expected), found
+    assert all("Choose from" in said for _, said in found if said.startswith("unknown"))
+
+
+@pytest.mark.parametrize(
+    "text, line, says",
+    [
+        ("", 1, "no families"),
+        ('families = "pendulum-flip"', 1, "no learners"),
+        ('families = []\nlearners = "pmeta"', 1, "families is empty"),
+        (
+            'families = "pendulum-flip"\nlearners = "joint"\n[options.pmeta]\nlam = 1',
+            3,
+            "which no run of this file uses",
+        ),
+        ('families = "pendulum-flip"\nlearners = "pmeta"\nseeds = 5', 3, "give a list"),
+        ('families = "pendulum-flip"\nlearners = "pmeta"\nseeds = "0-999999999"', 3, "give a whole number"),
+        ('families = "pendulum-flip"\nlearners = "pmeta"\ntrain_tasks = 3', 3, "exactly 2 tasks"),
+        ('families = "pendulum-flip"\nlearners = "pmeta"\nblock = 3', 3, "[[block]]"),
+        ('families = "pendulum-flip"\nlearners = "pmeta"\nscale.a = 3', 3, "[scale.NAME]"),
+        ('families = "pendulum-flip"\nlearners = "pmeta"\nsettings = 3', 3, "must be a table"),
+        ('families = "pendulum-flip"\nlearners = "pmeta"\n[settings]\nhidden = ["a"]', 4, "hidden"),
+        ('families = "pendulum-flip"\nlearners = "pmeta"\n[settings]\nsteps = []', 4, "empty list"),
+        ('families = [["pendulum-flip"]]\nlearners = {a = 1}', 1, "unknown family"),
+    ],
+)
+def test_single_mistakes(tmp_path, text, line, says):
+    found = mistakes(tmp_path, text)
+    assert any(n == line and says in said for n, said in found), found
+
+
+def test_the_command_says_it_and_starts_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["sweep", str(write(tmp_path, BAD)), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "nothing was started" in said and "sweep.toml:37:" in said and "Traceback" not in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ["families = [1,,2]", "a = 1\na 2\n"])
+def test_what_is_not_toml_has_its_line_too(tmp_path, text):
+    with pytest.raises(UserError, match=r"is not TOML.*line"):
+        load(write(tmp_path, text))
+
+
+def test_a_missing_file_and_an_unknown_scale(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(UserError, match=r"unknown scale 'big'.*small, large"):
+        load(write(tmp_path, GOOD), "big")
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_the_reproductions_files_are_sound_and_say_their_cost(path, tmp_path, capsys):
+    scales = load(path).scales or (None,)
+    assert path.stem == "smoke" or set(scales) == {"desk", "paper"}
+    for scale in scales:
+        target = tmp_path / "plan.json"
+        asked = ["sweep", str(path), "--dry-run", "--json", str(target), *(["--scale", scale] if scale else [])]
+        assert cli.main(asked) == 0
+        plan, said = json.loads(target.read_text()), capsys.readouterr().out
+        assert plan["runs"] == len(load(path, scale).runs) == sum(len(c["seeds"]) for c in plan["cells"])
+        assert plan["seconds"] > 0 and "estimated" in said and "factor of two" in said
+    if path.stem == "tuning":  # the same effort for every learner, on seeds that no report uses
+        runs = load(path, "paper").runs
+        by_learner = [len({s.key for s in runs if s.learner == name}) for name in {s.learner for s in runs}]
+        assert len(set(by_learner)) == 1 and min(s.seed for s in runs) >= 1000
+    if path.stem == "smoke":
+        assert len(load(path).runs) == 12
+
+
+def test_the_lines_are_those_of_the_keys(tmp_path):
+    awkward = 'a.b = 1\n"c d" = { x = [1, # ]\n 2], "y" = "}" }\n[t.u]\nv = """\n[no]\n"""\n[[q]]\n[q.r]\ns = \'#\'\n[[q]]\nz = [\n[1],\n[{k = 2}]]\n'  # noqa: E501
+    lines = positions(awkward)
+    expected = {
+        ("a", "b"): 1, ("c d",): 2, ("c d", "x", 0): 2, ("c d", "x", 1): 3, ("c d", "y"): 3, ("t", "u"): 4,
+        ("t", "u", "v"): 5, ("q", 0): 8, ("q", 0, "r"): 9, ("q", 0, "r", "s"): 10, ("q", 1): 11, ("q", 1, "z", 0): 13,
+        ("q", 1, "z", 1, 0, "k"): 14,
+    }  # fmt: skip
+    assert {path: lines.get(path) for path in expected} == expected
+    for text in itertools.chain((p.read_text() for p in SWEEPS), (awkward,)):
+        found, source = positions(text), text.splitlines()
+
+        def walk(value, path, found=found, source=source):
+            if path:
+                assert path in found, path
+                if isinstance(path[-1], str):
+                    assert path[-1] in source[found[path] - 1]
+            items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+            for key, inner in items:
+                walk(inner, (*path, key))
+
+        walk(tomllib.loads(text), ())

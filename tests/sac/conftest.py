@@ -1,0 +1,30 @@
+"""Small runs that the tests of the deep engine share."""
+
+import pytest
+import torch
+
+from pmeta_lib.envs import family
+from pmeta_lib.sac.learners import learner
+from pmeta_lib.sac.training import Settings, train
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads would only fight over the few cores that tests share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small():
+    """`small(name="independent", seeds=(0,), **changes)`: a finished run on three pendulums; settings may be changed."""
+
+    def run(name="independent", seeds=(0,), options=None, tasks=3, how=None, **changes):
+        settings = {"steps": 260, "hidden": (16, 16), "batch_size": 16, "warm_up": 60, "evaluations": 2,
+                    "evaluation_episodes": 1} | changes  # fmt: skip
+        made = family("pendulum-params", train=tasks)
+        return train(made, learner(name, **(options or {})), Settings(**settings), list(seeds), **(how or {}))
+
+    return run

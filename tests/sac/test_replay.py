@@ -1,0 +1,86 @@
+"""The stacked ring buffer: wrap-around, uniform draws, separate streams, impossible sizes."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from pmeta_lib.errors import UserError
+from pmeta_lib.sac.replay import Replay
+
+S, N, O, A = 2, 3, 2, 1
+
+
+def filled(count, capacity=7):
+    """A replay in which slot (s, i)'s transition number t carries 100 s + 10 i + t / 1000 everywhere."""
+    replay = Replay(S, N, capacity, O, A)
+    slot = 100.0 * torch.arange(S)[:, None] + 10.0 * torch.arange(N)
+    for t in range(count):
+        x = slot + t / 1000
+        replay.add(
+            x[..., None].expand(S, N, O), x[..., None], x, torch.full((S, N), t % 2.0), x[..., None].expand(S, N, O) + 1
+        )
+    return replay
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(s) for s in seeds]
+
+
+def times(batch):
+    return torch.round((batch.reward % 10) * 1000).long()
+
+
+def test_rows_come_back_as_they_were_stored():
+    batch = filled(5).sample(64, generators(0, 1))
+    for s in range(S):
+        for i in range(N):
+            assert (batch.reward[s, i] // 10 == 10 * s + i).all()  # nothing from another slot
+    value = batch.reward.unsqueeze(-1)
+    assert torch.equal(batch.observation, value.expand_as(batch.observation))
+    assert torch.equal(batch.action, value) and torch.equal(batch.next_observation, batch.observation + 1)
+    assert torch.equal(batch.pair, torch.cat((batch.observation, batch.action), -1))
+    assert torch.equal(batch.terminated, times(batch) % 2.0)
+
+
+@pytest.mark.parametrize("count, present", [(1, {0}), (5, set(range(5))), (7, set(range(7))), (16, set(range(9, 16)))])
+def test_ring_keeps_the_newest_and_draws_from_nothing_else(count, present):
+    replay = filled(count)
+    assert len(replay) == len(present)
+    assert set(times(replay.sample(400, generators(0, 1))).flatten().tolist()) == present
+
+
+def test_draws_are_uniform_and_independent_of_each_other():
+    drawn = times(filled(12, capacity=10).sample(20_000, generators(3, 4)))
+    for s in range(S):
+        for i in range(N):
+            assert stats.chisquare(np.bincount(drawn[s, i] - 2, minlength=10)).pvalue > 1e-4
+    assert not torch.equal(drawn[0, 0], drawn[0, 1])
+    table = np.histogram2d(drawn[0, 0, :-1].numpy(), drawn[0, 0, 1:].numpy(), bins=10)[0]
+    assert stats.chi2_contingency(table).pvalue > 1e-4  # one draw says nothing about the next
+
+
+def test_every_seed_draws_from_its_own_generator():
+    first, second = filled(7).sample(50, generators(0, 1)), filled(7).sample(50, generators(0, 2))
+    assert torch.equal(first.reward[0], second.reward[0])
+    assert not torch.equal(first.reward[1], second.reward[1])
+
+
+def test_restored_ring_continues_as_the_old_one():
+    old, new = filled(10), Replay(S, N, 7, O, A)
+    new.restore(old.rows[:, :, : len(old)].clone(), old.added)
+    for replay in (old, new):
+        x = torch.full((S, N), 5.0)
+        replay.add(x[..., None].expand(S, N, O), x[..., None], x, x * 0, x[..., None].expand(S, N, O))
+    assert torch.equal(old.rows, new.rows)
+    assert torch.equal(old.sample(30, generators(0, 1)).reward, new.sample(30, generators(0, 1)).reward)
+
+
+def test_a_replay_too_large_for_the_memory_is_refused_at_once():
+    with pytest.raises(UserError, match="GiB.*lower the replay's capacity"):
+        Replay(10, 100, 10**8, 105, 8)
+
+
+def test_twenty_half_cheetah_tasks_of_100_000_steps_take_less_than_1_5_gib():
+    rows = Replay(1, 20, 10, 17, 6).rows
+    assert rows.element_size() * rows.shape[-1] * 20 * 100_000 < 1.5 * 2**30

@@ -1,0 +1,138 @@
+"""Families: disjoint splits, knobs that do what they say, gymnasium's own tables."""
+
+import dataclasses
+
+import gymnasium
+import numpy as np
+import pytest
+
+from pmeta_lib.tabular import conflict_rate, optimal_values, policy_gradients, values
+from pmeta_lib.tabular.families import FAMILIES, chain, cliff_walking, frozen_lake, garnet, gridworld, taxi
+
+ALL = {
+    **FAMILIES,
+    "corners": lambda: gridworld(layout="corners"),
+    "maps": lambda: frozen_lake("maps"),
+    "slip": lambda: frozen_lake("slip"),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_train_and_test_never_overlap_and_can_be_learned(name):
+    family = ALL[name]()
+    train, test = family.train, family.test
+    for i in range(len(test)):
+        for j in range(len(train)):
+            same = [np.array_equal(getattr(test, k)[i], getattr(train, k)[j]) for k in ("P", "r", "rho")]
+            assert not all(same), f"{name}: test task {i} is training task {j}"
+    assert not set(family.train_labels) & set(family.test_labels)
+    assert len(family.train_labels) == len(train) and len(family.test_labels) == len(test)
+    for tasks in (train, test):
+        assert tasks.r.min() >= 0 and tasks.r.max() <= 1
+        gap = optimal_values(tasks) - values(tasks, np.zeros(tasks.shape[1:]))
+        assert (gap > 1e-3).all(), f"{name}: a task without anything to learn"
+
+
+def test_a_leak_is_refused():
+    family = gridworld()
+    with pytest.raises(ValueError, match="also a meta-train task"):
+        dataclasses.replace(family, test=family.train)
+    with pytest.raises(ValueError, match="also a meta-train task"):
+        dataclasses.replace(family, test_labels=family.train_labels)
+
+
+def test_garnet_knob():
+    alike = garnet(0.0).train
+    assert np.ptp(alike.r, axis=0).max() == 0 and conflict_rate(alike, np.zeros((20, 4))) == 0
+    rates = [np.mean([conflict_rate(garnet(h, seed=s).train, np.zeros((20, 4))) for s in range(5)])
+             for h in (0.25, 0.75, 1.0)]  # fmt: skip
+    assert rates[0] < rates[1] < rates[2] and rates[2] > 0.3
+    assert (np.count_nonzero(garnet(branching=3).train.P, axis=-1) == 3).all()
+    np.testing.assert_array_equal(garnet(seed=4).train.P, garnet(seed=4).train.P)
+    assert not np.array_equal(garnet(seed=4).train.P, garnet(seed=5).train.P)
+
+
+def test_chain_gradients_are_exactly_opposite():
+    tasks = chain(7).train
+    g = policy_gradients(tasks, np.random.default_rng(0).normal(size=(7, 2)))
+    assert np.abs(g[0]).max() > 1e-3
+    np.testing.assert_allclose(g[0], -g[1], atol=1e-13)
+
+
+def test_frozen_lake_is_gymnasiums_table():
+    family = frozen_lake("slip", n_train=3, n_test=2)
+    table = gymnasium.make("FrozenLake-v1", is_slippery=True).unwrapped.P
+    i = int(np.argmin([float(x.split()[-1]) for x in family.train_labels + family.test_labels]))
+    tasks = family.train if i < 3 else family.test
+    i = i if i < 3 else i - 3
+    for s in range(16):
+        for a in range(4):
+            row, reward = np.zeros(16), 0.0
+            for p, target, r, _ in table[s][a]:
+                row[target] += p
+                reward += p * r
+            np.testing.assert_allclose(tasks.P[i, s, a], row, atol=1e-12)
+            assert tasks.r[i, s, a] == pytest.approx(reward, abs=1e-12)
+
+
+def test_frozen_lake_return_is_that_of_gymnasium_rollouts():
+    """Random play in the real environment reaches the goal as often as our values say (gamma near 1)."""
+    family = frozen_lake("slip", n_train=1, n_test=1, gamma=0.9999)
+    rate = float((family.train_labels + family.test_labels)[0].split()[-1])
+    env = gymnasium.make("FrozenLake-v1", success_rate=rate)
+    env.action_space.seed(0)
+    hits, n = 0.0, 1500
+    env.reset(seed=0)
+    for _ in range(n):
+        env.reset()
+        over = False
+        while not over:
+            _, reward, over, cut, _ = env.step(env.action_space.sample())
+            hits, over = hits + reward, over or cut
+    expected = values(family.train, np.zeros((16, 4)))[0]
+    assert abs(hits / n - expected) < 4 * np.sqrt(expected * (1 - expected) / n) + 1e-3
+
+
+def test_cliff_goals_absorb_and_the_old_goal_is_open():
+    family = cliff_walking()
+    for tasks, labels in ((family.train, family.train_labels), (family.test, family.test_labels)):
+        for i, label in enumerate(labels):
+            y, x = eval(label.split(" ", 1)[1])
+            goal = 12 * y + x
+            assert (tasks.P[i, goal, :, goal] == 1).all() and np.allclose(tasks.r[i, goal], 1.0)
+            assert goal == 47 or tasks.P[i, 47, 0, 35] > 0
+    assert family.train.r.min() == 0.0  # the cliff
+
+
+def test_taxi_optimal_return_is_that_of_gymnasiums_full_table():
+    """The destination taken out of the state: our tasks' optimal returns, mapped back, average to the original."""
+    family, gamma = taxi(), 0.95
+    dry = [i for i, x in enumerate(family.train_labels + family.test_labels) if x.endswith("dry")]
+    ours = np.concatenate([optimal_values(family.train), optimal_values(family.test)])[dry].mean()
+    name = max(n for n in gymnasium.registry if n.startswith("Taxi-v"))
+    env = gymnasium.make(name).unwrapped
+    P, r = np.zeros((500, 6, 500)), np.zeros((500, 6))  # an episode's end is a transition to nowhere
+    for s in range(500):
+        for a in range(6):
+            for p, target, reward, over in env.P[s][a]:
+                P[s, a, target] += p * (not over)
+                r[s, a] += p * reward
+    V = np.zeros(500)
+    for _ in range(600):
+        V = (r + gamma * P @ V).max(1)
+    original = np.asarray(env.initial_state_distrib) @ V
+    low, high = r.min(), r.max()
+    assert ours * (high - low) + low / (1 - gamma) == pytest.approx(original, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: garnet(1.5), "heterogeneity"), (lambda: garnet(branching=99), "branching"),
+        (lambda: gridworld(layout="maze"), "layout"), (lambda: gridworld(n_train=20, n_test=20), "only 25 cells"),
+        (lambda: frozen_lake("ice"), "vary"), (lambda: garnet(n_train=0), "n_train"),
+    ],
+)  # fmt: skip
+def test_bad_options_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
