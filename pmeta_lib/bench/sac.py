@@ -26,6 +26,7 @@ from tqdm import tqdm
 from pmeta_lib.envs.families import family
 from pmeta_lib.errors import UserError
 from pmeta_lib.sac.learners import LEARNERS, learner
+from pmeta_lib.sac.memory import keep_freed_memory
 from pmeta_lib.sac.training import Settings, advance, start, update
 
 
@@ -44,8 +45,9 @@ class Setting:
         """Floating-point operations of one task's update inside matrix products; gradients nobody needs left out."""
         f = family(self.family)
         o, a, h = f.observation_size, f.action_size, self.hidden
-        actor = 2 * (o * h + h * h + h * 2 * a) + (o * h + h * h + h * 2 * a) + (h * h + h * 2 * a)
-        critic = 3 * ((o + a) * h + h * h + h) + ((o + a) * h + h * h + h) + (h * h + h) + ((o + a) * h + h * h + h)
+        actor, critic = o * h + h * h + h * 2 * a, (o + a) * h + h * h + h  # forward; so many again for the weights
+        actor = 2 * actor + actor + (h * h + h * 2 * a)
+        critic = 3 * critic + critic + h * h + (h * h + h * a)  # of the last, one column: no product; actions only
         return 2.0 * self.batch * (actor + 2 * critic)
 
 
@@ -81,6 +83,7 @@ def main(args) -> int:
         if cores:
             os.sched_setaffinity(0, cores[-1:])  # before JAX starts, which counts the cores then
         torch.set_num_threads(1)
+        keep_freed_memory()  # as training does; the peers that use PyTorch gain by it too
         if args.parity:
             from pmeta_lib.bench.parity import parity
 

@@ -82,7 +82,7 @@ def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) 
     for row in head.itertuples():
         path = Path(row.folder) / "curve.parquet"
         try:
-            part = pq.read_table(path, columns=["run", *CURVE])
+            part = pq.ParquetFile(path).read(columns=["run", *CURVE])
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{path} cannot be read ({error}); delete its folder and run it again") from error
         if part["run"].unique().to_pylist() != [row.run]:

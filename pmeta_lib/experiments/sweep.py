@@ -139,7 +139,7 @@ def sweep(
     }  # fmt: skip
     board = _Board(runs, out, sum(work.values()))
     if left:
-        board.show(left, set(), 0)
+        board.show(left, set(), sum(work.values()) / (jobs or 1))
         workers = engine()
         try:
             _drive(workers, jobs or workers.capacity, job, left, work, board)
@@ -177,7 +177,7 @@ def _drive(engine, jobs: int, job: dict, left: dict, work: dict, board: "_Board"
                 job | {"packs": [p for p in job["packs"] if tuple(e["key"] for e in p) in left]}, need
             )
         board.show(left, running, sum(work[k] for k in left) / max(1, min(len(alive), len(left))))
-        time.sleep(min(2.0, max(0.2, 20 * (time.monotonic() - looked))))
+        time.sleep(min(2.0, max(0.2, 50 * (time.monotonic() - looked))))
 
 
 # ------------------------------------------------------------------------------------- what people see

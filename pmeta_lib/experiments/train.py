@@ -54,8 +54,11 @@ def _value(text: str):
 
 
 def main(args: argparse.Namespace) -> int:
-    if args.device != "cpu" and not (args.device.startswith("cuda") and torch.cuda.is_available()):
-        raise UserError(f"device {args.device!r} is not available here; use --device cpu")
+    cuda = [f"cuda:{k}" for k in range(torch.cuda.device_count())]
+    if args.device not in ["cpu", *cuda, *(["cuda"] if cuda else [])]:
+        raise UserError(f"device {args.device!r} is not available here; use one of {', '.join(['cpu', *cuda])}")
+    if args.threads < 1:
+        raise UserError(f"--threads is {args.threads}; it must be 1 or more")
     settings = parse_pairs(args.set, "--set")
     spec = RunSpec(args.family, args.learner, args.seed, args.preset, args.tasks, parse_pairs(args.option, "--option"),
                    settings)  # fmt: skip
@@ -87,15 +90,15 @@ def tensorboard(folder: Path, spec: RunSpec):
     except ImportError as error:
         raise UserError("TensorBoard is not installed: pip install 'pmeta_lib[tensorboard]'") from error
     writer = SummaryWriter(str(folder / spec.key))
+    written = {"rows": 0, "metrics": 0}  # a resumed run brings the rows of its earlier part
 
     def write(run) -> None:
-        for row in run.rows:
-            if row[1] == run.step:
-                writer.add_scalar(f"return/{row[2]}/task{row[3]}", row[4], run.step)
-        for row in run.metrics:
-            if row[1] == run.step:
-                for name, value in zip(run.METRICS[3:], row[3:], strict=True):
-                    writer.add_scalar(f"{name}/slot{row[2]}", value, run.step)
+        for _, step, policy, task, value, *_ in run.rows[written["rows"] :]:
+            writer.add_scalar(f"return/{policy}/task{task}", value, step)
+        for _, step, slot, *values in run.metrics[written["metrics"] :]:
+            for name, value in zip(run.METRICS[3:], values, strict=True):
+                writer.add_scalar(f"{name}/slot{slot}", value, step)
+        written.update(rows=len(run.rows), metrics=len(run.metrics))
         writer.flush()
 
     return write

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -38,8 +39,10 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, data: dict) -> None:
-    """Atomically, but without waiting for the disk: for notes whose loss costs nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Atomically, but without waiting for the disk: for notes whose loss costs nothing.
+
+    The temporary half lies beside the run folders, where no worker tidies up while another driver writes."""
+    temporary = path.parent.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         temporary.write_text(json.dumps(data, indent=1))
         os.replace(temporary, path)

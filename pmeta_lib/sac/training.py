@@ -182,8 +182,8 @@ def train(
 
     With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from
     the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one.
-    `callback(run)` is called after each evaluation and stops the run early by returning True. Raises `Stopped` when
-    an environment or a network yields a number that is not finite.
+    `callback(run)` is called after each evaluation but the first (at step 0) and stops the run early by
+    returning True. Raises `Stopped` when an environment or a network yields a number that is not finite.
     """
     keep_freed_memory()
     began = time.monotonic()

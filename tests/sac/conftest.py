@@ -1,5 +1,7 @@
 """Small runs that the tests of the deep engine share."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,12 +21,12 @@ def one_thread():
 
 @pytest.fixture
 def small():
-    """`small(name="independent", seeds=(0,), **changes)`: a finished run on three pendulums; settings may be changed."""
+    """`small(name, seeds, **changes)`: a finished run on three pendulums of short episodes; settings may be changed."""
 
     def run(name="independent", seeds=(0,), options=None, tasks=3, how=None, **changes):
-        settings = {"steps": 260, "hidden": (16, 16), "batch_size": 16, "warm_up": 60, "evaluations": 2,
+        settings = {"steps": 140, "hidden": (16, 16), "batch_size": 16, "warm_up": 40, "evaluations": 2,
                     "evaluation_episodes": 1} | changes  # fmt: skip
-        made = family("pendulum-params", train=tasks)
+        made = replace(family("pendulum-params", train=tasks), horizon=30)
         return train(made, learner(name, **(options or {})), Settings(**settings), list(seeds), **(how or {}))
 
     return run

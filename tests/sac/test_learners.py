@@ -1,6 +1,5 @@
 """The limits that tie learners to each other, and pMeta's switches."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -36,8 +35,8 @@ def test_joint_is_one_network_that_sees_every_task(small):
 def test_with_one_task_pmeta_is_sac_with_a_moving_anchor(small):
     run = small("pmeta", tasks=1, options={"inner_steps": 50, "lam": 0.05})
     extra = run.agent.extra
-    assert run.agent.updates == 200 and torch.equal(extra["theta"], extra["w"])
-    assert torch.equal(extra["theta"], run.agent.actor)  # eta lam = beta = 1: the anchor lands on the policy
+    assert run.agent.updates == 100 and torch.equal(extra["theta"], extra["w"])
+    torch.testing.assert_close(extra["theta"], run.agent.actor)  # eta lam = beta = 1: the anchor lands on the policy
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
@@ -166,4 +165,4 @@ def test_policies_for_evaluation_have_the_actors_shape(small, name):
     for policy, actor in run.learner.deployed(run.agent, run.replay).items():
         assert actor.shape[0] == 1 and actor.shape[1] in (1, 3) and actor.shape[2] == run.agent.actor_shape.size
         action = run.policy(policy)(torch.zeros(1, 6, 3))
-        assert action.shape == (1, 6, 1) and np.abs(action).max() <= 1
+        assert action.shape == (1, 6, 1) and action.abs().max() <= 1

@@ -17,9 +17,8 @@ def filled(count, capacity=7):
     slot = 100.0 * torch.arange(S)[:, None] + 10.0 * torch.arange(N)
     for t in range(count):
         x = slot + t / 1000
-        replay.add(
-            x[..., None].expand(S, N, O), x[..., None], x, torch.full((S, N), t % 2.0), x[..., None].expand(S, N, O) + 1
-        )
+        wide = x[..., None].expand(S, N, O)
+        replay.add(wide, x[..., None], x, torch.full((S, N), t % 2.0), wide + 1)
     return replay
 
 
@@ -77,7 +76,7 @@ def test_restored_ring_continues_as_the_old_one():
 
 
 def test_a_replay_too_large_for_the_memory_is_refused_at_once():
-    with pytest.raises(UserError, match="GiB.*lower the replay's capacity"):
+    with pytest.raises(UserError, match=r"GiB.*lower the replay's capacity"):
         Replay(10, 100, 10**8, 105, 8)
 
 

@@ -1,7 +1,6 @@
 """The training loop: what runs when, the seed tree, what moves, what stops it."""
 
 import dataclasses
-import hashlib
 
 import numpy as np
 import psutil
@@ -41,20 +40,22 @@ def test_warm_up_actions_are_uniform_and_later_ones_are_the_policys(small):
 
 def test_changing_one_seed_leaves_the_others_untouched(small):
     """Bit for bit: neither the data nor the networks of a seed depend on which seeds it is stacked with."""
-    first, second = small(seeds=(3, 4, 5)), small(seeds=(3, 9, 5))
-    for seed in (3, 5):
-        assert rows_of(first, seed) == rows_of(second, seed) and rows_of(first, seed)[0]
-    for name, x in state_tensors(first).items():
-        if name.startswith(("actor", "critic", "target", "log_alpha", "replay", "observation")):
-            other = state_tensors(second)[name]
-            assert torch.equal(x[0], other[0]) and torch.equal(x[2], other[2]), name
-            assert not torch.equal(x[1], other[1]), name
+    base = small(seeds=(3, 4, 5))
+    for seeds in ((9, 4, 5), (3, 4, 9)):
+        other = small(seeds=seeds)
+        for seed in set(seeds) - {9}:
+            assert rows_of(base, seed) == rows_of(other, seed) and rows_of(base, seed)[0]
+        changed = seeds.index(9)
+        for name, x in state_tensors(base).items():
+            if name.startswith(("actor", "critic", "target", "log_alpha", "replay", "observation")):
+                same = [torch.equal(a, b) for a, b in zip(x, state_tensors(other)[name])]
+                assert same == [k != changed for k in range(3)], name
 
 
 def test_a_seed_in_a_stack_follows_its_single_run(small):
     together, alone = small(seeds=(3, 4)), small(seeds=(4,))
     torch.testing.assert_close(together.agent.actor[1], alone.agent.actor[0], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(together.replay.rows[1, :, :200], alone.replay.rows[0, :, :200], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(together.replay.rows[1, :, :90], alone.replay.rows[0, :, :90], rtol=1e-3, atol=1e-3)
 
 
 def test_every_stream_of_a_seed_is_its_own():
@@ -76,10 +77,8 @@ def test_seeds_start_with_different_networks_and_environments_and_tasks_with_equ
 
 def test_nothing_global_is_touched(small):
     def fingerprint():
-        state = np.random.get_state()
-        return hashlib.sha256(
-            torch.get_rng_state().numpy().tobytes() + state[1].tobytes() + bytes([state[2] % 256])
-        ).digest()
+        _kind, words, *rest = np.random.get_state()  # noqa: NPY002 (to see that nobody used it)
+        return torch.get_rng_state().tolist(), words.tolist(), rest
 
     before = fingerprint()
     first = small("pmeta", options={"tasks_per_round": 2, "inner_steps": 5})
@@ -91,7 +90,7 @@ def test_nothing_global_is_touched(small):
 @pytest.mark.parametrize("name", LEARNERS)
 def test_everything_a_learner_has_moves(small, name):
     changes = {"inner_steps": 5} if name == "pmeta" else {}
-    before, after = small(name, options=changes, steps=61), small(name, options=changes)
+    before, after = small(name, options=changes, steps=41), small(name, options=changes)
     for key, x in state_tensors(before).items():
         if key.startswith("adam") or key in ("actor", "critic", "target", "log_alpha") or key.startswith("extra"):
             other = state_tensors(after)[key]
@@ -132,21 +131,21 @@ def test_point_robots_learn(small):
 
 @pytest.mark.slow
 def test_pendulum_swings_up_on_every_seed():
-    """-300 within 6,000 steps on three seeds: a random or falling pendulum has -900 to -1,800."""
+    """-300 within 6,000 steps on three seeds (median of the last evaluations): an untrained one has -900 to -1,800."""
     made = dataclasses.replace(family("pendulum-params"), train_tasks=np.array([[10.0, 1.0, 1.0]]))
-    settings = Settings(steps=6000, hidden=(32, 32), batch_size=128, learning_rate=2e-3, evaluations=6, warm_up=500)
+    settings = Settings(steps=6000, hidden=(64, 64), batch_size=128, learning_rate=1e-3, evaluations=6)
     curve = train(made, learner("independent"), settings, [0, 1, 2]).curve
-    best = curve[curve["step"] >= 5000].groupby("seed")["return"].mean()
-    assert (curve[curve["step"] == 0]["return"] < -800).all() and (best > -300).all(), best
+    late = curve[curve["step"] >= 4000].groupby("seed")["return"].median()
+    assert (curve[curve["step"] == 0]["return"] < -800).all() and (late > -300).all(), late
 
 
 class Failing(PendulumBatch):
-    """A pendulum whose second task's reward becomes NaN after 150 steps."""
+    """A pendulum whose second task's reward becomes NaN after 80 steps."""
 
     def step(self, actions):
         reward, terminated = super().step(actions)
         self.count = getattr(self, "count", 0) + 1
-        if len(reward) == 3 and self.count > 150:
+        if len(reward) == 3 and self.count > 80:
             reward[1] = np.nan
         return reward, terminated
 
@@ -155,7 +154,7 @@ def test_nan_from_an_environment_stops_with_the_step_and_the_last_good_checkpoin
     from pmeta_lib.envs import vector
 
     monkeypatch.setattr(vector, "PendulumBatch", Failing)
-    with pytest.raises(Stopped, match=r"stopped at step 150: .*slots \[1\].*checkpoint is that of step 1(49|50) in"):
+    with pytest.raises(Stopped, match=r"stopped at step 80: .*slots \[1\].*checkpoint is that of step (79|80) in"):
         small(how={"folder": tmp_path, "checkpoint_seconds": 0.0}, evaluation_episodes=2)
     with pytest.raises(Stopped, match="there is no checkpoint"):
         small(evaluation_episodes=2)
@@ -164,10 +163,10 @@ def test_nan_from_an_environment_stops_with_the_step_and_the_last_good_checkpoin
 @pytest.mark.parametrize("name", ["actor", "critic", "log_alpha"])
 def test_nan_from_a_network_stops_and_is_never_checkpointed(small, tmp_path, name):
     def spoil(run):
-        if run.step == 130:
+        if run.step == 70:
             getattr(run.agent, name)[0, 1] = float("nan")
 
-    with pytest.raises(Stopped, match=r"stopped at step 13\d: .*checkpoint is that of step 1(29|30)"):
+    with pytest.raises(Stopped, match=r"stopped at step 7\d: .*checkpoint is that of step (69|70)"):
         small(how={"folder": tmp_path, "checkpoint_seconds": 0.0, "callback": spoil})
 
 
@@ -213,5 +212,5 @@ def test_memory_does_not_grow():
             run.last = update(run) if run.step > 10 else {}
         return psutil.Process().memory_info().rss
 
-    warm = resident(600)  # the ring is full by now
-    assert resident(600) - warm < 4 * 2**20
+    warm = resident(510)  # the ring is full by now
+    assert resident(400) - warm < 4 * 2**20

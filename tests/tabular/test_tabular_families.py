@@ -136,3 +136,13 @@ def test_taxi_optimal_return_is_that_of_gymnasiums_full_table():
 def test_bad_options_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_moves_go_where_they_say():
+    P = chain(5, slip=0.1).train.P[0]
+    assert P[2, 1, 3] == pytest.approx(0.9) and P[2, 0, 1] == pytest.approx(0.9)
+    assert P[2, 1, 1] == pytest.approx(0.1) and P[0, 0, 0] == pytest.approx(0.9)
+    world = gridworld(layout="corners", slip=0.2).train  # goals (0, 0) and (4, 4); the centre is state 12
+    for action, cell in enumerate((7, 13, 17, 11)):  # up, right, down, left
+        assert world.P[0, 12, action, cell] == pytest.approx(0.8 + 0.05)
+    assert (world.P[0, 0, :, 0] == 1).all() and (world.r[0, 0] == 1).all() and world.r[0, 1:].max() == 0

@@ -11,6 +11,7 @@ import pytest
 from pmeta_lib.errors import UserError
 from pmeta_lib.experiments import tabular, tabular_cells
 from pmeta_lib.report.statistics import bootstrap_interval, paired_interval, spearman_interval
+from pmeta_lib.report.tabular import load, summarise
 
 STORED = Path(__file__).parents[2] / "data/results/tabular"
 
@@ -57,6 +58,19 @@ def test_stored_convergence_obeys_the_theorem():
     table = pd.read_parquet(STORED / "convergence.parquet")
     warm = table[table.variant == "warm, R = 1"]
     assert warm.largest_rise.max() < 1e-10 and warm.slope.max() <= -1
+
+
+def test_the_claims_numbers():
+    """C1: conflict and both deficits rise with h; the headline: pMeta above independent and joint, sampled."""
+    summary = summarise(load(STORED))
+    for name in ("conflict_at_joint", "deficit_joint", "deficit_maml"):
+        correlation, low, _ = summary["conflict"][name]
+        assert correlation > 0.8 and low > 0, name
+    paired = {(r["gradients"], r["h"], r["a"], r["b"]): r["difference"] for r in summary["headline"]}
+    for h in (0.3, 0.45):
+        for other in ("independent", "joint"):
+            assert paired["sampled", h, "pmeta", other][1] > 0, (h, other)
+        assert paired["exact", h, "pmeta", "independent"][0] < 0  # without noise there is nothing to share
 
 
 def test_seeds_of_tuning_and_results_are_apart():

@@ -74,7 +74,7 @@ def test_floors_of_cold_starts_and_local_steps():
     tasks = chain().train
     lam, norms = 0.7, {}
     for name, change in {"warm": {}, "cold": {"warm_start": False}, "R=5": {"local_steps": 5}}.items():
-        run = pmeta(tasks, 0.1 * np.eye(5, 2), rounds=150, lam=lam, eta=0.5 / lam, inner_steps=2,
+        run = pmeta(tasks, 0.1 * np.eye(5, 2), rounds=400, lam=lam, eta=0.5 / lam, inner_steps=2,
                     inner_step_size=0.7, tau=0.5, **change)  # fmt: skip
         x = prox(tasks, run.theta, lam, 0.5)
         norms[name] = np.linalg.norm(lam * (run.theta - x.mean(0)))

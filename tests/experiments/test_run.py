@@ -1,0 +1,114 @@
+"""One spec, one folder: what is in it, what is refused, what a kill leaves."""
+
+import json
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pmeta_lib.errors import UserError
+from pmeta_lib.experiments import run as module
+from pmeta_lib.experiments.run import commit, finished, provenance, read_curve, run, run_packed
+from pmeta_lib.experiments.spec import RunSpec
+
+SETTINGS = {"steps": 60, "hidden": [8, 8], "batch_size": 8, "warm_up": 20, "evaluations": 2, "evaluation_episodes": 1}
+SPEC = RunSpec("point-robot", train_tasks=2, settings=SETTINGS)
+
+
+def test_a_folder_holds_everything_and_a_second_call_computes_nothing(tmp_path, monkeypatch):
+    folder = run(SPEC, tmp_path / "run")
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoint.safetensors", "curve.parquet", "losses.parquet", "result.json", "spec.json"]  # fmt: skip
+    assert RunSpec.from_json(json.loads((folder / "spec.json").read_text())) == SPEC
+    curve, result = read_curve(folder), json.loads((folder / "result.json").read_text())
+    assert set(curve["run"]) == {SPEC.key} and set(curve["preset"]) == {"modern"} and set(curve["seed"]) == {0}
+    assert sorted(set(curve["policy"])) == ["deployed", "meta"] and len(curve) == 3 * 2 * 2
+    assert result["updates"] == 40 and result["step"] == 60 and result["seconds"] > 0
+    assert {"env", "base", "gymnasium", "mujoco"} <= set(result["family_versions"])
+    tensors = load_file(folder / "checkpoint.safetensors")
+    assert (
+        tensors["actor"].shape[0] == 2
+        and tensors["extra.theta"].shape[0] == 1
+        and tensors["critic"].shape[:2] == (2, 2)
+    )
+    monkeypatch.setattr(module, "train", None)  # would fail if called
+    assert run(SPEC, folder) == folder
+
+
+def test_packed_seeds_land_in_their_own_folders_and_follow_their_single_runs(tmp_path):
+    specs = [replace(SPEC, seed=s) for s in (4, 7)]
+    folders = run_packed(specs, [tmp_path / str(s.seed) for s in specs])
+    for spec, folder in zip(specs, folders):
+        alone = run(spec, tmp_path / f"alone{spec.seed}")
+        one, other = read_curve(folder), read_curve(alone)
+        assert set(one["seed"]) == {spec.seed} and set(one["run"]) == {spec.key}
+        np.testing.assert_allclose(one["return"], other["return"], rtol=1e-3)
+        a, b = (load_file(f / "checkpoint.safetensors")["actor"] for f in (folder, alone))
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_pack_that_was_stopped_resumes_and_result_json_is_last(tmp_path, monkeypatch):
+    specs, folders = [replace(SPEC, seed=s) for s in (0, 1)], [tmp_path / "a", tmp_path / "b"]
+    whole = run_packed(specs, [tmp_path / "c", tmp_path / "d"])
+
+    class Killed(BaseException):
+        pass
+
+    def kill(run):
+        if run.step == 30:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_packed(specs, folders, checkpoint_seconds=0.0, callback=kill)
+    assert list((folders[0] / "checkpoints").glob("step-*")) and not any(map(finished, folders))
+    order, write = [], module.write_atomically
+    monkeypatch.setattr(module, "write_atomically", lambda path, data: (order.append(path.name), write(path, data)))
+    run_packed(specs, folders)
+    assert order.count("result.json") == 2 and order[-1] == order[len(order) // 2 - 1] == "result.json"
+    for folder, want in zip(folders, whole):
+        pd.testing.assert_frame_equal(read_curve(folder), read_curve(want))
+        a, b = load_file(folder / "checkpoint.safetensors"), load_file(want / "checkpoint.safetensors")
+        assert all(torch.equal(a[k], b[k]) for k in b)
+    assert not (folders[0] / "checkpoints").exists()
+
+
+def test_what_cannot_be_packed_or_written_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nothing but their seed"):
+        run_packed([SPEC, replace(SPEC, learner="joint", seed=1)], [tmp_path / "a", tmp_path / "b"])
+    run(SPEC, tmp_path / "mine")
+    with pytest.raises(UserError, match="holds another run"):
+        run(replace(SPEC, seed=5), tmp_path / "mine")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to"):
+        run(SPEC, tmp_path / "file")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "spec.json").write_text("{")
+    with pytest.raises(UserError, match=r"spec.json is damaged"):
+        run(SPEC, tmp_path / "bad")
+    with pytest.raises(UserError, match="no finished run"):
+        read_curve(tmp_path / "bad")
+
+
+def test_commit_is_that_of_the_package_itself(tmp_path):
+    def git(*words):
+        return subprocess.run(
+            ["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert commit(tmp_path) == "unknown"
+    git("init", "-q")
+    assert commit(tmp_path) == "unknown"  # no commit yet
+    (tmp_path / "file").write_text("1")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one")
+    assert commit(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "file").write_text("2")
+    assert commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
+    (tmp_path / "site-packages").mkdir()
+    assert commit(tmp_path / "site-packages") == "unknown"  # installed inside somebody else's repository
+    made = provenance()
+    assert {"python", "torch", "gymnasium", "mujoco"} <= set(made["versions"]) and made["machine"] and made["commit"]

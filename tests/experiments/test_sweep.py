@@ -1,0 +1,141 @@
+"""The parts of a sweep: packs and claims, attempts, packing, the command's refusals. Faults: tests/end_to_end."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from pmeta_lib import cli
+from pmeta_lib.experiments import results
+from pmeta_lib.experiments.sweep import packs, survey
+from pmeta_lib.experiments.sweep_spec import load
+from pmeta_lib.experiments.worker import attempt, locked, over, work_through, write_json
+
+SPEC = """
+families = "point-robot"
+learners = "pmeta"
+train_tasks = 2
+seeds = "0-3"
+pack = 2
+settings = { steps = 30, warm_up = 10, hidden = [8], batch_size = 4, evaluations = 2, evaluation_episodes = 1 }
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(SPEC)
+    return path
+
+
+def make_job(out, todo, **how) -> dict:
+    job = {"out": str(out), "device": "cpu", "threads": 1, "attempts": 2, "session": "s", "checkpoint_seconds": 60.0}
+    return job | {"packs": [[{"key": s.key, "spec": s.to_json()} for s in pack] for pack in todo]} | how
+
+
+def seeds(todo) -> list[list[int]]:
+    return [[s.seed for s in pack] for pack in todo]
+
+
+def test_what_is_left_is_packed_and_an_interrupted_pack_stays_as_it_was(spec, tmp_path):
+    plan, out = load(spec), tmp_path / "out"
+    keys = [s.key for s in plan.runs]
+    for key in keys:
+        (out / key).mkdir(parents=True)
+    assert seeds(packs(plan, out)) == [[0, 1], [2, 3]]
+    assert seeds(packs(load(spec, pack=3), out)) == [[0, 1, 2], [3]]
+    write_json(out / keys[1] / "result.json", {"done": 1})
+    assert seeds(packs(plan, out)) == [[0, 2], [3]]
+    # killed while the results of the pack were written: its claim still says who belongs to it
+    write_json(out / keys[1] / "claim.json", {"pack": keys[1:], "attempts": {}})
+    assert seeds(packs(plan, out)) == [[1, 2, 3], [0]]
+    (out / keys[1] / "claim.json").write_text('{"pack": [')  # cut short
+    assert seeds(packs(plan, out)) == [[0, 2], [3]]
+    write_json(out / keys[0] / "failure.json", {"reason": "x"})
+    assert seeds(packs(plan, out)) == [[2, 3]]
+
+
+def test_stacked_seeds_give_the_numbers_of_separate_ones_to_rounding(spec, tmp_path):
+    tables = {}
+    for pack in (1, 2, 4):
+        out = tmp_path / str(pack)
+        assert work_through(make_job(out, packs(load(spec, pack=pack), out))) == ""
+        tables[pack] = results.read(out)
+        assert set(tables[pack]["packed"]) == {pack}
+        assert not list(out.rglob("claim.json")) and not list(out.rglob("checkpoints"))
+    for pack in (2, 4):
+        assert np.allclose(tables[pack]["return"], tables[1]["return"], rtol=1e-3)
+        assert tables[pack]["run"].tolist() == tables[1]["run"].tolist()
+
+
+def test_a_run_that_keeps_killing_its_worker_is_given_up(spec, tmp_path):
+    todo = packs(load(spec), tmp_path)[:1]
+    job, folders = make_job(tmp_path, todo), [tmp_path / s.key for s in todo[0]]
+    folders[0].mkdir()
+    claim = {"pack": [f.name for f in folders], "apart": False, "attempts": {"s": 2, "yesterday's": 9}}
+    write_json(folders[0] / "claim.json", claim)
+    assert attempt(job, job["packs"][0]) and over(folders)
+    found = survey(tmp_path, [f.name for f in folders])
+    assert set(found["failed"]) == {f.name for f in folders}
+    assert "its worker died 2 times" in found["failed"][folders[1].name]
+    for folder in folders:  # --retry-failed, by another driver
+        (folder / "failure.json").unlink()
+    assert attempt(job | {"session": "t"}, job["packs"][0])
+    assert len(survey(tmp_path, [f.name for f in folders])["done"]) == 2
+
+
+def test_a_lock_is_one_holders_and_all_or_none(tmp_path):
+    a, b, c = (tmp_path / name for name in "abc")
+    with locked([a, b]) as mine:
+        assert mine
+        with locked([c, b]) as second:
+            assert not second
+        with locked([c]) as free:  # the failed attempt kept nothing
+            assert free
+    with locked([b, c]) as after:
+        assert after
+
+
+@pytest.mark.parametrize("engine, module, extra", [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])
+def test_a_missing_extra_is_one_line(spec, tmp_path, capsys, monkeypatch, engine, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert cli.main(["sweep", str(spec), "--out", str(tmp_path / "out"), "--engine", engine]) == 2
+    said = capsys.readouterr().err.strip()
+    assert f"pip install 'pmeta_lib[{extra}]'" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["SPEC", "--out", "x", "--engine", "dask"], "unknown engine 'dask'"),
+        (["SPEC", "--out", "x", "--jobs", "0"], "--jobs is 0"),
+        (["SPEC", "--out", "x", "--pack", "-1"], "--pack is -1"),
+        (["SPEC"], "--out is missing"),
+        (["SPEC", "SPEC"], "one sweep at a time"),
+        (["status"], "name a sweep folder"),
+        (["status", "nowhere"], "is not a folder"),
+        (["SPEC", "--out", "SPEC"], "cannot write"),
+    ],
+)
+def test_the_commands_refusals_are_one_line(spec, capsys, monkeypatch, arguments, says):
+    monkeypatch.chdir(spec.parent)
+    assert cli.main(["sweep", *(str(spec) if a == "SPEC" else a for a in arguments)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert says in said and "\n" not in said
+
+
+def test_status_counts_what_the_folders_say(spec, tmp_path, capsys):
+    out, target = tmp_path / "out", tmp_path / "status.json"
+    plan = load(spec)
+    for run in plan.runs:
+        (out / run.key).mkdir(parents=True)
+        write_json(out / run.key / "spec.json", run.to_json())
+    keys = [s.key for s in plan.runs]
+    write_json(out / keys[0] / "result.json", {"done": 1})
+    write_json(out / keys[1] / "failure.json", {"reason": "Stopped: not finite", "log": "there"})
+    with locked([out / keys[2]]):
+        assert cli.main(["sweep", "status", str(out), "--json", str(target)]) == 1
+    said = capsys.readouterr().out
+    assert "4 planned, 1 done, 1 failed, 1 running, 1 waiting" in said and "Stopped: not finite (log: there)" in said
+    assert json.loads(target.read_text())["waiting"] == 1
