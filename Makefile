@@ -1,5 +1,6 @@
 # make course   set up and run the whole course headlessly      make test   lint, tests, and the course in brief
-# make lab      open the course in JupyterLab                   make clean  remove the environment and outputs
+# make lab      open the course in JupyterLab                   make site   the course as a website, in site/
+# make clean    remove the environment and outputs
 VENV ?= .venv
 PYTHON ?= python3
 PROFILE ?= quick
@@ -9,10 +10,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 # libraries use one thread a process; pmeta decides how many processes run
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup dev course lab test lint doctor bench clean
+.PHONY: help setup dev course lab test lint doctor bench report site clean
 
 help:
-	@sed -n '1,2s/^# //p' Makefile
+	@sed -n '1,3s/^# //p' Makefile
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else \
@@ -26,7 +27,11 @@ $(VENV)/.course: $(VENV)/.python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.course
 	@echo "installing what the tests need"
-	@$(PIP) -e '.[dev,ray,slurm]' && touch $@
+	@$(PIP) -e '.[dev,site,ray,slurm,box2d,tensorboard]' && touch $@
+
+$(VENV)/.site: $(VENV)/.course
+	@echo "installing what builds the website"
+	@$(PIP) -e '.[site]' && touch $@
 
 setup: $(VENV)/.course
 
@@ -44,6 +49,12 @@ doctor: setup
 bench: setup
 	@$(BIN)/pmeta bench tabular && $(BIN)/pmeta bench env && $(BIN)/pmeta bench sac
 
+site: $(VENV)/.site
+	@$(BIN)/python -m sphinx -q -W --keep-going -j $(WORKERS) -d out/site-doctrees -c docs . site && echo "site/index.html"
+
+report: setup
+	@$(BIN)/pmeta report --json data/claims.json --update-readme --figures docs/images --checksums
+
 lint: dev
 	@$(BIN)/ruff check --output-format concise . && $(BIN)/ruff format --check -q . && echo "lint: clean"
 
@@ -52,4 +63,4 @@ test: lint
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) out site build *.egg-info

@@ -5,9 +5,10 @@ import importlib
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 from pmeta_lib import __version__
-from pmeta_lib.errors import UserError, unknown
+from pmeta_lib.errors import UserError, unknown, writable
 
 VERBS = {
     "course": ("pmeta_lib.course.command", "run the notebooks headlessly, check and compare them"),
@@ -27,6 +28,9 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """Parse, call one verb, and turn a user's mistake into one line and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # a terminal without ✔ shows ?, and the run goes on
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     available = {v: e for v, e in VERBS.items() if importlib.util.find_spec(e[0]) is not None}
     listing = "\n".join(f"  {verb:<9} {text}" for verb, (_, text) in available.items())
     parser = argparse.ArgumentParser(
@@ -53,7 +57,12 @@ def main(argv: list[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.configure(sub)
-        return int(verb.main(sub.parse_args(argv[1:])) or 0)
+        args = sub.parse_args(argv[1:])
+        if (target := str(getattr(args, "json", None) or "-")) != "-":  # before anything long, for every verb
+            if Path(target).is_dir():
+                raise UserError(f"--json {target}: this is a folder; name a file")
+            writable(Path(target).parent, "--json")
+        return int(verb.main(args) or 0)
     except UserError as error:
         print(f"pmeta: error: {error}", file=sys.stderr)
         return 2

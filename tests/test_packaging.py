@@ -45,7 +45,7 @@ def test_conda_lists_the_same_packages_with_the_same_bounds():
 def test_constraints_pin_every_direct_requirement_within_its_bounds():
     pinned = constraints()
     extras = PROJECT["optional-dependencies"]
-    for text in PROJECT["dependencies"] + extras["dev"] + extras["ray"] + extras["slurm"]:
+    for text in PROJECT["dependencies"] + extras["dev"] + extras["site"] + extras["ray"] + extras["slurm"]:
         requirement = Requirement(text)
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, text
 

@@ -11,7 +11,7 @@ import argparse
 import importlib
 import os
 
-from pmeta_lib.errors import UserError, unknown
+from pmeta_lib.errors import UserError, unknown, writable
 
 BENCHMARKS = ("tabular", "sac", "env")
 
@@ -36,7 +36,10 @@ def main(args: argparse.Namespace) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.configure(parser)
-        return int(module.main(parser.parse_args(args.options)) or 0)
+        options = parser.parse_args(args.options)
+        if options.json:
+            writable(options.json.parent, "--json")
+        return int(module.main(options) or 0)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package == "pmeta_lib":

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from pmeta_lib.errors import UserError, unknown
+from pmeta_lib.errors import UserError, unknown, writable
 
 PROFILES = ("smoke", "quick", "full")
 TIME_LIMITS = {
@@ -64,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def course_folder() -> Path:
     """The folder with the course's notebooks. Raises UserError if there is none."""
-    for root in (Path(__file__).parents[2], Path.cwd()):
+    for root in (Path(__file__).parents[2], Path.cwd(), Path.cwd().parent):
         if any((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
             return root / "notebooks"
     raise UserError("the course's notebooks are not here: run from a clone of the repository, or give --notebooks DIR")
@@ -130,16 +130,11 @@ def prepare_out(out: Path):
     """Create the output folder and take its lock (a context manager). Raises UserError if it cannot."""
     import filelock
 
+    writable(out, "--out")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / f".{os.getpid()}").write_text("")
-        (out / f".{os.getpid()}").unlink()
         return filelock.FileLock(out / ".lock").acquire(timeout=0)  # let go of when this process ends, however
     except filelock.Timeout:
         raise UserError(f"--out {out}: another run is using this folder; wait for it or give another --out") from None
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise UserError(f"--out {out}: this folder cannot be written ({why}); give another --out") from None
 
 
 def recorded_seconds(nb, stem: str, profile: str, expected: dict, out: Path) -> tuple[float | None, float | None]:
@@ -150,7 +145,7 @@ def recorded_seconds(nb, stem: str, profile: str, expected: dict, out: Path) -> 
     try:
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         last = {n["name"]: n["seconds"] for n in summary["notebooks"] if n["status"] == "passed"}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         last = {}
     return last.get(stem, stored), stored
 
@@ -184,15 +179,26 @@ def main(args: argparse.Namespace) -> int:
     sources = read_sources(paths)
     parameters = injected(sources, args.parameter, profile)
     out = (args.out or Path("out") / f"course-{profile}").absolute()
+    if out.resolve() == folder.resolve():
+        raise UserError(f"--out {out}: the notebooks are here and would be overwritten; give another --out")
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    mode = "strict" if args.compare or (in_ci and args.compare is None) else "warn"
+    if args.bless or args.compare is False or (args.parameter and args.compare is None):
+        mode = "off"
+    gone = {p.stem for p in (expected / profile).glob("*.json")} - {p.stem for p in folder.glob("*.ipynb")}
+    if mode == "strict" and gone:
+        raise UserError(
+            f"{expected / profile} expects {', '.join(sorted(gone))}, which {folder} lacks: restore or remove"
+        )
+    if args.bless:
+        writable(expected / profile, "--expected")
+    if args.store:
+        writable(folder, "--notebooks")
     with prepare_out(out):
         cores = machine.cores()
         workers = min(args.workers or min(cores, max(2, cores // 2)), len(paths))
         from pmeta_lib.course.session import Session
 
-        in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
-        mode = "strict" if args.compare or (in_ci and args.compare is None) else "warn"
-        if args.bless or args.compare is False or (args.parameter and args.compare is None):
-            mode = "off"
         session = Session(
             folder=folder, expected=expected / profile, out=out, profile=profile, course=course,
             workers=workers, threads=max(1, cores // workers), mode=mode, started=time.time(),

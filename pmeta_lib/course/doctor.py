@@ -21,6 +21,7 @@ from pathlib import Path
 from pmeta_lib.course import machine
 
 OK, WARNING, ERROR = "ok", "warning", "error"
+REINSTALL = "pip install --force-reinstall -e . in the repository"
 GIB = 2**30
 Line = tuple[str, str, str, str]  # what, state, found, remedy
 
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     lines = []
     for check in CHECKS:
-        for what, state, found, remedy in check():
+        for what, state, found, remedy in safely(check):
             lines.append({"what": what, "state": state, "found": found, "remedy": remedy})
             mark = {OK: "ok     ", WARNING: "warning", ERROR: "error  "}[state]
             if args.json != Path("-"):
@@ -43,11 +44,18 @@ def main(args: argparse.Namespace) -> int:
         if args.json == Path("-"):
             print(text, end="")
         else:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(text, encoding="utf-8")
     if args.json != Path("-"):
         print("\nready" if not errors else f"\n{errors} error{'s' * (errors > 1)}: see the remedies above")
     return int(bool(errors))
+
+
+def safely(check) -> Iterator[Line]:
+    """The lines of a check; one that cannot even be made, as when a library does not load, is an error too."""
+    try:
+        yield from check()
+    except Exception as error:  # noqa: BLE001 - whatever is broken here is what the user came to hear of
+        yield check.__name__, ERROR, f"{type(error).__name__}: {error}".splitlines()[0], REINSTALL
 
 
 def python() -> Iterator[Line]:
@@ -110,17 +118,9 @@ def gpu() -> Iterator[Line]:
 
 def rendering() -> Iterator[Line]:
     gl = machine.off_screen()
-    remedy = "none needed: videos become drawings. For videos: install libegl1 or libosmesa6"
-    yield (
-        "off-screen rendering",
-        *((OK, f"MUJOCO_GL={gl}", "") if gl else (WARNING, "no EGL, no OSMesa", remedy)),
-    )
-
-
-def ffmpeg() -> Iterator[Line]:
-    found = shutil.which("ffmpeg")
-    remedy = "none needed: videos become GIFs. For MP4: install ffmpeg"
-    yield "ffmpeg", *((OK, found, "") if found else (WARNING, "not found", remedy))
+    remedy = "none needed: robots are drawn as sticks. To see them rendered: install libegl1 or libosmesa6"
+    state = (OK, f"MUJOCO_GL={gl}", "") if gl else (WARNING, "no EGL, no OSMesa", remedy)
+    yield "off-screen rendering", *state
 
 
 def disk() -> Iterator[Line]:
@@ -157,7 +157,7 @@ def kernel() -> Iterator[Line]:
     if result.status == "passed":
         yield "jupyter kernel", OK, f"starts, runs and ends in {result.seconds:.1f} s", ""
     else:
-        yield "jupyter kernel", ERROR, result.message, "pip install --force-reinstall ipykernel pyzmq"
+        yield "jupyter kernel", ERROR, f"{result.reason}: {result.message}", REINSTALL
 
 
 def _python(code: str, seconds: float) -> tuple[int, str]:
@@ -170,4 +170,4 @@ def _python(code: str, seconds: float) -> tuple[int, str]:
     return done.returncode, lines[-1] if lines else ""
 
 
-CHECKS = (python, packages, cores, gpu, rendering, ffmpeg, disk, folders, kernel)
+CHECKS = (python, packages, cores, gpu, rendering, disk, folders, kernel)

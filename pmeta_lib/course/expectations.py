@@ -1,6 +1,5 @@
 """Make new expectations: what differs, bands from several seeds, the reason, the files."""
 
-import heapq
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -33,11 +32,8 @@ def clock(seconds: float) -> str:
 
 
 def makespan(durations: list[float], workers: int) -> float:
-    """How long jobs take on some workers when started in this order."""
-    ends = [0.0] * workers
-    for duration in durations:
-        heapq.heapreplace(ends, ends[0] + duration)
-    return max(ends)
+    """About how long jobs take on some workers when the longest start first."""
+    return max(max(durations), sum(durations) / workers)
 
 
 def bless(session, jobs: list[Job], reason: str | None, seeds: list[int] | None) -> int:
@@ -63,7 +59,10 @@ def bless(session, jobs: list[Job], reason: str | None, seeds: list[int] | None)
     if not any(redo.values()):
         print("nothing to bless: all values agree with their expectations")
     elif not reason:
-        reason = input("\nWhy may these values change? (empty: leave the expectations as they are) ").strip()
+        try:
+            reason = input("\nWhy may these values change? (empty: leave the expectations as they are) ").strip()
+        except EOFError:
+            reason = ""
         if not reason:
             print("nothing blessed")
             return 1
@@ -100,9 +99,10 @@ def derive_bands(session, todo: list[tuple[Job, Result]], wanted: dict[str, list
         runs[job.name] = {own: result}
         for seed in (s for s in seeds if s != own):
             jobs.append(session.job(job.source, job.parameters, seed))
+            jobs[-1].expected_seconds = result.seconds
             owner[jobs[-1].name] = (job.name, seed)
     if jobs:
-        guess = makespan([j.expected_seconds or 0 for j in jobs], session.workers)
+        guess = makespan([j.expected_seconds for j in jobs], session.workers)
         print(f"bands of stochastic values: {len(jobs)} runs with other seeds, about {clock(guess)}", flush=True)
 
     def finish(job: Job, result: Result) -> None:

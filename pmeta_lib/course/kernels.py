@@ -6,7 +6,6 @@ or never ends is seen at once and named as what it was; the channels alone would
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +24,6 @@ from pmeta_lib.course.regression import RECORD_FILE
 
 TOKEN = "PMETA_KERNEL"  # an environment variable that marks a kernel and everything it starts
 GIB = 2**30
-REDRAWN = re.compile(r"[^\n]*\r(?!\n)")
 
 
 @dataclass
@@ -59,6 +57,7 @@ class Kernel:
         self.token = f"{token}.{uuid.uuid4().hex[:8]}"
         self.log = job.executed.with_suffix(".log")
         self.records = job.executed.with_suffix(".values.jsonl")
+        self.notebook = self.current = None  # what is executed in it, and the last cell that was started
         self.verdict: tuple[str, str] | None = None
         self.bytes = self.text = 0
         self.done = threading.Event()
@@ -157,21 +156,14 @@ class Kernel:
             else:
                 self.process.kill()
 
-    def count(self, message: dict) -> bool:
-        """Count one output message against the limits; False if the output is to be dropped."""
-        if self.verdict:
-            return False
-        content, limits = message["content"], self.job.limits
-        if message["msg_type"] == "stream":  # a progress bar that redraws its line counts once
-            self.text += len(REDRAWN.sub("", content.get("text", ""))) + 1
-        else:
-            self.bytes += 5_000 + sum(len(str(v)) for v in content.get("data", {}).values())
-        if self.text <= limits.text and self.bytes <= limits.output:
-            return True
-        size, what = (self.text, "text") if self.text > limits.text else (self.bytes, "output")
-        self.verdict = ("output limit", f"more than {size / 1e6:.1f} MB of {what}")
-        threading.Thread(target=self.end, args=(*self.verdict, True), daemon=True).start()
-        return False
+    def count(self, text: int = 0, output: float = 0) -> None:
+        """Add to the characters that stand in the notebook and to its output; beyond a limit the notebook ends."""
+        self.text, self.bytes = self.text + text, self.bytes + output
+        limits = self.job.limits
+        for what, size, limit in (("text", self.text, limits.text), ("output", self.bytes, limits.output)):
+            if size > limit and not self.verdict:
+                self.verdict = ("output limit", f"more than {limit / 1e6:.0f} MB of {what}")
+                threading.Thread(target=self.end, args=(*self.verdict, True), daemon=True).start()
 
     def cause_of_death(self) -> tuple[str, str]:
         """Why the kernel's process ended, from its exit status (call when it is dead or about to be)."""

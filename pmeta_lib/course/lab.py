@@ -26,5 +26,9 @@ def main(args: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "jupyterlab", str(folder)]
     command += ["--no-browser"] if args.no_browser else []
     command += [f"--port={args.port}"] if args.port else []
+    # a container's only user is often root, whom Jupyter would turn away
+    command += ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+    # or every start asks PyPI for a newer JupyterLab
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     # The kernels of this very interpreter come first, whatever the user has installed elsewhere.
     return subprocess.call(command, env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"})

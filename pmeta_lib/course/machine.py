@@ -13,29 +13,36 @@ import psutil
 def cores() -> int:
     """Cores this process may use: affinity and the container's quota are respected."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup("cpu.max").split()
-    if len(quota) == 2 and quota[0].isdigit():
-        count = min(count, max(1, int(quota[0]) // int(quota[1])))
+    for quota, period in (text.split() for text in _cgroups("cpu.max")):
+        if quota.isdigit():
+            count = min(count, max(1, int(quota) // int(period)))
     return count
 
 
 def memory() -> int:
     """Bytes of memory this process may use: the container's limit, else what the machine has."""
-    limits = [_cgroup("memory.max"), _cgroup("memory/memory.limit_in_bytes")]
+    limits = _cgroups("memory.max") + _cgroups("memory/memory.limit_in_bytes")
     return min([psutil.virtual_memory().total, *(int(x) for x in limits if x.isdigit())])
 
 
 def out_of_memory_kills() -> int:
-    """How often the kernel of the operating system has killed a process of this container for memory."""
-    events = dict(line.split() for line in _cgroup("memory.events").splitlines())
-    return int(events.get("oom_kill", 0))
-
-
-def _cgroup(name: str) -> str:
+    """How often the kernel of the operating system has killed a process to get memory back, in any container."""
     try:
-        return (Path("/sys/fs/cgroup") / name).read_text().strip()
+        return int(dict(line.split() for line in open("/proc/vmstat")).get("oom_kill", 0))
     except OSError:
-        return ""
+        return 0
+
+
+def _cgroups(name: str) -> list[str]:
+    """A file of this process's control group and of all groups above it ("memory/…": in version 1 of the groups)."""
+    try:
+        own = [line.strip().split(":", 2) for line in open("/proc/self/cgroup")]
+    except OSError:
+        return []
+    tree, _, file = name.rpartition("/")
+    paths = [Path("/sys/fs/cgroup", tree, path.lstrip("/")) for _, kind, path in own if kind == tree]
+    folders = dict.fromkeys(folder for path in paths for folder in (path, *path.parents))
+    return [(folder / file).read_text().strip() for folder in folders if (folder / file).is_file()]
 
 
 _RENDER = (

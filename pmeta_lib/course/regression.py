@@ -124,17 +124,17 @@ class Row:
 
 
 def _parts(entry: dict) -> dict[str, np.ndarray]:
-    """An entry as named arrays: one for a number or an array, one a column for a table."""
+    """An entry as named arrays: one for a number, a text or an array, one a column for a table."""
     if entry["type"] == "table":
         return {f"[{c}]": _array(v) for c, v in entry["columns"].items()} | {"index": np.array(entry["index"])}
-    return {"": _array(entry["value"])}
+    return {"": np.array(entry["value"]) if entry["type"] == "text" else _array(entry["value"])}
 
 
 def _array(value: object) -> np.ndarray:
-    try:
-        return np.array(value, dtype=float)
-    except (TypeError, ValueError):
-        return np.array(value, dtype=str)
+    """Numbers as float, texts (such as "1.0") as they are; "nan" and "inf" among numbers are numbers."""
+    array = np.array(value, dtype=object)
+    text = any(isinstance(x, str) and x not in ("nan", "inf", "-inf") for x in array.ravel())
+    return array.astype(str if text else float)
 
 
 def short(entry: dict | None) -> str:
@@ -146,8 +146,6 @@ def short(entry: dict | None) -> str:
     if entry["type"] == "table":
         return f"table {len(entry['index'])} x {len(entry['columns'])}"
     array = _array(entry["value"])
-    if array.dtype.kind == "U":
-        return f"texts {array.shape}"
     if array.ndim == 0:
         return f"{array:.8g}"
     return f"array {'x'.join(map(str, array.shape))}" + (f", mean {array.mean():.6g}" if array.size else "")
@@ -254,11 +252,14 @@ def derive_band(entries: list[dict], seeds: list[int]) -> dict:
 def load_expected(path: Path) -> dict:
     """The expectation file, or an empty dict if there is none. Raises UserError if it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all({"type", "kind", "rtol", "atol"} <= entry.keys() for entry in found["values"].values()):
+            raise ValueError("a value without its type, kind or tolerance")
+        return found
     except FileNotFoundError:
         return {}
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"the expectations {path} cannot be read: {error}. Restore the file.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"the expectations {path} cannot be read ({error}): restore the file") from error
 
 
 def save_expected(path: Path, expected: dict) -> None:

@@ -1,8 +1,10 @@
 """A run of the course as a terminal table, JUnit XML and one HTML page."""
 
 import base64
+import dataclasses
 import html as escape
 import math
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -25,18 +27,14 @@ def describe(row: Row) -> str:
 def diff(rows: list[Row]) -> str:
     """The table that --bless shows: old, new, tolerance, how many tolerances away."""
     head = ["value", "old", "new", "tolerance", "away", "what"]
-    body = [
-        [
-            r.name,
-            r.old,
-            r.new,
-            r.tolerance,
-            "" if r.away is None else f"{r.away:.3g}",
-            f"{r.status} {r.detail}",
-        ]
-        for r in rows
-    ]
-    return grid([head, *body])
+    return grid([head, *(cells(dataclasses.asdict(r)) for r in rows)])
+
+
+def cells(row: dict) -> list[str]:
+    """One line of a table of values; `row` as summary.json holds it."""
+    away = row["away"]
+    away = "" if away is None else away if isinstance(away, str) else f"{away:.3g}"
+    return [row["name"], row["old"], row["new"], row["tolerance"], away, f"{row['status']} {row['detail']}"]
 
 
 def grid(lines: list[list[str]]) -> str:
@@ -82,7 +80,7 @@ def junit(summary: dict) -> str:
             node = ET.SubElement(case, "failure", type=n["reason"], message=_xml(n["message"]))
             node.text = _xml("\n".join([*n["problems"], n["cell_source"], n["tail"]]))
         elif n["status"] == "not run":
-            ET.SubElement(case, "skipped", message=n["message"])
+            ET.SubElement(case, "skipped", message=_xml(n["message"]))
         if n["warnings"]:
             ET.SubElement(case, "system-out").text = _xml("\n".join(n["warnings"]))
         for row in n["rows"] if n["status"] != "not run" else []:
@@ -103,7 +101,8 @@ def junit(summary: dict) -> str:
 
 
 def _xml(text: str) -> str:
-    return "".join(c for c in text if c in "\n\t" or ord(c) >= 32)
+    """Only the characters that XML 1.0 allows."""
+    return re.sub("[^\\t\\n\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]", "", text)
 
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
@@ -149,17 +148,8 @@ def html(summary: dict, session) -> str:
         if n["rows"]:
             out.append("<table><tr><th>value<th>expected<th>now<th>tolerance<th>tolerances away<th></tr>")
             for r in n["rows"]:
-                away = r["away"] if isinstance(r["away"], str) or r["away"] is None else f"{r['away']:.3g}"
-                cells = [
-                    r["name"],
-                    r["old"],
-                    r["new"],
-                    r["tolerance"],
-                    away or "",
-                    f"{r['status']} {r['detail']}",
-                ]
                 kind = "passed" if r["status"] in ("same", "moved") else "failed"
-                out.append(f'<tr class="{kind}">' + "".join(f"<td>{e(str(c))}" for c in cells) + "</tr>")
+                out.append(f'<tr class="{kind}">' + "".join(f"<td>{e(c)}" for c in cells(r)) + "</tr>")
             out.append("</table>")
         out += _figures(results[n["name"]], session)
     return "\n".join(out) + "\n"

@@ -23,6 +23,7 @@ from pmeta_lib.course.kernels import TOKEN, Kernel, Limits
 from pmeta_lib.course.regression import Row, read_records
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+TAIL_LINES, TAIL_WIDTH = 12, 300
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Result:
 
 
 def _engine():
-    """papermill's engine and client with our kernel, an output limit and fewer saves."""
+    """papermill's engine and client with our kernel and an output limit."""
     from nbclient.exceptions import DeadKernelError
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine
@@ -88,44 +89,54 @@ def _engine():
             return super().execute_cell(cell, cell_index, **kwargs)
 
         def process_message(self, msg, cell, cell_index):
-            if msg["msg_type"] in ("stream", "display_data", "execute_result") and not self.kernel.count(msg):
-                return None
+            if msg["msg_type"] in ("stream", "display_data", "execute_result"):
+                if self.kernel.verdict:
+                    return None
+                # text that is overwritten costs time only; many tiny outputs cost more than their bytes
+                content = msg["content"]
+                data = 20_000 + sum(len(str(v)) for v in content.get("data", {}).values())
+                self.kernel.count(output=len(content["text"]) / 10 if msg["msg_type"] == "stream" else data)
             return super().process_message(msg, cell, cell_index)
+
+        def output(self, outs, msg, display_id, cell_index):
+            """One output for all of stdout and one for stderr. nbclient's coalesce_streams moves other outputs,
+            which breaks later updates of a display, and takes time with the square of a line's length."""
+            out = super().output(outs, msg, display_id, cell_index)
+            if out is not None and out.output_type == "stream":
+                first = next(o for o in outs if o.output_type == "stream" and o.name == out.name)
+                if first is not out:
+                    outs.pop()
+                before = "" if first is out else first.text
+                head, newline, line = before.rpartition("\n")
+                text = head + newline + redrawn(line + out.text)
+                first.text = text[: self.kernel.job.limits.text]
+                self.kernel.count(text=len(text) - len(before))
+            return out
 
     class Engine(NBClientEngine):
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, kernel=None, **kwargs):
-            save, last = nb_man.save, [time.monotonic()]
-
-            def seldom(
-                **_,
-            ):  # papermill writes the file twice a cell: seconds, for a long notebook with figures
-                if time.monotonic() - last[0] > 5:
-                    save()
-                    last[0] = time.monotonic()
-
-            nb_man.save = seldom
-            client = Client(
-                nb_man, km=kernel.manager, timeout=None, startup_timeout=120, coalesce_streams=True,
-                iopub_timeout=30, log=_silent(),
-            )  # fmt: skip
-            client.kernel = kernel
+            log = logging.getLogger("pmeta.kernels")  # what it would say is in the result
+            log.propagate, log.handlers = False, [logging.NullHandler()]
+            client = Client(nb_man, km=kernel.manager, timeout=None, startup_timeout=120, iopub_timeout=30, log=log)
+            client.kernel, kernel.notebook = kernel, nb_man.nb
             try:
                 client.execute()
             finally:
                 kernel.current = client.current
                 if client.kc is not None:
                     client.kc.stop_channels()
-                nb_man.save = save
 
     return Engine
 
 
-def _silent() -> logging.Logger:
-    log = logging.getLogger("pmeta.kernels")
-    log.addHandler(logging.NullHandler())
-    log.propagate = False
-    return log
+def redrawn(text: str) -> str:
+    """The text as a terminal would show it: what stands before a carriage return in a line is overwritten."""
+    lines = []
+    for line in text.split("\n"):
+        kept = line.rstrip("\r")
+        lines.append(kept[kept.rfind("\r") + 1 :] + line[len(kept) :])
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------------------- one notebook
@@ -150,21 +161,22 @@ def run_notebook(job: Job, token: str, stop: threading.Event) -> Result:
     begin = time.monotonic()
     source, kernel = load(job.source), Kernel(job, token, stop)
     papermill_engines.register("pmeta", _engine())
-    nb, died = None, False
+    died = False
     try:
         with kernel:
-            nb = papermill.execute_notebook(
+            papermill.execute_notebook(
                 load(job.source), str(job.executed).replace("{", "{{").replace("}", "}}"), job.parameters,
-                engine_name="pmeta", kernel_name="python3", language="python", progress_bar=False,
-                kernel=kernel,
+                engine_name="pmeta", kernel_name="python3", language="python", progress_bar=False, kernel=kernel,
+                request_save_on_cell_execute=False,  # twice a cell: seconds, for a long notebook with figures
             )  # fmt: skip
     except PapermillExecutionError:
         pass  # the error is in the cell's outputs
     except Exception as error:  # noqa: BLE001 - a kernel may die in many ways; all of them are reported
         died = True
         result.message = f"{type(error).__name__}: {error}"
-    if nb is None and job.executed.exists():
-        nb = load(job.executed)
+    nb = kernel.notebook
+    if died and nb is not None:
+        nbformat.write(nb, job.executed)
     result.kernel_seconds = kernel.seconds
     result.values, twice = read_records(kernel.records)
     kernel.records.unlink(missing_ok=True)
@@ -178,10 +190,10 @@ def run_notebook(job: Job, token: str, stop: threading.Event) -> Result:
 def _classify(result: Result, kernel: Kernel, nb, source, died: bool) -> None:
     """Say what went wrong, if anything did, and in which cell."""
     position = {cell.id: i + 1 for i, cell in enumerate(source.cells)}
-    cells = [c for c in (nb.cells if nb else []) if c.cell_type == "code" and c.source.strip()]
+    cells = [c for c in (nb.cells if nb is not None else []) if c.cell_type == "code" and c.source.strip()]
     ours = [c for c in cells if "skip-execution" not in c.metadata.get("tags", [])]
     failing = next((c for c in ours if _error(c)), None)
-    current = failing or getattr(kernel, "current", None)
+    current = failing or kernel.current
     if current is not None and (died or kernel.verdict or failing):
         result.cell, result.cell_id = position.get(current.get("id")), current.get("id")
         result.execution_count, result.cell_source = current.get("execution_count"), current.source
@@ -215,10 +227,13 @@ def _error(cell):
     """The error output of a cell, unless the cell is tagged as raising one on purpose."""
     if "raises-exception" in cell.metadata.get("tags", []):
         return None
-    return next((o for o in cell.get("outputs", []) if o.output_type == "error"), None)
+    error = next((o for o in cell.get("outputs", []) if o.output_type == "error"), None)
+    if error is None and cell.metadata.get("papermill", {}).get("exception"):
+        return nbformat.v4.new_output("error", ename="error", evalue="its message could not be sent", traceback=[])
+    return error
 
 
-def _tail(cell, lines: int = 12) -> str:
+def _tail(cell) -> str:
     """The last lines of a cell's printed output and traceback."""
     text = ""
     for output in cell.get("outputs", []):
@@ -226,7 +241,8 @@ def _tail(cell, lines: int = 12) -> str:
             text += output.text
         elif output.output_type == "error":
             text += "\n".join(output.traceback) + "\n"
-    return "\n".join(ANSI.sub("", text[-8000:]).rstrip().splitlines()[-lines:])
+    lines = ANSI.sub("", text[-8000:]).rstrip().splitlines()[-TAIL_LINES:]
+    return "\n".join(line if len(line) <= TAIL_WIDTH else line[:TAIL_WIDTH] + " …" for line in lines)
 
 
 # --------------------------------------------------------------------------------------- many notebooks
@@ -246,12 +262,8 @@ def run_all(jobs: list[Job], workers: int, finish, tick=lambda running: None) ->
     Every kernel is gone when this returns or raises. If this process is killed outright, a small helper that
     waits for its end kills the kernels. Raises Stopped (a KeyboardInterrupt) on Ctrl-C and SIGTERM.
     """
-    token, stop, results, running = (
-        f"{os.environ.get(TOKEN, 'run')}/{uuid.uuid4().hex}",
-        threading.Event(),
-        {},
-        {},
-    )
+    token, stop = f"{os.environ.get(TOKEN, 'run')}/{uuid.uuid4().hex}", threading.Event()
+    results, running = {}, {}
     code = "import sys; sys.stdin.read(); from pmeta_lib.course.kernels import sweep; sweep(sys.argv[1])"
     helper = subprocess.Popen(
         [sys.executable, "-c", code, token],

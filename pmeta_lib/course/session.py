@@ -57,18 +57,16 @@ class Session:
         sound = [j for j in jobs if not self.unsound(j)]
         code = 0
         try:
-            self.total = len(sound)
             run_all(sound, self.workers, self.finish, self.tick)
+            if args.bless:
+                code = bless(self, jobs, args.reason, args.seeds)
+            if args.store and code == 0:
+                self.store()
         except Stopped as stopped:
-            for result in stopped.results:
-                if result.name not in {r.name for r in self.finished}:
-                    self.finished.append(result)
+            known = {r.name for r in self.finished}
+            self.finished += [r for r in stopped.results if r.name in self.sources and r.name not in known]
             code = 130
         self.finished.sort(key=lambda r: list(self.sources).index(r.name))
-        if code == 0 and args.bless:
-            code = bless(self, jobs, args.reason, args.seeds)
-        if code == 0 and args.store:
-            self.store()
         self.write()
         print(reports.table(self), flush=True)
         if code == 130:
@@ -86,16 +84,11 @@ class Session:
     # ---------------------------------------------------------------------------------- progress
 
     def announce(self, jobs: list[Job]) -> None:
-        known = [g for g in self.guesses.values() if g is not None]
+        about, known = "no recorded times yet", [g for g in self.guesses.values() if g is not None]
         if known:
-            mean = sum(known) / len(known)
-            guesses = sorted((self.guesses[j.name] or mean for j in jobs), reverse=True)
-            unknown = len(jobs) - len(known)
-            about = f"about {clock(makespan(guesses, self.workers))}" + (
-                f" ({unknown} times guessed)" if unknown else ""
-            )
-        else:
-            about = "no recorded times yet"
+            guesses = known + [sum(known) / len(known)] * (len(jobs) - len(known))
+            about = f"about {clock(makespan(guesses, self.workers))}"
+            about += f" ({len(jobs) - len(known)} times guessed)" if len(known) < len(jobs) else ""
         each = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         print(
             f"{len(jobs)} notebook{'s' * (len(jobs) > 1)}, profile {self.profile}, {self.workers} at a time "
@@ -145,7 +138,9 @@ class Session:
     def finish(self, job: Job, result: Result) -> None:
         """Judge a result when its notebook has ended, and say so in one line."""
         if result.status != "not run":
+            begin = time.monotonic()
             self.judge(job, result)
+            result.seconds += time.monotonic() - begin
         self.finished.append(result)
         self.line(result)
 
@@ -183,10 +178,10 @@ class Session:
         for problem in structure.figure_problems(result.figures, expected.get("figures", [])) if expected else []:
             soft("figure", problem)
         wrong = [r for r in result.rows if not r.ok]
-        if wrong and not expected:
+        if not expected:
             where = "" if self.course else f" --notebooks {self.folder}"
             command = f"pmeta course{where} --profile {self.profile} --only {result.name} --bless"
-            soft("values", f"{len(wrong)} recorded values have no expectation: make it with `{command}`")
+            soft("values", f"there is no expectation for its {len(wrong)} recorded values: make it with `{command}`")
         elif wrong:
             text = "; ".join(f"{r.name}: {reports.describe(r)}" for r in wrong[:3])
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""

@@ -10,7 +10,9 @@ import hashlib
 import io
 import json
 import re
+import symtable
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -108,25 +110,43 @@ def source_problems(nb, course: bool) -> list[str]:
         trees[i] = python(cell.source)
         if trees[i] is None:
             problems.append(f"cell {i} is not valid Python")
+    nodes = trees[tagged[0]].body if trees.get(tagged[0]) else []
+    assigned = {n for node in nodes if isinstance(node, ast.Assign | ast.AnnAssign) for n in _overwritten(node)}
+    if hidden := assigned - declared.keys():
+        problems.append(f"cell {tagged[0]} hides {', '.join(sorted(hidden))}: write every parameter as NAME = VALUE")
+    read = {i: _globals_read(trees[i]) for i, _ in later if trees[i]}
+    written = {i: {n for node in trees[i].body for n in _overwritten(node)} for i in read}
     for name in declared:
-        magic = re.compile(rf"^\s*[%!].*\b{re.escape(name)}\b", re.MULTILINE)
-        nodes = [n for i, _ in later if trees[i] for n in ast.walk(trees[i]) if isinstance(n, ast.Name)]
-        read = any(n.id == name and isinstance(n.ctx, ast.Load) for n in nodes)
-        if not read and not any(magic.search(c.source) for _, c in later):
+        magic = re.compile(rf"^\s*(?:%%[\s\S]*|[%!].*)\b{re.escape(name)}\b", re.MULTILINE)
+        if not any(name in names for names in read.values()) and not any(magic.search(c.source) for _, c in later):
             problems.append(f"the parameter {name} is never read after its cell: it would be ignored")
-        for i, _ in later:
-            if any(name in _assigned(node) for node in (trees[i].body if trees[i] else [])):
-                problems.append(f"cell {i} overwrites the parameter {name}: an injected value would be ignored")
+        for i in (i for i, names in written.items() if name in names):
+            problems.append(f"cell {i} overwrites the parameter {name}: an injected value would be ignored")
     return problems
 
 
-def _assigned(node: ast.stmt) -> list[str]:
-    """Names a top-level statement assigns without reading them."""
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    value = getattr(node, "value", None)
-    read = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)} if value else set()
-    names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-    return [n for n in names if n not in read]
+def _globals_read(tree: ast.Module) -> set[str]:
+    """Global names that a cell reads, at its top or in a function that has no variable of this name."""
+    tables = [symtable.symtable(ast.unparse(tree), "cell", "exec")]
+    for table in tables:
+        tables.extend(table.get_children())
+    seen = [(s, s.is_global() or t.get_type() == "class") for t in tables for s in t.get_symbols()]
+    return {s.get_name() for s, outer in seen if outer and s.is_referenced()}
+
+
+def _overwritten(node: ast.stmt, read: frozenset = frozenset()) -> Iterator[str]:
+    """Global names that a statement assigns, also within `if`, `for`, `with` or `try`, without having read them."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.AugAssign):
+        return
+    items = getattr(node, "items", [])
+    sources = [getattr(node, k, None) for k in ("value", "iter", "test", "subject")] + [i.context_expr for i in items]
+    read |= {n.id for s in sources if s for n in ast.walk(s) if isinstance(n, ast.Name)}
+    targets = [*getattr(node, "targets", []), getattr(node, "target", None), *(i.optional_vars for i in items)]
+    names = [n for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)]
+    yield from {n.id for n in names if isinstance(n.ctx, ast.Store)} - read
+    for part in (getattr(node, k, []) for k in ("body", "orelse", "finalbody", "handlers", "cases")):
+        for inner in part:
+            yield from _overwritten(inner, read)
 
 
 # ----------------------------------------------------------------------------------------- outputs

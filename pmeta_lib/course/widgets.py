@@ -52,7 +52,7 @@ class Explorer:
     def __post_init__(self):
         self.image, self.text = ipywidgets.HTML(), ipywidgets.HTML()
         for control in self.controls.values():
-            control.style.description_width = "initial"
+            control.style.description_width, control.layout.width = "initial", "25rem"
             control.observe(lambda change: self.refresh(), names="value")
         self.refresh()
         self.box = ipywidgets.VBox([ipywidgets.HBox(list(self.controls.values())), self.image, self.text])
@@ -69,7 +69,7 @@ class Explorer:
         alt = html.escape(f"{self.alt} {numbers}", quote=True)
         self.image.value = f'<img alt="{alt}" style="max-width:100%" src="{source}">'
         # read aloud on every change; for the eye the picture has the same line below it
-        hidden = "position:absolute; left:-9999px"
+        hidden = "position:absolute; bottom:0; width:1px; height:1px; overflow:hidden; clip-path:inset(50%)"
         self.text.value = f'<span role="status" style="{hidden}">{html.escape(numbers)}</span>'
         self.numbers = numbers
 

@@ -49,19 +49,23 @@ def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 def _row(folder: Path) -> dict:
     try:
         spec, result = (json.loads((folder / f"{name}.json").read_bytes()) for name in ("spec", "result"))
-        text = {name: json.dumps(spec[name], sort_keys=True) for name in ("options", "settings")}
-        cell = {k: v for k, v in spec.items() if k != "seed"}
-        return {
-            "run": result["run"],
-            "cell": hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:16],
-            **{name: spec[name] for name in SPEC}, **text,
-            **{name: result[name] for name in ("updates", "packed", "device", "held_out")},
-            **result["versions"], **{f"env_{k}": result["family_versions"][k] for k in ("env", "base")},
-            **{name: result[name] for name in VOLATILE},
-            "folder": str(folder),
-        }  # fmt: skip
+        return row(spec, result) | {"folder": str(folder)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
+
+
+def row(spec: dict, result: dict) -> dict:
+    """What every row of a run carries, from the contents of its spec.json and result.json; `KeyError` if one lacks."""
+    text = {name: json.dumps(spec[name], sort_keys=True) for name in ("options", "settings")}
+    cell = {k: v for k, v in spec.items() if k != "seed"}
+    return {
+        "run": result["run"],
+        "cell": hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:16],
+        **{name: spec[name] for name in SPEC}, **text,
+        **{name: result[name] for name in ("updates", "packed", "device", "held_out")},
+        **result["versions"], **{f"env_{k}": result["family_versions"][k] for k in ("env", "base")},
+        **{name: result[name] for name in VOLATILE},
+    }  # fmt: skip
 
 
 def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> pd.DataFrame:

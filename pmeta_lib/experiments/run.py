@@ -124,6 +124,8 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
         record = {
             "run": spec.key, "step": result.step, "updates": agent.updates, "packed": packed,
             "seconds": round(result.seconds / packed, 3), "device": device, "held_out": family.held_out,
+            "evaluation": f"mean return of {result.settings.evaluation_episodes} episodes per task, deterministic policy",
+            "preset_evaluation": family.evaluation,
             "checkpoint_sha256": digest, "family_versions": family.versions, **provenance(),
         }  # fmt: skip
         write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())

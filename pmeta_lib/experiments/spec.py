@@ -25,8 +25,8 @@ class RunSpec:
     def __post_init__(self):
         if isinstance(self.settings, dict):
             object.__setattr__(self, "settings", make_settings(self.settings))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise UserError(f"seed is {self.seed!r}; give a whole number of 0 or more")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise UserError(f"seed is {self.seed!r}; give a whole number from 0 to 2^63 - 1")
         if self.family not in FAMILIES:
             raise unknown("family", self.family, FAMILIES)
         if self.preset not in PRESETS:

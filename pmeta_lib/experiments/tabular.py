@@ -10,22 +10,20 @@ import hashlib
 import json
 import multiprocessing
 import os
-import platform
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pmeta_lib.errors import UserError, unknown
+from pmeta_lib.errors import UserError, unknown, writable
 from pmeta_lib.experiments import tabular_cells as cells
+from pmeta_lib.experiments.run import provenance
 
-TUNING_SEEDS = (1000, 1001)  # no result uses them; exact gradients are tuned on the first alone
+TUNING_SEEDS = (1000, 1001)  # no result uses them
 SEEDS = {"comparison": 10, "headline": 10, "conflict": 10, "lambda": 10, "adaptation": 10, "convergence": 3}
 THEORY_RUNS = 1000
 CONFLICT_H = [0.0, *cells.HETEROGENEITY, 1.0]
@@ -49,16 +47,15 @@ def _tuning_cells(noisy: bool, smoke: bool) -> list[dict]:
         [{"family": "garnet", "h": h} for h in cells.HETEROGENEITY] if noisy
         else [{"family": name} for name in cells.FAMILIES]
     )  # fmt: skip
-    seeds = TUNING_SEEDS if noisy else TUNING_SEEDS[:1]
     out = [
         {"kind": "score", "noisy": noisy, "learner": learner, "seed": seed, "setting": setting} | place
-        for place in places for learner in cells.NAMES for setting in cells.grid(learner, noisy) for seed in seeds
+        for place in places for learner in cells.NAMES for setting in cells.grid(learner, noisy)
+        for seed in TUNING_SEEDS
     ]  # fmt: skip
-    steps = [{"step": float(x)} for x in np.geomspace(0.1 if noisy else 1.0, 3.0 if noisy else 100.0, 12)]
     out += [
         {"kind": "adaptation", "noisy": noisy, "learner": "scratch", "seed": seed, "setting": x,
          "adapt_step": x["step"]} | place
-        for place in places for x in steps for seed in seeds
+        for place in places for x in cells.grid("scratch", noisy) for seed in TUNING_SEEDS
     ]  # fmt: skip
     return [c for c in out if c.get("h", 0.45) == 0.45 and c["family"] in ("garnet", "chain")][::7] if smoke else out
 
@@ -67,11 +64,11 @@ def _place(cell: dict) -> str:
     return f"{cell['family']}{cell.get('h', '')}/{'sampled' if cell['noisy'] else 'exact'}"
 
 
-def choose(cell_list: list[dict], rows: list[list[dict]]) -> dict:
+def choose(cell_list: list[dict], entries: list[dict]) -> dict:
     """{place: {learner: setting}}, the best mean over the tuning seeds; "scratch": its adaptation step."""
     scores: dict = {}
-    for cell, result in zip(cell_list, rows):
-        value = result[0]["deployed"] if cell["kind"] == "score" else result[2]["adapted"]
+    for cell, entry in zip(cell_list, entries):
+        value = entry["rows"][0]["deployed"] if cell["kind"] == "score" else entry["rows"][2]["adapted"]
         key = (_place(cell), cell["learner"], json.dumps(cell["setting"]))
         scores.setdefault(key, []).append(value)
     chosen: dict = {}
@@ -141,61 +138,54 @@ def _key(cell: dict) -> str:
     return hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def compute(name: str, cell_list: list[dict], journal: Path, jobs: int) -> list[list[dict]]:
-    """The rows of every cell, in order. Finished cells are kept in `journal` and not computed again."""
-    done: dict[str, list[dict]] = {}
+def _timed(cell: dict) -> dict:
+    start = time.process_time()
+    rows = run_cell(cell)
+    return {"key": _key(cell), "rows": rows, "cpu_s": round(time.process_time() - start, 4)}
+
+
+def compute(name: str, cell_list: list[dict], journal: Path, jobs: int) -> list[dict]:
+    """{"rows", "cpu_s"} of every cell, in order. Finished cells are kept in `journal` and not computed again."""
+    done: dict[str, dict] = {}
     if journal.exists():
         for line in journal.read_text().splitlines():
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line that was being written when a run was stopped
-            done[entry["key"]] = entry["rows"]
+            done[entry["key"]] = entry
     todo = [c for c in cell_list if _key(c) not in done]
     journal.parent.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(cell_list), initial=len(cell_list) - len(todo), desc=f"{name:<12}", unit="cell",
                disable=None, file=sys.stderr)  # fmt: skip
     with journal.open("a") as out, bar:
 
-        def keep(cell: dict, rows: list[dict]) -> None:
-            done[_key(cell)] = rows
-            out.write(json.dumps({"key": _key(cell), "rows": rows}) + "\n")
+        def keep(entry: dict) -> None:
+            done[entry["key"]] = entry
+            out.write(json.dumps(entry) + "\n")
             out.flush()
             bar.update()
 
         if jobs <= 1 or len(todo) < 2:
             for cell in todo:
-                keep(cell, run_cell(cell))
+                keep(_timed(cell))
         else:
             # One core a process: the matrices are small, and threads would fight over the cores.
             for library in ("OMP", "OPENBLAS", "MKL"):
                 os.environ.setdefault(f"{library}_NUM_THREADS", "1")
             with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-                waiting = {pool.submit(run_cell, cell): cell for cell in todo}
-                for future in as_completed(waiting):
-                    keep(waiting[future], future.result())
+                for future in as_completed([pool.submit(_timed, cell) for cell in todo]):
+                    keep(future.result())
     return [done[_key(c)] for c in cell_list]
 
 
-def provenance(wall_s: float, command: str, spec: dict) -> dict:
-    """What produced the results: spec, seeds, versions, machine (not its name), commit, wall time."""
-    try:
-        here = Path(__file__).parent
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "not in a commit"
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
-    packages = ("pmeta_lib", "numpy", "scipy", "pandas", "torch", "gymnasium")
-    return {
-        "spec": spec, "tuning_seeds": list(TUNING_SEEDS), "evaluation_seeds": SEEDS, "commit": commit,
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-        "machine": {"cpu": model, "cores": os.cpu_count()}, "wall_s": round(wall_s, 1), "command": command,
-    }  # fmt: skip
+def record(experiment: str, todo: list[dict], smoke: bool, wall_s: float, entries: list[dict]) -> str:
+    """What produced a table, as JSON: spec, seeds, versions, machine (not its name), commit, CPU and wall time."""
+    spec = {"experiment": experiment, "cells": len(todo), "budget": cells.BUDGET, "smoke": smoke,
+            "trajectories": cells.TRAJECTORIES, "horizon": cells.HORIZON, "hash": _key({"plan": todo})}  # fmt: skip
+    seeds = {"tuning_seeds": list(TUNING_SEEDS), "evaluation_seeds": SEEDS.get(experiment, THEORY_RUNS)}
+    times = {"cpu_s": round(sum(e["cpu_s"] for e in entries), 1), "wall_s": round(wall_s, 1)}
+    return json.dumps({"spec": spec} | seeds | provenance() | times | {"command": "pmeta tabular"}, indent=1) + "\n"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -206,41 +196,37 @@ def main(args: argparse.Namespace) -> int:
             raise unknown("experiment", name, EXPERIMENTS)
     if args.jobs < 1:
         raise UserError(f"--jobs is {args.jobs}; it must be at least 1.")
-    if args.smoke and args.out == RESULTS:
+    if args.smoke and args.out.resolve() == RESULTS.resolve():
         raise UserError("--smoke would overwrite the stored results; give it a folder of its own with --out.")
     out = args.out
-    tuning = args.tuning or (out / "tuning" if out != RESULTS else Path("data/tuning/tabular"))
-    out.mkdir(parents=True, exist_ok=True)
+    tuning = args.tuning or (Path("data/tuning/tabular") if out.resolve() == RESULTS.resolve() else out / "tuning")
+    writable(out, "--out")
     began, partial = time.monotonic(), out / "partial"
+
+    def table(name: str, todo: list[dict], target: Path) -> list[dict]:
+        """Compute one table from its journal on; write it and where it comes from; drop the journal."""
+        start, journal = time.monotonic(), partial / f"{name}.jsonl"
+        entries = compute(name, todo, journal, args.jobs)
+        more = [{"setting": json.dumps(c["setting"])} if name == "tuning" else {} for c in todo]
+        rows = [r | extra for e, extra in zip(entries, more) for r in e["rows"]]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_parquet(target, index=False)
+        target.with_suffix(".json").write_text(record(name, todo, args.smoke, time.monotonic() - start, entries))
+        journal.unlink()
+        return entries
+
     chosen_file = tuning / "chosen.json"
-    if chosen_file.exists() and not (args.force and not args.only):
-        chosen = json.loads(chosen_file.read_text())
-    else:
-        tuning.mkdir(parents=True, exist_ok=True)
-        chosen, tried = {}, []
-        for noisy in (False, True):
-            todo = _tuning_cells(noisy, args.smoke)
-            rows = compute(
-                f"tuning {'sampled' if noisy else 'exact'}", todo, partial / f"tuning{noisy}.jsonl", args.jobs
-            )
-            chosen |= choose(todo, rows)
-            tried += [r | {"setting": json.dumps(c["setting"])} for c, x in zip(todo, rows) for r in x]
-        pd.DataFrame(tried).to_parquet(tuning / "tuning.parquet", index=False)
+    if not chosen_file.exists() or (args.force and not args.only):
+        todo = [c for noisy in (False, True) for c in _tuning_cells(noisy, args.smoke)]
+        chosen = choose(todo, table("tuning", todo, tuning / "tuning.parquet"))
         chosen_file.write_text(json.dumps(chosen, indent=1, sort_keys=True) + "\n")
+    chosen = json.loads(chosen_file.read_text())
     for name in wanted:
-        todo, target = plan(name, chosen, args.smoke), out / f"{name}.parquet"
+        target = out / f"{name}.parquet"
         if target.exists() and not args.force:
             print(f"{name}: complete ({target}); --force computes it again")
-            continue
-        rows = compute(name, todo, partial / f"{name}.jsonl", args.jobs)
-        pd.DataFrame([r for part in rows for r in part]).to_parquet(target, index=False)
-        spec = {"experiment": name, "cells": len(todo), "budget": cells.BUDGET, "smoke": args.smoke,
-                "trajectories": cells.TRAJECTORIES, "horizon": cells.HORIZON, "hash": _key({"plan": todo})}  # fmt: skip
-        record = provenance(time.monotonic() - began, "pmeta tabular", spec)
-        (out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-        (partial / f"{name}.jsonl").unlink()
-    for leftover in partial.glob("tuning*.jsonl"):
-        leftover.unlink()
+        else:
+            table(name, plan(name, chosen, args.smoke), target)
     if partial.exists() and not any(partial.iterdir()):
         partial.rmdir()
     print(f"{out}: {', '.join(wanted)} done in {time.monotonic() - began:.0f} s")

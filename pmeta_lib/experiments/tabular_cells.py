@@ -1,7 +1,7 @@
 """What the tabular experiments measure: `CELLS[kind](cell) -> rows`, a pure function of a small dict.
 
 Fairness: every learner spends the same number of gradient evaluations a task (a Hessian-vector product counts
-as one, adaptation and fine-tuning included) and is tuned over a grid of twelve settings on tuning seeds that
+as one, adaptation and fine-tuning included) and is tuned over a grid of fifteen settings on tuning seeds that
 no result uses. Step sizes are in units of the family (`unit`), computed from its tasks, not chosen by hand.
 """
 
@@ -74,11 +74,16 @@ def unit(tasks: TaskBatch, ends: tuple | None = None) -> float:
 
 
 def grid(learner: str, noisy: bool) -> list[dict]:
-    """Twelve settings of a learner; `step` is in units, `pull` is lam times the unit."""
+    """Fifteen settings of a learner; `step` is in units, `pull` is lam times the unit.
+
+    Noise asks for smaller steps, and for the smallest in MAML, whose outer gradient multiplies two noisy ones.
+    """
     base = 0.3 if noisy else 1.0
-    steps = [base, 2 * base, 4 * base, 8 * base] if noisy else [1.0, 3.0, 10.0, 30.0]
-    if learner in ("independent", "joint", "pcgrad"):
-        return [{"step": float(x)} for x in base * np.geomspace(0.3, 10.0 if noisy else 100.0, 12)]
+    if learner in ("independent", "joint", "pcgrad", "scratch"):
+        return [{"step": float(x)} for x in base * np.geomspace(0.3, 15.0 if noisy else 300.0, 15)]
+    steps = [0.3, 0.6, 1.2, 2.4, 4.8] if noisy else [1.0, 3.0, 10.0, 30.0, 100.0]
+    if noisy and "maml" in learner:
+        steps = [0.03, 0.08, 0.2, 0.5, 1.2]
     second = {
         "pmeta": [{"pull": x} for x in ((0.02, 0.06, 0.18) if noisy else (0.01, 0.05, 0.25))],
         "pmeta+ft": [{"pull": x} for x in ((0.06, 0.18, 0.54) if noisy else (0.05, 0.25, 1.0))],

@@ -53,18 +53,23 @@ def _value(text: str):
         return text
 
 
-def main(args: argparse.Namespace) -> int:
+def use_machine(device: str, threads: int) -> None:
+    """Let PyTorch have `threads`; `UserError` for a device that is not there."""
     cuda = [f"cuda:{k}" for k in range(torch.cuda.device_count())]
-    if args.device not in ["cpu", *cuda, *(["cuda"] if cuda else [])]:
-        raise UserError(f"device {args.device!r} is not available here; use one of {', '.join(['cpu', *cuda])}")
-    if args.threads < 1:
-        raise UserError(f"--threads is {args.threads}; it must be 1 or more")
+    if device not in ["cpu", *cuda, *(["cuda"] if cuda else [])]:
+        raise UserError(f"device {device!r} is not available here; use one of {', '.join(['cpu', *cuda])}")
+    if threads < 1:
+        raise UserError(f"--threads is {threads}; it must be 1 or more")
+    torch.set_num_threads(threads)
+
+
+def main(args: argparse.Namespace) -> int:
+    use_machine(args.device, args.threads)
     settings = parse_pairs(args.set, "--set")
     spec = RunSpec(args.family, args.learner, args.seed, args.preset, args.tasks, parse_pairs(args.option, "--option"),
                    settings)  # fmt: skip
     folder = args.out or Path("out/runs") / spec.key
     sink = tensorboard(args.tensorboard, spec) if args.tensorboard else None
-    torch.set_num_threads(args.threads)
     if finished(folder):
         print(f"{spec.label}: in {folder}")
     else:

@@ -71,9 +71,10 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
         kept = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
         raise UserError(f"cannot write the checkpoint of step {step} to {folder}: {error}; {kept}") from error
     kept = {f"step-{s:09d}" for s in steps(folder)[:KEEP]}
-    for path in (*folder.glob("step-*"), *folder.glob(".step-*.tmp")):  # older pairs, and halves that a kill left
-        if path.stem not in kept:
-            path.unlink(missing_ok=True)
+    halves = (*folder.glob(".step-*.tmp"), *folder.glob(".tmp??????"))  # that a kill left: ours, and safetensors' own
+    older = [p for p in folder.glob("step-*") if p.stem.removeprefix("step-").isdigit() and p.stem not in kept]
+    for path in (*halves, *older):
+        path.unlink(missing_ok=True)
 
 
 def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dict] | None:

@@ -126,6 +126,19 @@ def fused(shape: Shape, flat: Tensor, x: Tensor) -> Tensor:
     return _Fused.apply(flat, x, shape)
 
 
+def fold(shape: Shape, flat: Tensor, at: int, context: Tensor) -> Tensor:
+    """Perceptrons (S, N, P) that ignore the inputs from column `at` on, because they have `context (S, N, k)` there.
+
+    `flat (S, G, P)`, G = 1 or N, sees k such inputs; held constant, they are part of the first layer's bias.
+    """
+    told = flat.expand(-1, context.shape[1], -1).clone()
+    weight, bias = shape.layers(told.flatten(0, 1))[0]
+    columns = weight[:, at : at + context.shape[2]]
+    bias += context.reshape(-1, 1, context.shape[2]) @ columns
+    columns.zero_()
+    return told
+
+
 def gaussian(head: Tensor) -> tuple[Tensor, Tensor]:
     """Split an actor's output (B, n, 2a) into the mean and the log standard deviation, clamped."""
     mean, log_std = head.chunk(2, dim=-1)

@@ -69,6 +69,10 @@ class Replay:
         self.added += 1
         self._filled.fill_(len(self))
 
+    def last(self) -> Tensor:
+        """The rows (S, N, width) of the latest addition."""
+        return self.rows[:, :, (self.added - 1) % self.rows.shape[2]]
+
     def restore(self, rows: Tensor, added: int) -> None:
         """Put back `rows (S, N, filled, width)` as saved after `added` additions."""
         self.rows[:, :, : rows.shape[2]] = rows

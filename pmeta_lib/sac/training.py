@@ -105,6 +105,7 @@ class Run:
     replay: Replay
     env: TaskVectorEnv
     observation: Tensor  # (S, N, o)
+    uniform: bool = True  # whether actions are uniform until `warm_up`; False: the policy's own from the start
     step: int = 0
     seconds: float = 0.0  # spent in `train`, over all its starts
     last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, (B,) each
@@ -141,8 +142,15 @@ def deterministic(learner: Learner, agent: Agent, actor: Tensor, tasks: int) -> 
     return policy
 
 
-def start(family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], device="cpu", threads=1) -> Run:
-    """A run at step 0: fresh networks, environments reset, nothing stored."""
+def start(
+    family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], device="cpu", threads=1,
+    initial: dict[str, Tensor] | None = None,
+) -> Run:  # fmt: skip
+    """A run at step 0: fresh networks, environments reset, nothing stored.
+
+    `initial` names tensors of the agent, "actor", "critic" and "log_alpha" (S, 1, ·) or of `extra`, that begin with
+    these values instead of fresh ones; then there is a policy to act with, and no action is uniform.
+    """
     if not len(seeds) or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
     tasks = len(family.train_tasks)
@@ -154,12 +162,18 @@ def start(family: TaskFamily, learner: Learner, settings: Settings, seeds: list[
         learning_rate=settings.learning_rate, discount=settings.discount, polyak=settings.polyak, device=device,
         initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy,
     )  # fmt: skip
+    given = dict(initial or {})
+    for name in given.keys() & {"actor", "critic", "log_alpha"}:
+        getattr(agent, name).copy_(given.pop(name))
+    agent.target.copy_(agent.critic)
     learner.start(agent, tasks)
+    for name, x in given.items():
+        agent.extra[name].copy_(x)
     replay = Replay(len(seeds), tasks, capacity, family.observation_size, family.action_size, device)
     children = [child for seed in seeds for child in seed_sequence(seed, "environments").spawn(tasks)]
     env = TaskVectorEnv(family, np.tile(family.train_tasks, (len(seeds), 1)), children, threads=threads)
     observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, -1)
-    return Run(family, learner, settings, list(seeds), agent, replay, env, observation)
+    return Run(family, learner, settings, list(seeds), agent, replay, env, observation, initial is None)
 
 
 def needed(family: TaskFamily, settings: Settings, seeds: int, tasks: int, capacity: int, policies: int, inputs: int):
@@ -176,26 +190,29 @@ def needed(family: TaskFamily, settings: Settings, seeds: int, tasks: int, capac
 def train(
     family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], *, folder: Path | None = None,
     device: str = "cpu", threads: int = 1, progress: bool = False, checkpoint_seconds: float = 60.0,
-    callback: Callable[[Run], bool | None] | None = None,
+    callback: Callable[[Run], bool | None] | None = None, initial: dict[str, Tensor] | None = None,
+    evaluate_at: set[int] | None = None,
 ) -> Run:  # fmt: skip
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
     With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from
     the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one.
     `callback(run)` is called after each evaluation but the first (at step 0) and stops the run early by
-    returning True. Raises `Stopped` when an environment or a network yields a number that is not finite.
+    returning True. `initial` is as in `start`; `evaluate_at` are steps to evaluate after (0 is always one), instead of
+    the settings' own. Raises `Stopped` when an environment or a network yields a number that is not finite.
     """
     keep_freed_memory()
     began = time.monotonic()
-    run = start(family, learner, settings, seeds, device, threads)
-    identity = repr((family.name, family.preset, family.train_tasks.tolist(), learner, asdict(settings), run.seeds))
+    run = start(family, learner, settings, seeds, device, threads, initial)
+    identity = repr((family.name, family.preset, family.train_tasks.tolist(), learner, asdict(settings), run.seeds,
+                     *([sorted(evaluate_at)] if evaluate_at else [])))  # fmt: skip
     if folder is not None and (saved := checkpoint.load(Path(folder), identity)) is not None:
         restore(run, *saved)
         began -= run.seconds
         print(f"going on from the checkpoint of step {run.step:,} in {folder}")
     one_update = Graphed(update) if torch.device(device).type == "cuda" else update
     evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
-    evaluate_at, last_saved = settings.evaluation_steps(), time.monotonic()
+    evaluate_at, last_saved = evaluate_at or settings.evaluation_steps(), time.monotonic()
     bar = tqdm(total=settings.steps, initial=run.step, disable=None if progress else True, unit="step", file=sys.stdout,
                desc=f"{learner.name} on {family.name}", mininterval=1.0, leave=False)  # fmt: skip
     try:
@@ -231,7 +248,7 @@ def advance(run: Run) -> None:
     """One environment step of every slot, with the policies' own (or, at first, uniform) actions, stored."""
     agent, shape = run.agent, run.observation.shape[:2]
     noise = agent.noise(shape[1], run.family.action_size)
-    if run.step < run.settings.warm_up:
+    if run.uniform and run.step < run.settings.warm_up:
         action = torch.erf(noise / 2**0.5)  # uniform on (-1, 1): the normal's own distribution function
     else:
         inputs = run.learner.inputs(agent, run.observation.unsqueeze(2)).squeeze(2)
@@ -241,7 +258,7 @@ def advance(run: Run) -> None:
         raise FloatingPointError(
             f"the policy's action is not finite for {_where(run, ~np.isfinite(env_action).all(1))}"
         )
-    observation, reward, terminated, _, info = run.env.step(env_action)
+    observation, reward, terminated, truncated, info = run.env.step(env_action)
     finite = np.isfinite(observation).all(1) & np.isfinite(reward)
     if not finite.all():
         raise FloatingPointError(f"the environment's observation or reward is not finite for {_where(run, ~finite)}")
@@ -250,6 +267,7 @@ def advance(run: Run) -> None:
         return torch.tensor(x, dtype=torch.float32, device=run.observation.device).view(*shape, *x.shape[1:])
 
     run.replay.add(run.observation, action, tensor(reward), tensor(terminated), tensor(info["final_obs"]))
+    run.learner.stepped(agent, run.replay, terminated | truncated)
     run.observation = tensor(observation)
     run.step += 1
 
@@ -317,8 +335,9 @@ def restore(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
     agent = run.agent
     for name in ("actor", "critic", "target", "log_alpha"):
         getattr(agent, name).copy_(tensors[name])
-    for name in agent.extra:
-        agent.extra[name].copy_(tensors[f"extra.{name}"])
+    for key, x in tensors.items():
+        if key.startswith("extra."):  # in place, or anew where the learner makes it at its first update
+            agent.extra.setdefault(key.removeprefix("extra."), x.to(agent.actor.device)).copy_(x)
     for name, optimizer in agent.optimizers.items():
         for key in ("first", "second", "steps"):
             getattr(optimizer, key).copy_(tensors[f"adam.{name}.{key}"])

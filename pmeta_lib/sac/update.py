@@ -47,6 +47,7 @@ def sac_update(
     head_gradient: HeadGradient | None = None,
     actor_gradient: Callable[[Tensor], Tensor] | None = None,
     critic_gradient: Callable[[Tensor], Tensor] | None = None,
+    context: slice | None = None,
 ) -> dict[str, Tensor]:
     """One gradient step of temperature, critics, actor and targets, for all slots at once.
 
@@ -54,7 +55,8 @@ def sac_update(
     may add a term to the actor's loss through its gradient at the actor's output, `head_gradient(observation, mean,
     log_std) -> (d mean, d log_std)`, each (B, M, a), and may change the parameters' gradients, (S, G, P) and (S, G,
     2, Q), before the optimizer sees them. The order (temperature, critics, actor; the actor's action drawn once,
-    before) is that of Stable-Baselines3. Returns the losses and the mean log density, (B,), still on the device.
+    before) is that of Stable-Baselines3. Returns the losses and the mean log density, (B,), still on the device; with
+    `context`, columns of the critics' input, also "context" (B, M, ·), the critic loss's gradient there.
     """
     _, tasks, n = batch.reward.shape
     slots = agent.slots
@@ -79,7 +81,7 @@ def sac_update(
     critic_loss = losses.critic_loss(q, target)
     dq = (q - target.unsqueeze(1)).div_(n).view(2 * slots, n, 1)
     gradient, into = agent.gradients["critic"]
-    backward(critic, saved, dq, into)
+    of_context = backward(critic, saved, dq, into, context)
     gradient = gradient.view_as(agent.critic)
     agent.optimizers["critic"].step(critic_gradient(gradient) if critic_gradient else gradient)
 
@@ -103,5 +105,6 @@ def sac_update(
 
     agent.target.lerp_(agent.critic, agent.polyak)
     agent.updates += 1
+    extra = {} if context is None else {"context": of_context.unflatten(0, (slots, 2)).sum(1)}
     return {"critic_loss": critic_loss, "actor_loss": actor_loss, "temperature_loss": temperature_loss,
-            "log_prob": log_prob.mean(-1)}  # fmt: skip
+            "log_prob": log_prob.mean(-1), **extra}  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 
 from pmeta_lib.errors import UserError, unknown
-from pmeta_lib.tabular.mdp import TaskBatch
+from pmeta_lib.tabular.mdp import TaskBatch, check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def _split(name: str, tasks: TaskBatch, labels: list[str], n_train: int, alike: 
 
 
 def _counts(n_train: int, n_test: int, most: int | None = None, of: str = "") -> int:
-    if min(n_train, n_test) < 1:
-        raise UserError(f"n_train = {n_train} and n_test = {n_test} must both be at least 1.")
+    check_whole("n_train", n_train)
+    check_whole("n_test", n_test)
     if most is not None and n_train + n_test > most:
         raise UserError(f"n_train + n_test = {n_train + n_test}, but there are only {most} {of}.")
     return n_train + n_test
@@ -69,8 +69,7 @@ def garnet(
     Each (s, a) reaches `branching` states with probabilities cut from [0, 1] at random; rewards are uniform;
     the start distribution is uniform. At h = 0 the tasks coincide, at h = 1 their rewards are independent.
     """
-    if not 0.0 <= heterogeneity <= 1.0:
-        raise UserError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
+    check_number("heterogeneity", heterogeneity, least=0, most=1)
     if not 1 <= branching <= states:
         raise UserError(f"branching is {branching}; it must lie between 1 and states = {states}.")
     N = _counts(n_train, n_test)
@@ -101,7 +100,8 @@ def gridworld(
     """
     if layout not in ("goals", "corners"):
         raise unknown("layout", layout, ("goals", "corners"), "gridworld")
-    S = size * size
+    S = check_whole("size", size, least=2) ** 2
+    check_number("slip", slip, least=0, most=1)
     if layout == "corners":
         n_train, goals = 2, np.array([0, S - 1, size - 1, S - size])
     else:
@@ -127,7 +127,8 @@ def chain(length: int = 5, slip: float = 0.1, gamma: float = 0.9) -> Family:
     paid `s/(length - 1)` in state s, task "left" the rest; start in the middle. The test tasks
     pay a 3:1 and a 1:3 mixture of the two.
     """
-    s = np.arange(length)
+    s = np.arange(check_whole("length", length, least=2))
+    check_number("slip", slip, least=0, most=1)
     right, left = np.eye(length)[np.minimum(s + 1, length - 1)], np.eye(length)[np.maximum(s - 1, 0)]
     P = np.stack([(1 - slip) * left + slip * right, (1 - slip) * right + slip * left], 1)
     towards = np.repeat((s / (length - 1))[:, None], 2, 1)
@@ -200,6 +201,7 @@ def frozen_lake(
             maps = [flat[:g] + "G" + flat[g + 1 :] for g in rng.permutation(frozen)[:N]]
             maps = [[m[i : i + 4] for i in range(0, 16, 4)] for m in maps]
         else:
+            check_whole("size", size, least=2)
             N, maps, tries = _counts(n_train, n_test), [], 0
             while len(maps) < N and tries < 100 * N:
                 candidate, tries = generate_random_map(size, seed=int(rng.integers(2**31))), tries + 1

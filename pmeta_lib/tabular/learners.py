@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from pmeta_lib import moreau
-from pmeta_lib.tabular.loop import History, Move, Settings, ascend, learn, repeat
-from pmeta_lib.tabular.mdp import TaskBatch, check_theta
+from pmeta_lib.errors import UserError
+from pmeta_lib.tabular.loop import History, Move, Settings, ascend, cause, escaped, learn, repeat
+from pmeta_lib.tabular.mdp import TaskBatch, check_theta, check_whole
 from pmeta_lib.tabular.policies import Oracle, exact, returns
 
 
@@ -54,7 +55,7 @@ def pmeta(
     s = Settings(
         rounds, lam, eta, inner_steps, inner_step_size, local_steps, beta, warm_start, tasks_per_round, tau,
         generator, oracle, trace,
-    ).checked(len(tasks))  # fmt: skip
+    ).checked(tasks)  # fmt: skip
 
     def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
         w, square = repeat(theta, drawn), 0.0
@@ -72,7 +73,7 @@ def independent(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
 
     Without effect: lam, eta, beta, local_steps, warm_start.
     """
-    s = replace(Settings(**settings), lam=0.0).checked(len(tasks))
+    s = replace(Settings(**settings), lam=0.0).checked(tasks)
 
     def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
         y, square = ascend(drawn, y, y, 0.0, s)
@@ -83,7 +84,7 @@ def independent(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
 
 def _shared_ascent(name: str, tasks: TaskBatch, theta0: np.ndarray, settings: dict, combine: Callable) -> History:
     """One policy for all tasks: K steps of size s along combine(gradients), of which eta is kept."""
-    s = replace(Settings(**settings), lam=0.0).checked(len(tasks))
+    s = replace(Settings(**settings), lam=0.0).checked(tasks)
 
     def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
         x, first = theta, None
@@ -133,7 +134,7 @@ def reptile(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
 
     Without effect: lam, local_steps, warm_start.
     """
-    s = replace(Settings(**settings), lam=0.0).checked(len(tasks))
+    s = replace(Settings(**settings), lam=0.0).checked(tasks)
 
     def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
         y, _ = ascend(drawn, repeat(theta, drawn), theta, 0.0, s)
@@ -158,7 +159,7 @@ def maml_gradients(
     The chain rule backwards through the steps, `v <- v + s H(y^k) v`: Hessian-vector products, no K-fold
     memory of matrices. Without second order the gradient at y_i (Finn et al., ICML 2017, both).
     """
-    y, products = np.broadcast_to(theta, tasks.shape), []
+    y, products = np.broadcast_to(check_theta(tasks, theta), tasks.shape), []
     for _ in range(inner_steps):
         ascent, product = oracle(tasks, y, tau)
         products.append(product)
@@ -171,7 +172,7 @@ def maml_gradients(
 
 
 def _maml(name: str, tasks: TaskBatch, theta0: np.ndarray, settings: dict, second_order: bool) -> History:
-    s = replace(Settings(**settings), lam=0.0).checked(len(tasks))
+    s = replace(Settings(**settings), lam=0.0).checked(tasks)
     cost = s.inner_steps + 1 + (s.inner_steps if second_order else 0)
 
     def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
@@ -217,13 +218,17 @@ def adapt(
     """Meta-test: `steps` inner steps on new tasks from theta, with pull `lam` towards it (0: fine-tuning).
 
     theta is (S, A) or, to fine-tune personalized policies, (N, S, A). Returns the policies (N, S, A) and the
-    exact returns before each step and at the end, (steps + 1, N).
+    exact returns before each step and at the end, (steps + 1, N). UserError if the steps diverge.
     """
     centre = check_theta(tasks, theta)
-    s = Settings(1, lam=lam, tau=tau, inner_step_size=step_size, oracle=oracle).checked(len(tasks))
+    check_whole("steps", steps, least=0)
+    s = Settings(1, lam=lam, tau=tau, inner_step_size=step_size, oracle=oracle).checked(tasks)
     y = np.broadcast_to(centre, tasks.shape).copy()
     curve = [returns(tasks, y)]
-    for _ in range(steps):
+    for k in range(steps):
         y, _ = ascend(tasks, y, centre, lam, s)
+        if (bad := escaped(y)).any():
+            why = cause(s).replace("inner_step_size", "step_size")
+            raise UserError(f"adapt diverged at step {k}, first in task {bad.argmax()}: {why}.")
         curve.append(returns(tasks, y))
     return y, np.stack(curve)

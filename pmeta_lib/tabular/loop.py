@@ -7,8 +7,8 @@ import numpy as np
 
 from pmeta_lib import moreau
 from pmeta_lib.errors import UserError
-from pmeta_lib.tabular.mdp import TaskBatch, check_theta
-from pmeta_lib.tabular.policies import Oracle, barrier, check_number, exact, returns
+from pmeta_lib.tabular.mdp import TaskBatch, check_generator, check_number, check_tasks, check_theta, check_whole
+from pmeta_lib.tabular.policies import Oracle, barrier, exact, returns
 
 LARGEST = 1e8  # beyond any sense for softmax parameters (exp(-745) is already 0): such a run has diverged
 
@@ -74,26 +74,26 @@ class Settings:
     oracle: Oracle = exact
     trace: bool = False
 
-    def checked(self, N: int) -> "Settings":
-        """Itself, after refusing what cannot work on N tasks."""
+    def checked(self, tasks: TaskBatch) -> "Settings":
+        """Itself, after refusing what cannot work on these tasks."""
+        check_tasks(tasks)
         for name in ("rounds", "inner_steps", "local_steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise UserError(f"{name} is {value!r} for every task; it must be a whole number from 1.")
+            check_whole(name, getattr(self, name))
         for name in ("lam", "eta", "beta", "tau"):
             check_number(name, getattr(self, name), least=0)
         check_number("inner_step_size", self.inner_step_size, above=0)
-        n = self.tasks_per_round
-        if n is None or n == N:
-            return replace(self, tasks_per_round=N)
-        if not isinstance(n, int | np.integer) or not 1 <= n <= N:
-            raise UserError(f"tasks_per_round is {n!r}; it must be from 1 to the number of tasks, {N}.")
-        if self.generator is None:
-            raise UserError(
-                "generator is missing: drawing tasks_per_round of the tasks needs one; pass "
-                "generator=numpy.random.default_rng(seed)."
-            )
-        return self
+        for name in ("warm_start", "trace"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
+        if not callable(self.oracle):
+            raise UserError(f"oracle is {self.oracle!r}; leave it out, or make one by sampled(...).")
+        N, n = len(tasks), self.tasks_per_round
+        n = N if n is None else check_whole("tasks_per_round", n)
+        if n > N:
+            raise UserError(f"tasks_per_round is {n}; it must be from 1 to the number of tasks, {N}.")
+        if n < N or self.generator is not None:
+            check_generator("generator", self.generator)
+        return replace(self, tasks_per_round=n)
 
 
 @dataclass
@@ -134,11 +134,12 @@ def learn(name: str, tasks: TaskBatch, theta0: np.ndarray, s: Settings, one_roun
     for t in range(s.rounds):
         if s.tasks_per_round < N:
             drawn = np.sort(s.generator.choice(N, s.tasks_per_round, replace=False))
-            move = one_round(tasks[drawn], theta, y[drawn])
+            batch, start = tasks[drawn], y[drawn]
         else:
-            drawn = np.arange(N)
-            move = one_round(tasks, theta, y)
-        new_theta = moreau.meta_step(theta, move.target, s.beta)
+            drawn, batch, start = np.arange(N), tasks, y
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverging round is refused below, in words
+            move = one_round(batch, theta, start)
+            new_theta = moreau.meta_step(theta, move.target, s.beta)
         if move.y is None:
             new_y = np.repeat(new_theta[None], N, 0)
         else:
@@ -164,33 +165,42 @@ def _potential(tasks: TaskBatch, theta: np.ndarray, y: np.ndarray, task_returns:
     return float(moreau.envelope(f, y, theta, s.lam, axes=(-2, -1)).mean())
 
 
+def escaped(y: np.ndarray) -> np.ndarray:
+    """(n,) whether a task's parameters y (n, S, A) have left the numbers that make sense."""
+    return ~(np.abs(y).max((-2, -1)) <= LARGEST)  # NaN counts
+
+
 def _refuse_divergence(name, t, drawn, theta, y, s: Settings, history: Callable[[], History]) -> None:
-    sizes = np.abs(y[drawn]).max((-2, -1))
-    bad = ~(sizes <= LARGEST)
-    if not bad.any() and np.abs(theta).max() <= LARGEST:
+    bad = escaped(y[drawn])
+    if not bad.any() and not escaped(theta):
         return
-    task = int(drawn[bad.argmax() if bad.any() else sizes.argmax()])
-    pull = s.inner_step_size * s.lam
-    if pull >= 2:
-        cause = f"inner_step_size * lam = {pull:g} is 2 or more; use inner_step_size < {2 / s.lam:g}"
-    elif s.eta * s.lam * s.beta >= 2:
-        cause = f"eta * lam * beta = {s.eta * s.lam * s.beta:g} is 2 or more; use eta < {2 / (s.lam * s.beta):g}"
-    else:
-        cause = f"inner_step_size = {s.inner_step_size:g} or eta = {s.eta:g} is too large; divide it by 10"
+    task = int(drawn[bad.argmax()])
     raise Diverged(
-        f"{name} diverged in round {t}, first in task {task}: {cause}. The exception's .history keeps the "
+        f"{name} diverged in round {t}, first in task {task}: {cause(s)}. The exception's .history keeps the "
         f"{t} good rounds.",
         history(),
     )
+
+
+def cause(s: Settings) -> str:
+    """Why a run with these settings diverged, and the remedy."""
+    pull = s.inner_step_size * s.lam
+    if pull >= 2:
+        return f"inner_step_size * lam = {pull:g} is 2 or more; use inner_step_size < {2 / s.lam:g}"
+    if s.eta * s.lam * s.beta >= 2:
+        return f"eta * lam * beta = {s.eta * s.lam * s.beta:g} is 2 or more; use eta < {2 / (s.lam * s.beta):g}"
+    return f"inner_step_size = {s.inner_step_size:g} or eta = {s.eta:g} is too large; divide it by 10"
 
 
 def ascend(tasks: TaskBatch, y: np.ndarray, centre: np.ndarray, lam: float, s: Settings) -> tuple[np.ndarray, float]:
     """K inner steps from y towards argmax J - (lam/2) ||. - centre||^2; the sum of squared slopes."""
     square = 0.0
     for _ in range(s.inner_steps):
+        if escaped(y).any():  # no gradient has a meaning there; the caller refuses the round
+            break
         ascent, _ = s.oracle(tasks, y, s.tau)
         new = moreau.inner_step(y, ascent, centre, lam, s.inner_step_size)
-        square += float(((new - y) ** 2).sum()) / (s.inner_step_size**2 * len(tasks))
+        square += float((((new - y) / s.inner_step_size) ** 2).sum()) / len(tasks)
         y = new
     return y, square
 

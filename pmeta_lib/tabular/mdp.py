@@ -6,6 +6,7 @@ from s to t under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start dis
 """
 
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from pmeta_lib.errors import UserError
 ROW_TOLERANCE = 1e-8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskBatch:
     """N MDPs with the same numbers of states and actions and one discount.
 
@@ -62,16 +63,14 @@ class TaskBatch:
                 name, np.abs(total - 1) > ROW_TOLERANCE, total, "is the sum of a row, not 1",
                 f"divide {name} by {name}.sum(-1, keepdims=True)",
             )  # fmt: skip
-        try:
-            gamma = float(self.gamma)
-        except (TypeError, ValueError):
-            raise UserError(f"gamma is {self.gamma!r}, not one number in [0, 1) shared by all tasks.") from None
-        if not 0.0 <= gamma < 1.0:
+        if _no_number(self.gamma):
+            raise UserError(f"gamma is {self.gamma!r}, not one number in [0, 1) shared by all tasks; use 0.99, say.")
+        if not 0.0 <= self.gamma < 1.0:
             raise UserError(
-                f"gamma is {gamma}, outside [0, 1), for every task (0 to {N - 1}): undiscounted returns can "
+                f"gamma is {self.gamma}, outside [0, 1), for every task (0 to {N - 1}): undiscounted returns can "
                 "be infinite; use a value such as 0.99."
             )
-        object.__setattr__(self, "gamma", gamma)
+        object.__setattr__(self, "gamma", float(self.gamma))
 
     def __len__(self) -> int:
         return self.P.shape[0]
@@ -110,8 +109,47 @@ def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, problem: str, remedy:
         raise UserError(f"{name}[{place}] (task {where[0]}) = {shown[where]:.6g} {problem}; {remedy}.")
 
 
+def _no_number(value: object) -> bool:
+    return isinstance(value, bool) or not isinstance(value, Real)  # float() would take "0.5", True and [0.5]
+
+
+def check_number(
+    name: str, value: object, *, above: float | None = None, least: float | None = None, most: float | None = None
+) -> float:
+    """`value` as a finite float that is `> above`, `>= least`, `<= most`; UserError otherwise."""
+    if _no_number(value):
+        raise UserError(f"{name} is {value!r}, not a number; it is one number, the same for every task.")
+    number = float(value)
+    limits = {f"above {above}": above is None or number > above, f"at least {least}": least is None or number >= least}
+    limits |= {f"at most {most}": most is None or number <= most}
+    asked = " and ".join(text for text in limits if not text.endswith("None"))
+    if not np.isfinite(number) or not all(limits.values()):
+        raise UserError(f"{name} is {number:g} for every task; it must be a finite number {asked}".rstrip() + ".")
+    return number
+
+
+def check_whole(name: str, value: object, least: int = 1) -> int:
+    """`value` as a whole number from `least`; UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise UserError(f"{name} is {value!r} for every task; it must be a whole number from {least}.")
+    return int(value)
+
+
+def check_generator(name: str, generator: object) -> None:
+    """UserError unless it is a NumPy generator; a bare seed is the usual mistake."""
+    if not isinstance(generator, np.random.Generator):
+        raise UserError(f"{name} is {generator!r}; pass {name}=numpy.random.default_rng(seed).")
+
+
+def check_tasks(tasks: object) -> None:
+    """UserError unless it is a TaskBatch; a whole Family is the usual mistake."""
+    if not isinstance(tasks, TaskBatch):
+        raise UserError(f"tasks is a {type(tasks).__name__}, not a TaskBatch(P, r, rho, gamma); a family's is .train.")
+
+
 def check_theta(tasks: TaskBatch, theta: np.ndarray, name: str = "theta", shared: bool = False) -> np.ndarray:
     """`theta` as float64, (S, A) or, unless `shared`, (N, S, A); UserError if its shape or values are bad."""
+    check_tasks(tasks)
     theta = _as_float(name, theta)
     N, S, A = tasks.shape
     if theta.shape != (S, A) and (shared or theta.shape != (N, S, A)):
@@ -159,7 +197,7 @@ def action_values(tasks: TaskBatch, V: np.ndarray) -> np.ndarray:
 def optimal_policies(tasks: TaskBatch, tol: float = 1e-12) -> tuple[np.ndarray, np.ndarray]:
     """Deterministic optimal actions (N, S) and optimal state values (N, S), by policy iteration.
 
-    Exact up to `tol` (relative to the largest value): an action is only exchanged for one that is better by
+    Exact up to `tol` (relative to the task's largest value): an action is only exchanged for one that is better by
     more than that, so that ties cannot cycle. Puterman, Markov Decision Processes (1994), section 6.4.
     """
     A = tasks.shape[2]
@@ -169,7 +207,7 @@ def optimal_policies(tasks: TaskBatch, tol: float = 1e-12) -> tuple[np.ndarray, 
         V = np.linalg.solve(system, reward[..., None])[..., 0]
         Q = action_values(tasks, V)
         kept = np.take_along_axis(Q, actions[..., None], -1)[..., 0]
-        better = Q.max(-1) - kept > tol * max(1.0, np.abs(V).max())
+        better = Q.max(-1) - kept > tol * np.maximum(1.0, np.abs(V).max(-1, keepdims=True))
         if not better.any():
             return actions, V
         actions = np.where(better, Q.argmax(-1), actions)

@@ -14,11 +14,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from pmeta_lib.errors import UserError
 from pmeta_lib.tabular.mdp import (
     Factorization,
     TaskBatch,
     action_values,
+    check_number,
     check_theta,
     optimal_values,
     under_policy,
@@ -128,19 +128,6 @@ def _hessian_vector(tasks: TaskBatch, at: Evaluation, v: np.ndarray, tau: float)
     return product - (tau / S) * dpi if tau else product
 
 
-def check_number(name: str, value: float, *, above: float | None = None, least: float | None = None) -> float:
-    """`value` as a finite float that is `> above` or `>= least`; UserError otherwise."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{name} is {value!r}, not a number.") from None
-    limit = f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else ""
-    low = (above is not None and number <= above) or (least is not None and number < least)
-    if not np.isfinite(number) or low:
-        raise UserError(f"{name} is {number:g} for every task; it must be a finite number{limit}.")
-    return number
-
-
 def values(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N,) expected discounted return J_i(theta_i) of each task, plus the log barrier if tau > 0."""
     theta, tau = check_theta(tasks, theta), check_number("tau", tau, least=0)
@@ -163,8 +150,9 @@ def normalised_returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
     """(N,) returns with 0 = the uniform policy and 100 = the optimal one, per task."""
     theta = check_theta(tasks, theta)
     uniform = returns(tasks, np.zeros(tasks.shape[1:]))
-    gap = np.maximum(optimal_values(tasks) - uniform, 1e-300)  # a task without any choice scores 0
-    return 100.0 * (returns(tasks, theta) - uniform) / gap
+    gap = optimal_values(tasks) - uniform
+    real = gap > 1e-12 * np.maximum(1.0, np.abs(uniform))  # a task in which no choice matters scores 0
+    return 100.0 * np.divide(returns(tasks, theta) - uniform, gap, out=np.zeros_like(gap), where=real)
 
 
 def gradient_cosines(gradients: np.ndarray) -> np.ndarray:

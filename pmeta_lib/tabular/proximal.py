@@ -8,8 +8,8 @@ import numpy as np
 
 from pmeta_lib import moreau
 from pmeta_lib.errors import UserError
-from pmeta_lib.tabular.mdp import TaskBatch, check_theta
-from pmeta_lib.tabular.policies import check_number, exact, objective
+from pmeta_lib.tabular.mdp import TaskBatch, check_number, check_theta, check_whole
+from pmeta_lib.tabular.policies import exact, objective
 
 TOL = 1e-10
 MAX_STEPS = 20_000
@@ -68,6 +68,8 @@ def _displacement(
     tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float, tol: float, max_steps: int
 ) -> np.ndarray:
     """`prox - theta`, iterated as such: for large lam the difference of the two would cancel."""
+    check_number("tol", tol, above=0)
+    check_whole("max_steps", max_steps)
 
     def height(rows: np.ndarray, d: np.ndarray) -> np.ndarray:
         return objective(tasks[rows], theta[rows] + d, tau) - (lam / 2) * (d**2).sum((-2, -1))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pmeta_lib.errors import UserError
-from pmeta_lib.tabular.mdp import TaskBatch, check_theta
+from pmeta_lib.tabular.mdp import TaskBatch, check_generator, check_theta, check_whole
 from pmeta_lib.tabular.policies import HessianVector, Oracle, softmax
 
 
@@ -34,6 +33,9 @@ def sample(
 ) -> Trajectories:
     """`trajectories` rollouts of `horizon` steps of the softmax policies theta in each task."""
     theta = check_theta(tasks, theta)
+    check_whole("trajectories", trajectories)
+    check_whole("horizon", horizon)
+    check_generator("generator", generator)
     N, S, A = tasks.shape
     pi = np.broadcast_to(softmax(theta), tasks.shape)
     steps = _ladder((pi[..., None] * tasks.P).reshape(N, S, A * S))  # action and next state in one draw
@@ -60,11 +62,9 @@ def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> 
     order gamma^horizon. Hessian-vector products use the same trajectories and are unbiased too; MAML's
     product of the two is not, as in every sampled MAML. The barrier is exact.
     """
-    if trajectories < 2 or horizon < 1:
-        raise UserError(
-            f"trajectories = {trajectories} and horizon = {horizon}: the baseline needs 2 or more "
-            "trajectories and a horizon of 1 or more."
-        )
+    check_whole("trajectories", trajectories, least=2)  # the baseline is the mean of the others
+    check_whole("horizon", horizon)
+    check_generator("generator", generator)
 
     def oracle(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.ndarray, HessianVector]:
         N, S, A = tasks.shape

@@ -14,7 +14,7 @@ import pandas as pd
 from pmeta_lib import moreau
 from pmeta_lib.errors import UserError
 from pmeta_lib.tabular.loop import History, repeat
-from pmeta_lib.tabular.mdp import TaskBatch, optimal_policies, optimal_values
+from pmeta_lib.tabular.mdp import TaskBatch, check_number, optimal_policies, optimal_values
 from pmeta_lib.tabular.policies import exact, objective, returns, softmax
 from pmeta_lib.tabular.proximal import prox
 
@@ -182,14 +182,14 @@ def hold(run: History, L: float | None = None, generator: np.random.Generator | 
         measured, slack = bound - measured, holds (None where a condition is not met).
 
     Raises:
-        UserError: not a run of pmeta, or lam = 0.
+        UserError: not a run of pmeta, lam = 0, or L not above 0.
     """
     s, tasks, tau = run.settings, run.tasks, run.settings["tau"]
     lam, K, step, T = s["lam"], s["inner_steps"], s["inner_step_size"], len(run.meta_return)
     if run.learner != "pmeta" or lam <= 0 or T < 1:
         raise UserError(f"hold needs a pmeta run with lam > 0 and a round or more, not {run.learner}, lam={lam}.")
     rng = np.random.default_rng(0) if generator is None else generator
-    L, N = smoothness(tasks, tau) if L is None else float(L), len(tasks)
+    L, N = smoothness(tasks, tau) if L is None else check_number("L", L, above=0), len(tasks)
     alpha = s["beta"] * s["eta"]
     c = alpha * lam
     theta, personal, full = run.theta, run.personal, s["tasks_per_round"] == N

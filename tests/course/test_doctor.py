@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+from pmeta_lib import cli
 from pmeta_lib.course import doctor, machine
 
 
@@ -15,18 +16,17 @@ def test_doctor_on_this_machine(tmp_path):
     states = {line["what"]: line["state"] for line in found["checks"]}
     assert done.returncode == 0 and found["ok"], done.stdout
     assert states["jupyter kernel"] == states["packages"] == "ok"
-    for what in ("python", "cores", "threads", "memory", "gpu", "off-screen rendering", "ffmpeg", "disk, here"):
+    for what in ("python", "cores", "threads", "memory", "gpu", "off-screen rendering", "disk, here"):
         assert what in states and what in done.stdout
     assert all(line["remedy"] for line in found["checks"] if line["state"] != "ok")
 
 
 def test_missing_parts_are_warnings_and_broken_ones_errors(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(machine, "off_screen", lambda: None)
     monkeypatch.setattr(doctor, "requires", lambda name: ["numpy<1", "no-such-package", "torch; extra == 'gpu'"])
-    lines = [line for check in (doctor.rendering, doctor.ffmpeg, doctor.packages) for line in check()]
+    lines = [line for check in (doctor.rendering, doctor.packages) for line in check()]
     assert [(what, state) for what, state, *_ in lines] == [
-        ("off-screen rendering", "warning"), ("ffmpeg", "warning"), ("packages", "error"),
+        ("off-screen rendering", "warning"), ("packages", "error"),
     ]  # fmt: skip
     assert "no-such-package is missing" in lines[-1][2] and "is not <1" in lines[-1][2]
     monkeypatch.chdir(tmp_path)
@@ -38,3 +38,19 @@ def test_an_error_is_exit_code_1(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "CHECKS", (lambda: iter([("x", "error", "broken", "mend it")]),))
     assert doctor.main(type("Args", (), {"json": None})) == 1
     assert "mend it" in capsys.readouterr().out
+
+
+def test_a_library_that_does_not_load_is_an_error_and_the_other_checks_go_on(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nbformat", None)
+    monkeypatch.setattr(doctor, "CHECKS", (doctor.kernel, doctor.disk))
+    assert doctor.main(type("Args", (), {"json": None})) == 1
+    kernel, *disks, _, verdict = capsys.readouterr().out.splitlines()
+    assert kernel.startswith("error") and "nbformat" in kernel and "--force-reinstall" in kernel
+    assert len(disks) == 2 and verdict.startswith("1 error")
+
+
+def test_a_report_that_cannot_be_written_is_told_before_any_check(capsys, tmp_path):
+    for target, message in ((tmp_path, "name a file"), (f"{__file__}/x.json", "this folder cannot be written")):
+        assert cli.main(["doctor", "--json", str(target)]) == 2
+        found = capsys.readouterr()
+        assert message in found.err and found.err.count("\n") == 1 and not found.out

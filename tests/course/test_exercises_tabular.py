@@ -22,6 +22,13 @@ def gradient(theta, d, Q):
     return d[:, None] * pi * (Q - (pi * Q).sum(1)[:, None])
 
 
+def soft_threshold(a, c, lam, theta):
+    """The prox of a |x - c| by its three cases."""
+    if abs(theta - c) <= a / lam:
+        return c
+    return theta - a / lam if theta > c else theta + a / lam
+
+
 def conflict(g):
     n = len(g)
     return sum((g[i] * g[j]).sum() < 0 for i in range(n) for j in range(i)) / (n * (n - 1) / 2)
@@ -67,7 +74,7 @@ RIGHT = {
     "01.4": conflict,
     "01.2": [-90 / 121, 90 / 121],
     "01.3": lambda gamma: 1 / (1 - gamma),
-    "02.1": lambda a, c, lam, theta: (a * c + lam * theta) / (a + lam),
+    "02.1": soft_threshold,
     "02.2": lambda theta, prox, lam: lam * (theta - prox),
     "02.3": lambda a, c, theta, distance: a * (abs(c - theta) / distance - 1),
     "02.4": lambda a, lam: a * lam / (a + lam),
@@ -103,10 +110,11 @@ WRONG = [
     ("01.3", lambda gamma: gamma / (1 - gamma), "gamma^0"),
     ("01.3", lambda gamma: 1 - gamma, "inverse"),
     ("01.3", lambda gamma: 0.5 / (1 - gamma), "sum"),
-    ("02.1", lambda a, c, lam, theta: (lam * c + a * theta) / (a + lam), "exchanged"),
-    ("02.1", lambda a, c, lam, theta: theta - a / lam * (theta - c), "one gradient step"),
-    ("02.1", lambda a, c, lam, theta: a * c + lam * theta, "divide"),
-    ("02.1", lambda a, c, lam, theta: (a * c + 2 * lam * theta) / (a + 2 * lam), "1/2"),
+    ("02.1", lambda a, c, lam, theta: theta - a / lam if theta > c else theta + a / lam, "past the corner"),
+    ("02.1", lambda a, c, lam, theta: (a * c + lam * theta) / (a + lam), "whatever the distance"),
+    ("02.1", lambda a, c, lam, theta: soft_threshold(lam, c, a, theta), "upside down"),
+    ("02.1", lambda a, c, lam, theta: soft_threshold(a, 0, lam, theta), "towards 0"),
+    ("02.1", lambda a, c, lam, theta: soft_threshold(a / 2, c, lam, theta), "1/2"),
     ("02.2", lambda theta, prox, lam: lam * (prox - theta), "sign"),
     ("02.2", lambda theta, prox, lam: theta - prox, "lambda is missing"),
     ("02.2", lambda theta, prox, lam: 0.5 * lam * (theta - prox), "no 1/2"),

@@ -2,14 +2,29 @@
 
 import json
 import os
+import subprocess
+import threading
 import xml.etree.ElementTree as ET
 
+import nbformat
 import pytest
+
+from pmeta_lib.course import machine
+from pmeta_lib.course.kernels import Kernel, Limits
+from pmeta_lib.course.runner import Job
 
 FIGURE = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([0, 1, 2], [0, 1, 4])\nplt.show()"
 EMPTY = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.set_title('nothing')\nplt.show()"
 WARN = "import sys\nsys.stderr.write('/lib/x.py:3: UserWarning: old thing')"
 RECORD = "from pmeta_lib.course import record\nrecord('one', 1.0)\nrecord('mean', [1, 2.5])"
+# no fault: a line of more than a million characters, and an output that a later cell updates
+LONG = """from IPython.display import display
+import sys
+for i in range(3):
+    print(f"\\r{i} of 3", "x" * 1_500_000 * (i == 1), end="", flush=True)
+    print(i, file=sys.stderr, flush=True)
+handle = display("before", display_id=True)
+print("\\nlast")"""
 
 # name -> (cells after the parameters, reason, part of the message). The faulty cell is the last but one, cell 5.
 FAULTS = {
@@ -25,6 +40,8 @@ FAULTS = {
         "of at most 0.50 GiB in cell 5",
     ),
     "memory_error": (["raise MemoryError('no room')", "3"], "out of memory", "no room in cell 5"),
+    "unsendable": (["raise ValueError('half a character: \\ud800')", "3"], "exception", "could not be sent in cell 5"),
+    "displays": (["while True: display(1)", "3"], "output limit", "more than 30 MB of output in cell 5"),
     "printer": (["while True: print('x' * 200)", "3"], "output limit", "in cell 5"),
     "shell_printer": (["!yes", "3"], "output limit", "in cell 5"),
     "warning": ([WARN, "3"], "structure", "cell 5 shows a warning"),
@@ -58,7 +75,7 @@ def run_faults(tools, folder):
     for name, (cells, _, _) in FAULTS.items():
         tools.write(folder / "nb" / f"{name}.ipynb", child, *cells)
     for name in ("a_good", "z_good"):
-        tools.write(folder / "nb" / f"{name}.ipynb", child, RECORD, FIGURE)
+        tools.write(folder / "nb" / f"{name}.ipynb", child, RECORD, FIGURE, LONG, "handle.update('after')")
     tools.write(folder / "nb" / "no_parameters.ipynb", "1", head=None)
     tools.write(folder / "nb" / "two_parameters.ipynb", "1", tags={1: ["parameters"]})
     tools.write(folder / "nb" / "overwritten.ipynb", "SEED = 3")
@@ -119,6 +136,24 @@ def test_other_notebooks_complete_and_the_exit_code_says_that_some_failed(faulty
         assert good["values"]["mean"]["value"] == [1, 2.5]
         stored = json.loads((faulty.folder / "out" / f"{name}.values.json").read_text())
         assert stored == good["values"]
+
+
+def test_output_that_is_redrawn_or_updated_ends_as_a_reader_would_see_it(faulty):
+    cell = nbformat.read(faulty.folder / "out" / "a_good.ipynb", as_version=4).cells[-2]
+    assert [(o.output_type, o.get("text") or o.data["text/plain"]) for o in cell.outputs] == [
+        ("stream", "2 of 3 \nlast\n"), ("stream", "0\n1\n2\n"), ("display_data", "'after'"),
+    ]  # fmt: skip
+
+
+def test_a_kernel_killed_while_the_system_ran_out_of_memory_is_told_from_one_that_was_just_killed(tmp_path):
+    job = Job("a", tmp_path / "a.ipynb", tmp_path / "out.ipynb", {}, Limits(10, 1e9))
+    kernel = Kernel(job, "test", threading.Event())
+    kernel.process = subprocess.Popen(["sleep", "100"])
+    kernel.process.kill()
+    kernel.kills_before = machine.out_of_memory_kills()
+    assert kernel.cause_of_death()[0] == "killed"
+    kernel.kills_before -= 1  # the system has killed one since this kernel started
+    assert kernel.cause_of_death()[0] == "out of memory"
 
 
 def test_no_process_is_left_behind(faulty):

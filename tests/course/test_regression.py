@@ -99,7 +99,9 @@ def test_the_tolerance_decides(old, rtol, atol, steps):
         (pd.DataFrame({"x": [1.0]}), pd.DataFrame({"x": [1.01]}), "differs"),
         (pd.DataFrame({"x": ["p"]}), pd.DataFrame({"x": ["q"]}), "differs"),
         (pd.DataFrame({"x": [1, 2]}), pd.DataFrame({"x": [1, 2]}), "same"),
-        (True, 1, "same"), ([], [], "same"),
+        (True, 1, "same"), ([], [], "same"), ("3", "3.0", "differs"), ("nan", "nan", "same"),
+        (pd.DataFrame({"x": ["1e0", "2"]}), pd.DataFrame({"x": ["1", "2"]}), "differs"),
+        (pd.DataFrame({"x": [1.0, math.nan]}), pd.DataFrame({"x": [1.0, math.nan]}), "not finite"),
     ],
 )  # fmt: skip
 def test_compare(new, old, status):

@@ -1,5 +1,6 @@
 """The run as a whole: mistakes in the call, two runs at once, being stopped, many runs in a row."""
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,11 @@ def folder(tools, tmp_path_factory):
     for k in range(3):
         tools.write(folder / "nb" / f"0{k}_short.ipynb", RECORD)
     tools.write(folder / "slow" / "00_slow.ipynb", "import time\ntime.sleep(120)")
+    bad = '{"values": {"sum": {"value": 1}}}'
+    for name, text in (("EXPECTED/quick/03_gone", "{}"), ("BROKEN/quick/00_short", bad)):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).with_suffix(".json").write_text(text)
+    (folder / "NOTEBOOKS").symlink_to(folder / "nb")
     return folder
 
 
@@ -34,6 +40,10 @@ def folder(tools, tmp_path_factory):
         (["-p", "PROFILE=smoke"], "use --profile instead"),
         (["--out", "/proc/nowhere"], "this folder cannot be written"),
         (["--out", __file__], "this folder cannot be written"),
+        (["--out", "NOTEBOOKS"], "the notebooks are here and would be overwritten"),
+        (["--bless", "--reason", "x", "--expected", __file__], "this folder cannot be written"),
+        (["--compare", "--expected", "EXPECTED"], "expects 03_gone, which"),
+        (["--expected", "BROKEN"], "without its type, kind or tolerance"),
         (["--notebooks", "nowhere"], "there is no such folder"),
         (["--workers", "0"], "--workers 0: it must be more than 0"),
         (["--bless"], "--bless needs a reason"),
@@ -42,18 +52,22 @@ def folder(tools, tmp_path_factory):
     ],
 )
 def test_a_mistake_in_the_call_is_one_line_and_exit_code_2(folder, args, message, capsys):
+    args = [folder / a if a in ("NOTEBOOKS", "EXPECTED", "BROKEN") else a for a in args]
     call = ["--notebooks", folder / "nb", *args] if "--notebooks" not in args else args
     if "--out" not in args:
         call += ["--out", folder / "mistakes"]
     assert cli.main(["course", *map(str, call)]) == 2
     found = capsys.readouterr()
     assert message in found.err and found.err.count("\n") == 1 and found.out == ""
+    assert len(list((folder / "nb").glob("*.ipynb"))) == 3
 
 
-def test_a_broken_notebook_file_is_named(tools, tmp_path):
-    (tmp_path / "broken.ipynb").write_text("{")
-    done = tools.course("--notebooks", tmp_path, "--out", tmp_path / "out")
-    assert done.code == 2 and "broken.ipynb is not a notebook" in done.err
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"cells": 3, "nbformat": 4}'])
+def test_a_broken_notebook_file_is_named(tmp_path, capsys, text):
+    (tmp_path / "broken.ipynb").write_text(text)
+    assert cli.main(["course", "--notebooks", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    found = capsys.readouterr().err
+    assert "broken.ipynb is not a notebook" in found and found.count("\n") == 1
 
 
 def start(tools, folder, out, **extra):
@@ -103,14 +117,15 @@ def test_a_run_that_is_stopped_says_so_and_leaves_nothing(tools, folder, how):
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_repeated_runs_agree(tools, folder, workers):
-    call = ("--notebooks", folder / "nb", "--out", folder / f"repeated{workers}", "--workers", workers)
-    if not (folder / "nb" / "expected").exists():
-        assert tools.course(*call, "--bless", "--reason", "first").code == 0
-    for _ in range(2):
-        done = tools.course(*call, "--compare")
-        assert done.code == 0 and all(n["rows"][0]["away"] == 0 for n in done.notebooks.values()), done.out
-        assert done.summary["workers"] == min(workers, 3)
+def test_ten_runs_in_a_row_agree(tools, tmp_path, capsys, workers):
+    for k in range(workers):
+        tools.write(tmp_path / "nb" / f"{k}.ipynb", RECORD)
+    call = ["course", "--notebooks", str(tmp_path / "nb"), "--out", str(tmp_path), "--workers", str(workers)]
+    assert cli.main([*call, "--bless", "--reason", "first"]) == 0
+    for _ in range(10):
+        assert cli.main([*call, "--compare"]) == 0, capsys.readouterr().out
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert [n["rows"][0]["away"] for n in summary["notebooks"]] == [0.0] * workers == [0.0] * summary["workers"]
 
 
 def test_progress_and_summary_say_where_things_are(tools, folder):

@@ -13,8 +13,10 @@ from pmeta_lib.course.command import course_folder
 from pmeta_lib.course.runner import load
 from pmeta_lib.errors import UserError
 
+HEAD = "PROFILE = 'quick'\nSEED = 0"
 
-def notebook(*sources, head="PROFILE = 'quick'\nSEED = 0"):
+
+def notebook(*sources, head=HEAD):
     cells = [new_code_cell(head, metadata={"tags": ["parameters"]}), *map(new_code_cell, sources)]
     return new_notebook(cells=cells)
 
@@ -27,6 +29,11 @@ def notebook(*sources, head="PROFILE = 'quick'\nSEED = 0"):
         (["print(PROFILE)", "SEED = 1\nprint(SEED)"], "PROFILE = 'quick'\nSEED = 0", "cell 3 overwrites"),
         (["print(PROFILE, SEED", ""], "PROFILE = 'quick'\nSEED = 0", "cell 2 is not valid Python"),
         (["print(2)"], "PROFILE = 'quick'\nSEED = 0\nSTEPS = {'quick': 3}[PROFILE]", "PROFILE is never read"),
+        (["print(PROFILE)", "def f(SEED):\n    return SEED"], HEAD, "SEED is never read"),
+        (["print(PROFILE, SEED)", "if PROFILE == 'quick':\n    SEED = 1"], HEAD, "cell 3 overwrites"),
+        (["print(PROFILE, SEED)", "for SEED in range(3):\n    pass"], HEAD, "cell 3 overwrites"),
+        (["print(PROFILE, SEED)", "try:\n    with open('x') as SEED: pass\nfinally: pass"], HEAD, "cell 3 overwrites"),
+        (["print(A, B)"], HEAD + "\nA, B = 1, 2", "hides A, B"),
     ],
 )
 def test_source_problems(sources, head, problem):
@@ -35,6 +42,8 @@ def test_source_problems(sources, head, problem):
 
 def test_a_sound_source_has_no_problem():
     nb = notebook("print(f'{PROFILE}')\nSEED = SEED + 1", "%matplotlib inline\nx = SEED")
+    assert structure.source_problems(nb, course=True) == []
+    nb = notebook("%%time\nprint(PROFILE)", "if SEED is None:\n    SEED = 1", "class A:\n    SEED = SEED")
     assert structure.source_problems(nb, course=True) == []
 
 

@@ -73,7 +73,8 @@ def test_tensorboard_is_an_optional_sink(tmp_path):
     (["point-robot", "--option", "lam=x"], "option lam"), (["point-robot", "--device", "cuda:99"], "not available"),
     (["point-robot", "--device", "tpu"], "not available"), (["point-robot", "--tasks", "0"], "above 0"),
     (["point-robot", "--threads", "0"], "threads"), (["point-robot", "--set", "steps=10000000000"], "GiB are free"),
-    (["pendulum-flip", "--tasks", "3"], "exactly 2 tasks"),
+    (["pendulum-flip", "--tasks", "3"], "exactly 2 tasks"), (["point-robot", "--tasks", "1000000000"], "at most"),
+    (["point-robot", "--seed", str(2**63)], "from 0 to 2^63 - 1"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_2(words, text, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

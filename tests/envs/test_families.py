@@ -1,5 +1,7 @@
 """Families and presets: tasks are fixed by construction, held out and described; bad requests are refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -100,6 +102,19 @@ def test_leakage_is_refused():
     check_held_out(f.train_tasks, mixed, allowed=True)
 
 
+def test_many_tasks_are_compared_in_little_memory():
+    """The comparison of 20,000 x 200 tasks of 65 numbers, all at once, would take 2 GiB."""
+    rng = np.random.default_rng(0)
+    train, test = rng.random((20_000, 65)), rng.random((200, 65))
+    tracemalloc.start()
+    check_held_out(train, test)
+    assert tracemalloc.get_traced_memory()[1] < 2**27
+    tracemalloc.stop()
+    test[150] = train[19_999]
+    with pytest.raises(UserError, match="test task 150 is training task 19999"):
+        check_held_out(train, test)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -110,6 +125,7 @@ def test_leakage_is_refused():
         (lambda: family("ant-dir", "pearl2018"), "unknown preset 'pearl2018'. Did you mean 'pearl2019'"),
         (lambda: family("ant-dir", train=10), "exactly 2 tasks"),
         (lambda: family("ant-goal", train=0), "train = 0"),
+        (lambda: family("ant-goal", train=10**9), "train = 1000000000: .* at most 100000"),
         (lambda: family("ant-goal", test=2.5), "test = 2.5"),
         (lambda: check_tasks("ant-goal", np.zeros((3, 1))), r"shape \(3, 1\); needs \(number of slots, 2\)"),
         (lambda: check_tasks("ant-goal", np.zeros(2)), r"shape \(2,\)"),

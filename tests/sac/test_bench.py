@@ -1,6 +1,7 @@
 """The benchmark counts what it says and leaves out peers that are not there."""
 
 import json
+import time
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -55,3 +56,14 @@ def test_report_has_every_number(tmp_path, monkeypatch, capsys):
     assert [g["tasks"] for g in report["growth"]] == [1, 2]
     assert {x["learner"]: x["cost"]["median"] for x in report["learners"]}["independent"] == 1.0
     assert "x 1.0 of one update at a time" in out and "of the batched products' rate" in out
+    if not torch.cuda.is_available():
+        assert report["gpu"] is None and "80 tasks: not measured, there is no CUDA device here" in out
+
+
+def test_updates_on_a_device_are_counted(monkeypatch):
+    """On the CPU the same lines run, and agree with the clock."""
+    monkeypatch.setattr(sac, "WARM_UP", 20)
+    done = []
+    monkeypatch.setattr(sac, "update", lambda run: done.append(time.sleep(0.002)))
+    rate = sac.on_device(sac.Setting("", "pendulum-params", 3, 8, 8), "cpu", 30)
+    assert len(done) == 40 and 3 / 0.02 < rate < 3 / 0.002

@@ -124,7 +124,10 @@ def test_sound_foreign_and_absent_checkpoints(saved, capsys):
 def test_halves_that_a_kill_left_are_swept_away(saved):
     (saved / "step-000000015.safetensors").write_bytes(b"half a pair")
     (saved / ".step-000000015.json.77.tmp").write_bytes(b"half a file")
+    (saved / ".tmpnp8yF5").write_bytes(b"what safetensors writes to before it renames")
+    (saved / "step-notes.txt").write_text("somebody's own")
     checkpoint.save(saved, 30, {"x": torch.zeros(1)}, {"identity": "me"})
+    (saved / "step-notes.txt").unlink()  # it was left alone
     kept = [f"step-0000000{step}.{kind}" for step in (20, 30) for kind in ("json", "safetensors")]
     assert sorted(p.name for p in saved.iterdir()) == kept
 

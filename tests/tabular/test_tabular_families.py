@@ -59,20 +59,60 @@ def test_chain_gradients_are_exactly_opposite():
     np.testing.assert_allclose(g[0], -g[1], atol=1e-13)
 
 
-def test_frozen_lake_is_gymnasiums_table():
-    family = frozen_lake("slip", n_train=3, n_test=2)
-    table = gymnasium.make("FrozenLake-v1", is_slippery=True).unwrapped.P
-    i = int(np.argmin([float(x.split()[-1]) for x in family.train_labels + family.test_labels]))
-    tasks = family.train if i < 3 else family.test
-    i = i if i < 3 else i - 3
-    for s in range(16):
-        for a in range(4):
-            row, reward = np.zeros(16), 0.0
-            for p, target, r, _ in table[s][a]:
-                row[target] += p
-                reward += p * r
-            np.testing.assert_allclose(tasks.P[i, s, a], row, atol=1e-12)
-            assert tasks.r[i, s, a] == pytest.approx(reward, abs=1e-12)
+def gym_table(name, **options):
+    """P (S, A, S), raw rewards (S, A), which transitions end the episode, and start distribution, by plain loops."""
+    newest = max(n for n in gymnasium.registry if n.startswith(name + "-v"))
+    env = gymnasium.make(newest, **options).unwrapped
+    S, A = len(env.P), len(env.P[0])
+    P, r, ends = np.zeros((S, A, S)), np.zeros((S, A)), np.zeros((S, A, S), bool)
+    for s in range(S):
+        for a in range(A):
+            for p, target, reward, over in env.P[s][a]:
+                P[s, a, target] += p
+                r[s, a] += p * reward
+                ends[s, a, target] |= over
+    return P, r, ends, np.asarray(env.initial_state_distrib)
+
+
+def every_task(family):
+    for tasks, labels in ((family.train, family.train_labels), (family.test, family.test_labels)):
+        yield from zip(labels, tasks.P, tasks.r, tasks.rho)
+
+
+@pytest.mark.parametrize("vary", ["goals", "maps", "slip"])
+def test_frozen_lakes_are_gymnasiums_tables(vary):
+    for label, P, r, rho in every_task(frozen_lake(vary)):
+        slip = vary == "slip"
+        options = {"success_rate": float(label.split()[-1])} if slip else {"desc": label.split("/")}
+        table, reward, _, start = gym_table("FrozenLake", is_slippery=True, **options)
+        atol = 1e-3 if slip else 0  # a rate's label has three digits
+        np.testing.assert_allclose(P, table, rtol=0, atol=atol)
+        np.testing.assert_allclose(r, reward, rtol=0, atol=atol)
+        np.testing.assert_array_equal(rho, start)
+
+
+def test_cliffs_are_gymnasiums_table_but_for_the_goal():
+    table, reward, _, start = gym_table("CliffWalking", is_slippery=True)
+    for label, P, r, rho in every_task(cliff_walking()):
+        y, x = map(int, label.removeprefix("goal (").removesuffix(")").split(","))
+        others = np.arange(48) != 12 * y + x
+        np.testing.assert_array_equal(P[others], table[others])
+        np.testing.assert_allclose(100 * r[others] - 100, reward[others], atol=1e-11)
+        np.testing.assert_array_equal(rho, start)
+        assert (P[~others][0, :, ~others] == 1).all() and np.allclose(r[~others], 1.0)
+
+
+def test_taxis_are_gymnasiums_table_without_the_destination():
+    tables = {weather: gym_table("Taxi", is_rainy=weather == "rainy") for weather in ("dry", "rainy")}
+    for label, P, r, rho in every_task(taxi()):
+        _, letter, weather = label.replace(",", "").split()
+        table, reward, ends, start = tables[weather]
+        mine = np.arange("RGYB".index(letter), 500, 4)
+        live = ~ends.any((0, 1))[mine]
+        np.testing.assert_array_equal(P[live], table[np.ix_(mine, range(6), mine)][live])
+        np.testing.assert_allclose(30 * r[live] - 10, reward[mine][live], atol=1e-12)
+        np.testing.assert_allclose(rho, start[mine] / start[mine].sum())
+        assert np.allclose(30 * r[~live], 10) and not rho[~live].any()  # absorbing, raw reward 0
 
 
 def test_frozen_lake_return_is_that_of_gymnasium_rollouts():
@@ -93,15 +133,10 @@ def test_frozen_lake_return_is_that_of_gymnasium_rollouts():
     assert abs(hits / n - expected) < 4 * np.sqrt(expected * (1 - expected) / n) + 1e-3
 
 
-def test_cliff_goals_absorb_and_the_old_goal_is_open():
-    family = cliff_walking()
-    for tasks, labels in ((family.train, family.train_labels), (family.test, family.test_labels)):
-        for i, label in enumerate(labels):
-            y, x = eval(label.split(" ", 1)[1])
-            goal = 12 * y + x
-            assert (tasks.P[i, goal, :, goal] == 1).all() and np.allclose(tasks.r[i, goal], 1.0)
-            assert goal == 47 or tasks.P[i, 47, 0, 35] > 0
-    assert family.train.r.min() == 0.0  # the cliff
+def test_the_old_goal_of_the_cliff_is_open():
+    for label, P, r, _ in every_task(cliff_walking()):
+        assert label == "goal (3, 11)" or P[47, 0, 35] > 0
+        assert r.min() == 0.0  # the cliff
 
 
 def test_taxi_optimal_return_is_that_of_gymnasiums_full_table():
@@ -109,18 +144,12 @@ def test_taxi_optimal_return_is_that_of_gymnasiums_full_table():
     family, gamma = taxi(), 0.95
     dry = [i for i, x in enumerate(family.train_labels + family.test_labels) if x.endswith("dry")]
     ours = np.concatenate([optimal_values(family.train), optimal_values(family.test)])[dry].mean()
-    name = max(n for n in gymnasium.registry if n.startswith("Taxi-v"))
-    env = gymnasium.make(name).unwrapped
-    P, r = np.zeros((500, 6, 500)), np.zeros((500, 6))  # an episode's end is a transition to nowhere
-    for s in range(500):
-        for a in range(6):
-            for p, target, reward, over in env.P[s][a]:
-                P[s, a, target] += p * (not over)
-                r[s, a] += p * reward
+    P, r, ends, start = gym_table("Taxi")
+    P[ends] = 0.0  # an episode's end is a transition to nowhere
     V = np.zeros(500)
     for _ in range(600):
         V = (r + gamma * P @ V).max(1)
-    original = np.asarray(env.initial_state_distrib) @ V
+    original = start @ V
     low, high = r.min(), r.max()
     assert ours * (high - low) + low / (1 - gamma) == pytest.approx(original, abs=1e-6)
 
@@ -131,6 +160,10 @@ def test_taxi_optimal_return_is_that_of_gymnasiums_full_table():
         (lambda: garnet(1.5), "heterogeneity"), (lambda: garnet(branching=99), "branching"),
         (lambda: gridworld(layout="maze"), "layout"), (lambda: gridworld(n_train=20, n_test=20), "only 25 cells"),
         (lambda: frozen_lake("ice"), "vary"), (lambda: garnet(n_train=0), "n_train"),
+        (lambda: garnet("0.5"), "heterogeneity"), (lambda: garnet(n_test=2.5), "n_test"),
+        (lambda: frozen_lake("maps", size=1), "size is 1"), (lambda: frozen_lake("maps", size=2), "only 3 different"),
+        (lambda: chain(1), "length is 1"), (lambda: gridworld(slip=2), "slip"),
+        (lambda: gridworld(size=1), "size is 1"),
     ],
 )  # fmt: skip
 def test_bad_options_are_named(call, words):

@@ -21,6 +21,7 @@ from pmeta_lib.tabular import (
     project_conflicts,
     prox,
     reptile,
+    sampled,
     values,
 )
 from pmeta_lib.tabular.families import garnet
@@ -187,6 +188,10 @@ def test_learning_happens(tasks):
         ({"inner_steps": 2.5}, "inner_steps"), ({"inner_step_size": 0.0}, "inner_step_size"),
         ({"tasks_per_round": 9}, "tasks_per_round"), ({"tasks_per_round": 2}, "generator"),
         ({"local_steps": 0}, "local_steps"), ({"beta": "x"}, "beta"), ({"tau": -1}, "tau"),
+        ({"lam": "0.2"}, "lam"), ({"lam": True}, "lam"), ({"eta": None}, "eta"), ({"rounds": True}, "rounds"),
+        ({"tau": [0.1]}, "tau"), ({"tasks_per_round": True}, "tasks_per_round"), ({"warm_start": "no"}, "warm_start"),
+        ({"generator": 0}, "generator"), ({"tasks_per_round": 2, "generator": 0}, "generator"),
+        ({"oracle": "exact"}, "oracle"), ({"trace": 1}, "trace"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_named(tasks, theta0, changes, words):
@@ -199,6 +204,34 @@ def test_bad_start_is_named(tasks):
         pmeta(tasks, np.zeros((3, 3)), **SMALL)
     with pytest.raises(TypeError, match="inner_stepsize"):
         joint(tasks, np.zeros((8, 3)), rounds=3, inner_stepsize=1.0)
+    for learner in (pmeta, joint):
+        with pytest.raises(ValueError, match=r"tasks is a Family.*\.train"):
+            learner(garnet(), np.zeros((20, 4)), **SMALL)
+    with pytest.raises(ValueError, match="theta has shape"):
+        maml_gradients(tasks, np.zeros((3, 3)), 1, 1.0)
+
+
+@pytest.mark.parametrize("oracle", [{}, {"oracle": sampled(2, 5, np.random.default_rng(0))}], ids=["exact", "sampled"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"inner_step_size": 20.0, "inner_steps": 1500}, {"eta": 50.0, "local_steps": 1500, "inner_steps": 1},
+     {"inner_step_size": 1e308, "inner_steps": 9}],
+)  # fmt: skip
+def test_divergence_within_one_round_is_named_too(tasks, theta0, changes, oracle, recwarn):
+    with pytest.raises(Diverged, match=r"in round 0, first in task \d") as error:
+        pmeta(tasks, theta0, **(SMALL | changes | oracle))
+    np.testing.assert_array_equal(error.value.history.theta, theta0)
+    assert not recwarn.list  # one line of words, not numpy's overflow warnings
+
+
+def test_adaptation_refuses_what_cannot_work(tasks, theta0):
+    with pytest.raises(ValueError, match=r"adapt diverged at step \d, first in task 0: step_size \* lam = 100"):
+        adapt(tasks, theta0, steps=50, step_size=100.0, lam=1.0)
+    for steps in (-1, 2.5, True):
+        with pytest.raises(ValueError, match=r"^steps is"):
+            adapt(tasks, theta0, steps=steps, step_size=1.0)
+    with pytest.raises(ValueError, match="step_size is"):
+        adapt(tasks, theta0, steps=3, step_size="1")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_bad_entries_are_named(make, name, index, value, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("gamma", [1.0, 1.5, -0.1, np.nan, "high"])
+@pytest.mark.parametrize("gamma", [1.0, 1.5, -0.1, np.nan, "high", "0.9", False, None, [0.9]])
 def test_bad_discounts(make, gamma):
     t = make()
     with pytest.raises(ValueError, match="gamma"):
@@ -55,8 +55,11 @@ def test_bad_theta_is_named(make):
         values(t, theta)
     with pytest.raises(ValueError, match="theta has shape"):
         policy_gradients(t, np.zeros((2, 5, 3)))
-    with pytest.raises(ValueError, match="tau"):
-        values(t, np.zeros((5, 3)), tau=-1.0)
+    for tau in (-1.0, "0.1", True, None):
+        with pytest.raises(ValueError, match=r"^tau is"):
+            values(t, np.zeros((5, 3)), tau=tau)
+    with pytest.raises(ValueError, match="tasks is a ndarray"):
+        values(t.P, np.zeros((5, 3)))
 
 
 def test_slices_and_concatenation(make):
@@ -65,6 +68,28 @@ def test_slices_and_concatenation(make):
     np.testing.assert_array_equal(both.r, t.r[[2, 0, 1]])
     with pytest.raises(ValueError, match="differ"):
         TaskBatch.concatenate([t, make(S=6)])
+
+
+def test_optima_do_not_depend_on_the_company(make):
+    """The tolerance of policy iteration is each task's own: rewards of 1e13 elsewhere in the batch change nothing."""
+    small = make(7, N=1)
+    both = TaskBatch.concatenate([small, TaskBatch(small.P, 1e13 * small.r, small.rho, small.gamma)])
+    assert optimal_values(both)[0] == pytest.approx(optimal_values(small)[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.999, 1 - 1e-6])
+@pytest.mark.parametrize("S, A", [(1, 3), (4, 1), (1, 1), (5, 3)])
+def test_edges(make, gamma, S, A):
+    """One state, one action, no future, a long one: Bellman's optimality equation; no gradient without a choice."""
+    t = make(3, N=2, S=S, A=A, gamma=gamma, concentration=0.3)
+    _, V = optimal_policies(t)
+    Q = t.r + gamma * np.einsum("nsat,nt->nsa", t.P, V)
+    np.testing.assert_allclose(V, Q.max(-1), rtol=1e-9)
+    theta = np.random.default_rng(0).normal(size=(S, A))
+    assert (values(t, theta) <= optimal_values(t) * (1 + 1e-9)).all()
+    if A == 1:
+        np.testing.assert_allclose(policy_gradients(t, theta), 0, atol=1e-14 / (1 - gamma) ** 2)
+        np.testing.assert_allclose(values(t, theta), optimal_values(t), rtol=1e-9)
 
 
 def test_two_state_closed_form(two_states):

@@ -109,6 +109,9 @@ def test_normalised_returns_have_the_right_ends(make):
     t = make()
     np.testing.assert_allclose(normalised_returns(t, np.zeros((5, 3))), 0, atol=1e-10)
     assert (normalised_returns(t, np.random.default_rng(0).normal(size=t.shape)) < 100).all()
+    # rounding must not be divided by a gap of zero: all actions alike, nothing to choose
+    alike = TaskBatch(np.repeat(t.P[:, :, :1], 3, 2), np.repeat(t.r[:, :, :1], 3, 2), t.rho, t.gamma)
+    np.testing.assert_array_equal(normalised_returns(alike, np.random.default_rng(0).normal(size=t.shape)), 0)
 
 
 @pytest.mark.parametrize("lam, tau", [(50.0, 0.0), (1.0, 0.2), (0.05, 0.0), (0.0, 0.3)])
@@ -151,9 +154,12 @@ def test_limits_of_lam(make):
 
 def test_prox_refuses_what_has_no_answer(make):
     t, theta = make(), np.zeros((5, 3))
-    for lam, words in [(-1.0, "lam is -1"), (np.nan, "lam is nan"), (0.0, "lam is 0")]:
+    for lam, words in [(-1.0, "lam is -1"), (np.nan, "lam is nan"), (0.0, "lam is 0"), ("1", "lam is '1'")]:
         with pytest.raises(ValueError, match=words):
             prox(t, theta, lam)
+    for wrong in ({"tol": np.nan}, {"tol": 0.0}, {"max_steps": -1}, {"max_steps": 2.5}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} is"):
+            prox(t, theta, 1.0, **wrong)
     with pytest.raises(ValueError, match=r"task \d.*max_steps"):
         prox(t, theta, 1e-3, max_steps=3)
 

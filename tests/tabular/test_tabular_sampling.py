@@ -86,5 +86,8 @@ def test_noisy_learning_improves(make):
 
 
 def test_bad_options_are_named():
-    with pytest.raises(ValueError, match="trajectories"):
-        sampled(1, 10, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    for wrong, name in [((1, 10, rng), "trajectories"), (("2", 10, rng), "trajectories"), ((2, 0, rng), "horizon"),
+                        ((2, 10, 0), "generator")]:  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{name} is"):
+            sampled(*wrong)

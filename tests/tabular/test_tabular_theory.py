@@ -145,3 +145,5 @@ def test_hold_refuses_other_learners():
 
     with pytest.raises(ValueError, match="pmeta run"):
         hold(joint(chain().train, np.zeros((5, 2)), rounds=2))
+    with pytest.raises(ValueError, match=r"^L is 0"):
+        hold(random_run(1)[0], L=0.0)

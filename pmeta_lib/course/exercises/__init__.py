@@ -19,20 +19,24 @@ def exercises() -> dict:
     return found
 
 
-def check(name: str, answer: object) -> bool:
-    """Check `answer` to exercise `name`, print one line, return True if it is right."""
+def judge(name: str, answer: object) -> tuple[str, str]:
+    """(status, diagnosis) of `answer` to exercise `name`; status: correct | wrong | not yet."""
     checkers = exercises()
     if name not in checkers:
         raise unknown("exercise", name, checkers)
     if answer is ... or answer is None:
-        print(f"○ {name}: not yet. Fill in the cell above, then run this one again.")
-        return False
+        return "not yet", "Fill in the cell above, then run this one again."
     try:
         diagnosis = checkers[name](answer)
     except NotImplementedError:
-        print(f"○ {name}: not yet. Replace `raise NotImplementedError` by your code.")
-        return False
+        return "not yet", "Replace `raise NotImplementedError` by your code."
     except Exception as error:  # noqa: BLE001 - a learner's code may raise anything; it is reported, not hidden
         diagnosis = f"your code raised {type(error).__name__}: {error}"
-    print(f"✔ {name}: correct." if diagnosis is None else f"✘ {name}: {diagnosis}")
-    return diagnosis is None
+    return ("correct", "") if diagnosis is None else ("wrong", diagnosis)
+
+
+def check(name: str, answer: object) -> bool:
+    """Check `answer` to exercise `name`, print one line, return True if it is right."""
+    status, text = judge(name, answer)
+    print({"correct": f"✔ {name}: correct.", "wrong": f"✘ {name}: {text}"}.get(status, f"○ {name}: not yet. {text}"))
+    return status == "correct"

@@ -91,24 +91,25 @@ FIRST = {
 
 
 def _prox(a, c, lam, theta):
-    return (a * c + lam * theta) / (a + lam)
+    """Of a |x - c|: towards c by a/lambda, and not past it."""
+    return c + np.sign(theta - c) * max(abs(theta - c) - a / lam, 0.0)
 
 
-_QUADRATICS = [(1.0, 0.0, 2.0, 2 / 3), (4.0, 1.0, 2.0, 2 / 3), (0.5, -3.0, 0.1, 5.0)]
+_CORNERS = [(1.0, 0.0, 2.0, 2.0), (4.0, 1.0, 2.0, -3.0), (0.5, -3.0, 0.1, 1.0), (1.0, 2.0, 4.0, 2.1)]
 _VECTORS = [(_rng(s).normal(size=shape), _rng(s + 9).normal(size=shape), 0.7 + s)
             for s, shape in enumerate([(), (3,), (2, 3, 2)])]  # fmt: skip
 SECOND = {
-    "02.1": function(_prox, _QUADRATICS, {
-        "a and lambda are exchanged: a large lambda must pull the prox towards theta":
-            lambda a, c, lam, theta: (lam * c + a * theta) / (a + lam),
-        "the weights a and lambda do not sum to one: divide by a + lambda":
-            lambda a, c, lam, theta: a * c + lam * theta,
-        "that is one gradient step, not the minimiser: set the derivative to zero and solve for x":
-            lambda a, c, lam, theta: theta - a * (theta - c) / lam,
-        "a sign is wrong: a (x - c) + lambda (x - theta) = 0":
-            lambda a, c, lam, theta: (a * c - lam * theta) / (a + lam),
+    "02.1": function(_prox, _CORNERS, {
+        "past the corner: closer than a/lambda to c, the minimiser is c itself":
+            lambda a, c, lam, theta: theta - np.sign(theta - c) * a / lam,
+        "that is the prox of a (x - c)^2 / 2; here the slope is a or -a, whatever the distance":
+            lambda a, c, lam, theta: (a * c + lam * theta) / (a + lam),
+        "the step is upside down: a stiff spring (large lambda) must give way less":
+            lambda a, c, lam, theta: _prox(1.0, c, a / lam, theta),
+        "that shrinks towards 0; this task wants c": lambda a, c, lam, theta: _prox(a, 0.0, lam, theta),
         "the factor 1/2 of the penalty was lost: its derivative is lambda (x - theta)":
-            lambda a, c, lam, theta: (a * c + 2 * lam * theta) / (a + 2 * lam),
+            lambda a, c, lam, theta: _prox(a, c, 2 * lam, theta),
+        "that moves away from c": lambda a, c, lam, theta: theta + np.sign(theta - c) * a / lam,
     }, ("the prox",)),
     "02.2": function(lambda theta, prox, lam: moreau.envelope_gradient(theta, prox, lam), _VECTORS, {
         "the sign is wrong: uphill of the envelope points away from the prox":

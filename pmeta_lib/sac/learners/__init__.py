@@ -2,11 +2,17 @@
 
 from pmeta_lib.errors import unknown
 from pmeta_lib.sac.learners.base import Learner, check_options
+from pmeta_lib.sac.learners.distral import Distral
 from pmeta_lib.sac.learners.independent import Independent
 from pmeta_lib.sac.learners.joint import Joint
+from pmeta_lib.sac.learners.joint_onehot import JointOnehot
+from pmeta_lib.sac.learners.maml import MAML
+from pmeta_lib.sac.learners.pcgrad import PCGrad
+from pmeta_lib.sac.learners.pearl import Pearl
 from pmeta_lib.sac.learners.pmeta import PMeta
+from pmeta_lib.sac.learners.reptile import Reptile
 
-_CLASSES = {cls.name: cls for cls in (PMeta, Independent, Joint)}
+_CLASSES = {cls.name: cls for cls in (PMeta, Independent, Joint, JointOnehot, PCGrad, MAML, Reptile, Distral, Pearl)}
 LEARNERS: tuple[str, ...] = tuple(_CLASSES)
 
 

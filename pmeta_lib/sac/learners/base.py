@@ -1,14 +1,16 @@
 """What the training loop asks of a learner. The defaults are soft actor-critic on every task alone."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from pmeta_lib.errors import UserError, unknown
-from pmeta_lib.sac.agent import Agent
+from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
@@ -41,6 +43,9 @@ class Learner:
         """One gradient update from `batch` with leading axes (S, N, n); returns losses, (B,) each."""
         return sac_update(agent, batch)
 
+    def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
+        """After each environment step, whose transitions are `replay.last()`; `ended (S N,)` says whose episode is."""
+
     def phase(self, updates: int) -> Hashable | None:
         """What kind of update follows `updates` updates: those of equal phase do the very same operations on the
         same tensors, so that a GPU may replay one for the other. None: never replay."""
@@ -50,6 +55,67 @@ class Learner:
         """The policies worth evaluating on the training tasks: name -> actors (S, G, P). "deployed" is the
         learner's answer to each task; "meta" a meta-policy, where there is one."""
         return {"deployed": agent.actor}
+
+    def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple["Learner", dict[str, Tensor]]]:
+        """How the trained `agent` goes about tasks it never saw: its own way first, others to compare, by name.
+
+        A way is the learner that runs there and the tensors that all tasks start from (`initial` of
+        `pmeta_lib.sac.training.start`). The default, "sac", is SAC from the meta-policy, or from the only policy; the
+        critics are the shared ones, or else the mean of the tasks' own. {}: nothing to start from but a fresh network.
+        """
+        meta = {own: agent.extra.get(name, getattr(agent, own).mean(1, keepdim=True)) for own, name in TIED.items()}
+        return {"sac": (FineTune(), meta)} if "theta" in agent.extra or agent.actor.shape[1] == 1 else {}
+
+
+@dataclass(frozen=True)
+class FineTune(Learner):
+    """SAC on every task alone, by networks whose last `blank` inputs behind the observation are always 0."""
+
+    name: ClassVar[str] = "fine-tuning"
+
+    blank: int = 0
+
+    def context_size(self, tasks: int) -> int:
+        return self.blank
+
+    def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
+        return torch.nn.functional.pad(observation, (0, self.blank))
+
+    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
+        return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if self.blank else batch)
+
+    def phase(self, updates: int) -> str:
+        return "update"
+
+
+def widened(batch: Batch, inputs: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch (S, N, n, ·) as networks see it whose observations are `inputs` of the task's."""
+    here, there = inputs(batch.observation), inputs(batch.next_observation)
+    pair = torch.cat((here, batch.action), -1)
+    return batch._replace(observation=here, next_observation=there, pair=pair)
+
+
+@dataclass
+class Tied(Adam):
+    """Adam on one set of parameters for all tasks of a seed, (S, 1, ·), moved by the mean of the tasks' gradients.
+    The tasks' slots hold `copies (S, N, ·)`, which follow it, so that each task's gradient can be had apart."""
+
+    copies: Tensor
+
+    def step(self, gradient: Tensor) -> None:
+        super().step(gradient.view_as(self.copies).mean(1, keepdim=True))
+        self.copies.copy_(self.parameters.expand_as(self.copies))
+
+
+TIED = {"actor": "theta", "critic": "meta_critic", "log_alpha": "meta_log_alpha"}  # their names in `agent.extra`
+
+
+def tie(agent: Agent, *names: str) -> None:
+    """From now on a seed's tasks, equal so far, share what `names` names; it is kept in `agent.extra`, (S, 1, ·)."""
+    for name in names:
+        copies = getattr(agent, name)
+        agent.extra[TIED[name]] = shared = copies[:, :1].clone()
+        agent.optimizers[name] = Tied(shared, agent.optimizers[name].learning_rate, copies)
 
 
 def check_options(cls: type[Learner], options: dict) -> dict:

@@ -5,7 +5,8 @@ The paper (arXiv 2209.10072) claims the scheme and its SAC version; only its abs
 that are the algorithm are `local_step` and `meta_step` of `pmeta_lib.moreau`, which the tabular learner uses too.
 """
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -104,6 +105,12 @@ class PMeta(Learner):
 
     def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
         return {"deployed": agent.actor, "meta": agent.extra["theta"]}
+
+    def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
+        """The way "proximal": the inner problem at theta, which rests: no round ever ends, no task hears of another."""
+        ways = super().adapt_from(agent, tasks)
+        still = replace(self, inner_steps=sys.maxsize, tasks_per_round=0, shared_temperature=False)
+        return {"proximal": (still, ways["sac"][1])} | ways
 
     def _mean(self, agent: Agent, x: Tensor) -> Tensor:
         if not self.tasks_per_round:

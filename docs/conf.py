@@ -1,0 +1,107 @@
+"""The course and its documents as a website that asks the network for nothing: `make site`, then open site/index.html.
+
+Sphinx reads the stored notebooks and never runs them, so a page shows what the notebook's author saw, and a widget
+shows the picture stored beside it. The source folder is the repository itself: links between files work unchanged.
+"""
+
+import json
+import shutil
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+project, release, author = "pmeta", PROJECT["version"], PROJECT["authors"][0]["name"]
+copyright = author
+root_doc = "README"
+include_patterns = ["*.md", "docs/*.md", "data/README.md", "data/**/README.md", "notebooks/*.ipynb"]
+exclude_patterns = [".*", "out", "site", "tests", "pmeta_lib", "build", "dist", "venv", "**/.ipynb_checkpoints"]
+extensions = ["myst_nb"]
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+myst_dmath_double_inline = True
+suppress_warnings = ["myst.header"]  # exercises are third-level headings wherever they stand
+
+html_theme = "furo"
+html_title = "pmeta"
+html_favicon = "site/icon.svg"
+html_static_path = ["site", str(files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js")]
+html_css_files = ["pmeta.css"]
+mathjax_path = "tex-svg.js"  # one file, no web fonts: works from a folder as well as from a server
+# its menu could fetch speech rules that are not on board
+mathjax3_config = {"options": {"enableMenu": False}}
+html_copy_source = html_use_index = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0072B2"},
+    "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#56B4E9"},
+}
+
+CONTENTS = """
+```{toctree}
+:hidden:
+:titlesonly:
+:glob:
+:caption: The course
+
+notebooks/*
+```
+
+```{toctree}
+:hidden:
+:titlesonly:
+:glob:
+:caption: Documents
+
+docs/*
+data/**
+CHANGELOG
+```
+"""
+
+STORED = (
+    "*This page shows the stored run of the `{profile}` profile. Where the text speaks of sliders, here is the picture "
+    "they start from: they move in JupyterLab (`pmeta lab`).* {{download}}`Download the notebook <{name}>`"
+)
+
+
+def read(app, name: str, source: list[str]) -> None:
+    """What a page needs beyond its file: the home page a table of contents, a notebook its texts for pictures."""
+    if name == root_doc:
+        source[0] += CONTENTS
+    elif name.startswith("notebooks/"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            cell["metadata"]["mystnb"] = site_options(cell)
+        stored = {"profile": notebook["metadata"]["pmeta"]["profile"], "name": f"{Path(name).name}.ipynb"}
+        note = {"cell_type": "markdown", "id": "stored", "metadata": {}, "source": STORED.format(**stored)}
+        notebook["cells"].insert(1, note)
+        source[0] = json.dumps(notebook)
+
+
+def site_options(cell: dict) -> dict:
+    """The alternative text of a cell's picture; a solution is folded away until the reader asks for it."""
+    options = {}
+    for output in cell.get("outputs", []):
+        if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+            options["image"] = {"alt": alt}
+    if "solution" in cell["metadata"].get("tags", []):
+        cell["metadata"]["tags"].append("hide-input")
+        options |= {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+    return options
+
+
+def index(app, error) -> None:
+    """Web servers and people look for index.html."""
+    if error is None and app.builder.name == "html":
+        shutil.copy(app.outdir / "README.html", app.outdir / "index.html")
+
+
+def setup(app):
+    app.connect("source-read", read)
+    app.connect("build-finished", index)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

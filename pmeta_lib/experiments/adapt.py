@@ -1,0 +1,208 @@
+"""examples:
+pmeta adapt out/runs/1f0c…                                  the run's family, its test tasks, 10,000 steps
+pmeta adapt out/sweeps/adaptation --steps 0,500,5000        every finished run of a sweep; the same again resumes
+pmeta adapt out/runs/1f0c… --episodes 5 --every-way         plain fine-tuning beside the learner's own way
+pmeta adapt out/runs/1f0c… --family pendulum-flip --out out/flip     a family of equal sizes
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pmeta_lib.envs.families import TaskFamily
+from pmeta_lib.errors import UserError
+from pmeta_lib.experiments import results
+from pmeta_lib.experiments.run import provenance, write_table
+from pmeta_lib.experiments.spec import RunSpec, make_settings
+from pmeta_lib.experiments.train import parse_pairs, use_machine
+from pmeta_lib.sac.adaptation import CRITICS, Plan, adapt, references
+from pmeta_lib.sac.agent import Agent, new_agent
+from pmeta_lib.sac.checkpoint import sha256, write_atomically
+
+TABLE = "adaptation.parquet"
+OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden"}  # settings that the plan or the networks decide
+
+
+def adapt_run(folder: Path, plan: Plan | None = None, **how) -> Path:
+    """Adapt one finished run; returns the table's path. See `adapt_packed`."""
+    return adapt_packed([Path(folder)], plan or Plan(), **how)[0]
+
+
+def adapt_packed(
+    folders: list[Path], plan: Plan, *, family: str | None = None, out: Path | None = None, changes: dict | None = None,
+    device: str = "cpu", threads: int = 1, progress: bool = False, known: dict | None = None,
+) -> list[Path]:  # fmt: skip
+    """Adapt finished runs that differ only in their seed, stacked: one `adaptation.parquet` each, its path returned.
+
+    The table goes into the run's folder, or into `out/<run>/`; it is there at once if the same was asked before, and a
+    killed call goes on where it was. `family` names another family than the run's; `changes` are settings other than
+    the run's; `known` keeps the references between calls, which runs of equal settings share. Raises `UserError` for
+    a folder without a sound finished run, and for a family whose observations or actions are of another size.
+    """
+    specs, agent = trained(folders, device)
+    place = target(specs[0], family, agent, folders[0])
+    settings = plan.settings(make_settings({**asdict(specs[0].settings), **(changes or {})}), place.horizon)
+    asked = json.dumps([place.name, place.preset, place.test_tasks.tolist(), asdict(plan), asdict(settings)])
+    digests = [sha256(folder / "checkpoint.safetensors") for folder in folders]
+    keys = [hashlib.sha256(f"{s.key} {d} {asked}".encode()).hexdigest()[:16] for s, d in zip(specs, digests)]
+    paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
+    if all(_key(path) == key for path, key in zip(paths, keys)):
+        return paths
+    began, seeds = time.monotonic(), [s.seed for s in specs]
+    scratch = paths[0].parent / f"adaptation-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}"
+    how = {"device": device, "threads": threads, "progress": progress, "folder": scratch}
+    own = adapt(place, specs[0].make_learner(), agent, len(specs[0].make_family().train_tasks), settings, seeds, plan,
+                **how)  # fmt: skip
+    known, name = ({} if known is None else known), (asked, tuple(seeds))
+    if name not in known:
+        known[name] = references(place, settings, seeds, plan, **how)
+    table, about = pd.concat([own, known[name]], ignore_index=True), provenance()
+    for spec, path, key, digest in zip(specs, paths, keys, digests):
+        rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
+            run=spec.key, family=place.name, trained_on=spec.family, preset=place.preset, learner=spec.learner,
+            options=json.dumps(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
+            held_out=place.name != spec.family or place.held_out, settings=json.dumps(asdict(settings)),
+            adaptation=key, packed=len(specs), device=device, **about["versions"], env=place.versions["env"],
+            base=place.versions["base"], machine=about["machine"], commit=about["commit"],
+            checkpoint_sha256=digest, seconds=round((time.monotonic() - began) / len(specs), 3),
+        )  # fmt: skip
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_table(path, rows)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
+    shutil.rmtree(scratch, ignore_errors=True)
+    return paths
+
+
+def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], Agent]:
+    """The specs of finished runs of one cell and their stacked final agent, without optimizer moments.
+
+    Raises `UserError` for a folder that holds no finished run or a damaged one, and for specs that differ in more
+    than their seed.
+    """
+    specs, widths, tensors = [], [], []
+    for folder in folders:
+        try:
+            record, spec = (json.loads((folder / f"{name}.json").read_bytes()) for name in ("result", "spec"))
+            specs.append(RunSpec.from_json(spec))
+            if sha256(folder / "checkpoint.safetensors") != record["checkpoint_sha256"]:
+                raise ValueError("checkpoint.safetensors is not the file that the run wrote")
+            with safe_open(folder / "checkpoint.safetensors", "pt", device=device) as file:
+                widths.append(json.loads(file.metadata()["actor"]))
+                tensors.append({name: file.get_tensor(name) for name in file.keys()})
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{folder} holds no finished run (no {Path(error.filename).name}); train it first"
+            ) from error
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"{folder} is damaged ({error}); delete it and run it again") from error
+    if len({json.dumps({**s.to_json(), "seed": 0}, sort_keys=True) for s in specs}) != 1:
+        raise UserError("only runs that differ in nothing but their seed can be adapted together")
+    stacked: dict[str, Tensor] = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}
+    (inputs, *hidden, head), base = widths[0], specs[0].settings
+    agent = new_agent(
+        [s.seed for s in specs], stacked["actor"].shape[1], inputs, head // 2, hidden=tuple(hidden), device=device,
+        learning_rate=base.learning_rate, discount=base.discount, polyak=base.polyak,
+    )  # fmt: skip
+    for name in ("actor", "critic", "target", "log_alpha"):
+        getattr(agent, name).copy_(stacked[name])
+    agent.extra = {n.removeprefix("extra."): x for n, x in stacked.items() if n.startswith("extra.")}
+    return specs, agent
+
+
+def target(spec: RunSpec, name: str | None, agent: Agent, folder: Path) -> TaskFamily:
+    """The family to adapt to, the run's own where `name` is None; `UserError` if its sizes are not the networks'."""
+    home = spec.make_family()
+    place = RunSpec(name, preset=spec.preset).make_family() if name and name != home.name else home
+    context = spec.make_learner().context_size(len(home.train_tasks))
+    sizes = agent.actor_shape.widths[0] - context, agent.actor_shape.widths[-1] // 2
+    if sizes != (place.observation_size, place.action_size):
+        raise UserError(
+            f"the networks in {folder}, trained on {spec.family}, take {sizes[0]} observations and give {sizes[1]} "
+            f"actions; {place.name} has {place.observation_size} and {place.action_size}; the sizes must be equal"
+        )
+    return place
+
+
+def _key(path: Path) -> str | None:
+    """What an existing table answers, None if there is none that can be read."""
+    try:
+        return pq.read_table(path, columns=["adaptation"])["adaptation"][0].as_py()
+    except (OSError, pa.ArrowException, IndexError):
+        return None
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="finished runs, or sweeps of them")
+    parser.add_argument("--steps", default="0,1000,2000,5000,10000", help="evaluate after these steps a task")
+    parser.add_argument("--episodes", type=int, default=3, metavar="K", help="and after each of the first K episodes")
+    parser.add_argument("--critics", default="learned", help=f"one of {', '.join(CRITICS)} (default: learned)")
+    parser.add_argument("--every-way", action="store_true", help="plain fine-tuning beside the learner's own way")
+    parser.add_argument("--family", help="adapt to the test tasks of another family, of equal sizes")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting other than the run's"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="tables go to DIR/<run>/ (default: the run's folder)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (one is the most efficient)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the mean returns there")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def main(args: argparse.Namespace) -> int:
+    use_machine(args.device, args.threads)
+    steps = args.steps.split(",")
+    if not all(s.strip().isdigit() for s in steps):
+        raise UserError(f"--steps {args.steps!r}: give whole numbers of 0 or more, e.g. --steps 0,1000,10000")
+    plan = Plan(tuple(int(s) for s in steps), args.episodes, args.critics, args.every_way)
+    changes = parse_pairs(args.set, "--set")
+    for name in changes.keys() & OF_THE_PLAN:
+        raise UserError(f"--set {name}: the trained networks or --steps decide it here; leave it out")
+    known, paths = {}, []
+    for _, cell in results.runs(args.folders).groupby("cell", sort=False):
+        folders = [Path(folder) for folder in cell["folder"]]
+        for one in folders:  # before any long work
+            specs, agent = trained([one])
+            target(specs[0], args.family, agent, one)
+        paths += adapt_packed(folders, plan, family=args.family, out=args.out, changes=changes, device=args.device,
+                              threads=args.threads, progress=not args.quiet, known=known)  # fmt: skip
+    table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+    report = summary(table)
+    for family, part in report.groupby(level=0):
+        rows = table[table["family"] == family]
+        held = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
+        print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({held}) after so many steps a task")
+        print(part.droplevel(0).dropna(axis=1, how="all").to_string(float_format="{:.1f}".format, na_rep=""))
+    alone = table.groupby("learner")["way"].agg(lambda ways: set(ways) <= {"scratch", "random"})
+    for name in alone.index[alone]:
+        print(f"{name} brings nothing along to a new task: scratch is its way too")
+    print("\n" + "\n".join(f"-> {path}" for path in paths))
+    if args.json:
+        rows = [dict(zip(report.index.names, index)) | {"returns": {str(k): v for k, v in row.dropna().items()}}
+                for index, row in report.iterrows()]  # fmt: skip
+        write_atomically(args.json, json.dumps({"tables": [str(p) for p in paths], "rows": rows}, indent=1).encode())
+    return 0
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean return by step (columns), over tasks first and then seeds; a row a family, learner with options, and way.
+    The references, which know no learner, are rows of "(any)"."""
+    shared = table["way"].isin(["scratch", "random"])
+    name = table["learner"].where(~shared, "(any)") + table["options"].where(~shared, "").replace("{}", "")
+    keys = ["family", "learner", "way", "seed", "step"]
+    seeds = table.assign(learner=name).groupby(keys)["return"].mean()
+    return seeds.groupby(level=["family", "learner", "way", "step"]).mean().unstack("step")

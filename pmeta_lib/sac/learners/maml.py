@@ -1,0 +1,122 @@
+"""MAML on SAC: a meta-actor whose parameters are good *after* a few gradient steps on a task.
+
+Finn, Abbeel, Levine (ICML 2017, arXiv 1703.03400), equation 1 and algorithm 1, with SAC's actor loss L_i (arXiv
+1812.05905, equation 7) under the task's own critics and temperature. With s = `inner_step_size`, y^0 = theta,
+
+    y^{k+1} = y^k - s grad L_i(y^k; support),     theta_i = y^K,     k = 0..K-1
+    outer gradient   mean_i D_i^T grad L_i(theta_i; query),     D_i = d theta_i / d theta = prod_k (I - s H_i(y^k))
+
+taken by Adam. By default the Jacobian D_i is exact (autograd through the steps); `first_order` puts the identity in its
+place. Support and query are independent draws: the support is the batch of the update before, with noise of its own.
+
+Who acts: on a training task its adapted policy theta_i, both in the environment and as "deployed"; each update ends
+with the K steps from the new theta, on the batch just used. "meta" is theta.
+
+Simplified, or other than by the authors: off-policy, since every learner here shares one replay per task (their
+reinforcement learning collects fresh trajectories before and after adapting, and its outer optimizer is TRPO); critics,
+targets and temperatures are not meta-learned: they are each task's own, trained as in `independent` on the adapted
+policy, because critics that all tasks share do not know the task, and neither would the inner gradient. With
+`shared_critics` they are shared as in `joint`; then `inner_steps = 0` is `joint`. The inner step size is constant.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pmeta_lib.errors import UserError
+from pmeta_lib.sac import losses
+from pmeta_lib.sac.agent import Agent
+from pmeta_lib.sac.learners.base import Learner, tie
+from pmeta_lib.sac.networks import forward, gaussian, squash
+from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.update import sac_update
+
+
+def actor_loss(agent: Agent, actor: Tensor, critic: Tensor, observation: Tensor, noise: Tensor) -> Tensor:
+    """SAC's actor loss (S N,) of `actor (S, N, P)` at `observation (S, N, n, o)`, twice differentiable."""
+    slots = agent.slots
+    x = observation.reshape(slots, -1, observation.shape[-1])
+    head = forward(agent.actor_shape, actor.reshape(slots, -1), x)
+    action, log_prob = squash(*gaussian(head), noise.reshape(slots, x.shape[1], -1))
+    pair = torch.cat((x, action), -1).repeat_interleave(2, 0)
+    q = forward(agent.critic_shape, critic.reshape(2 * slots, -1), pair).view(slots, 2, -1)
+    return losses.actor_loss(q, log_prob, agent.log_alpha.exp().view(slots, 1))
+
+
+def inner_steps(
+    agent: Agent, start: Tensor, support: Tensor, noise: Tensor, size: float, differentiable: bool = False
+) -> Tensor:
+    """`start (S, N, P)` after one gradient step of `size` on the tasks' actor losses for each of `noise (S, N, K, n,
+    a)`, at observations `support (S, N, n, o)`; `differentiable` keeps the graph from `start` to the result."""
+    critic = agent.critic.clone() if differentiable else agent.critic  # the optimizer writes it while the graph lives
+    y = start
+    with torch.enable_grad():
+        for e in noise.unbind(2):
+            y = y if differentiable else y.detach().requires_grad_()
+            loss = actor_loss(agent, y, critic, support, e).sum()
+            y = y - size * torch.autograd.grad(loss, y, create_graph=differentiable)[0]
+    return y if differentiable else y.detach()
+
+
+@dataclass(frozen=True)
+class MAML(Learner):
+    name: ClassVar[str] = "maml"
+
+    inner_steps: int = 1  # K
+    inner_step_size: float = 0.01  # s, of plain gradient descent on the actor's loss
+    first_order: bool = False  # True: the Jacobian of the inner steps is taken for the identity
+    shared_critics: bool = False  # True: critics and temperature as in `joint`
+
+    def __post_init__(self):
+        if self.inner_steps < 0:
+            raise UserError(f"option inner_steps of learner maml is {self.inner_steps}; it must be 0 or more")
+        if self.inner_step_size <= 0:
+            raise UserError(
+                f"option inner_step_size of learner maml is {self.inner_step_size}; it must be greater than 0"
+            )
+
+    def start(self, agent: Agent, tasks: int) -> None:
+        tie(agent, "actor", *(("critic", "log_alpha") if self.shared_critics else ()))
+
+    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
+        theta, outer = agent.extra["theta"], None
+        if self.inner_steps and not self.first_order and "support" in agent.extra:
+            origin = theta.expand_as(agent.actor).clone().requires_grad_()
+            adapted = inner_steps(agent, origin, agent.extra["support"], agent.extra["support_noise"],
+                                  self.inner_step_size, differentiable=True)  # fmt: skip
+            outer = lambda gradient: torch.autograd.grad(adapted, origin, gradient)[0]  # noqa: E731
+        metrics = sac_update(agent, batch, actor_gradient=outer)  # its gradient is taken at the adapted actors
+        if self.inner_steps:
+            tasks, n, width = batch.action.shape[1:]
+            new = {"support": batch.observation, "support_noise": agent.noise(tasks, self.inner_steps, n, width)}
+            for name, x in new.items():
+                agent.extra.setdefault(name, torch.empty_like(x)).copy_(x)
+            agent.actor.copy_(inner_steps(agent, agent.actor, *new.values(), self.inner_step_size))
+        return metrics
+
+    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+        return {"deployed": agent.actor, "meta": agent.extra["theta"]}
+
+    def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
+        """The way "inner + sac": the K inner steps from theta at the first update, then SAC."""
+        ways = super().adapt_from(agent, tasks)
+        return {"inner + sac": (_Adapting(**asdict(self)), ways["sac"][1])} | ways
+
+
+class _Adapting(MAML):
+    """MAML on tasks it never saw, whose meta-actor rests."""
+
+    def start(self, agent: Agent, tasks: int) -> None:
+        """Nothing is shared."""
+
+    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
+        if agent.updates == 0:
+            tasks, n, width = batch.action.shape[1:]
+            noise = agent.noise(tasks, self.inner_steps, n, width)
+            agent.actor.copy_(inner_steps(agent, agent.actor, batch.observation, noise, self.inner_step_size))
+        return sac_update(agent, batch)
+
+    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+        return {"deployed": agent.actor}

@@ -1,0 +1,209 @@
+"""PEARL: one actor and one pair of critics that are told a latent task z, inferred from the latest transitions.
+
+Rakelly, Zhou, Quillen, Finn, Levine, "Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context
+Variables", ICML 2019 (arXiv 1903.08254). With a context c of m transitions c_j = (s, a, r, s') of one task:
+
+    q(z|c) ∝ N(z; 0, I) prod_j N(z; mu(c_j), var(c_j))        permutation-invariant encoder (section 4.1, eq. 2)
+    encoder's loss = critic_loss(z) + kl_weight KL(q(z|c) || N(0, I)),   z = mean + std noise     (section 4.2)
+
+z is appended to what actor and critics see, and drawn anew for every batch. As the authors' code does, the encoder
+learns from the critics' loss alone: actor, temperature and targets see z as a constant. Training episodes alternate:
+one acts on a z drawn from the prior and *is* the context to come, the next acts on a z from the posterior and only
+goes to the replay. The encoder thus sees what it will see at meta-test, the exploration of the current policy: context
+from the replay at large would let it read the task off what the policy has already learnt to do there.
+
+Where this differs from the authors' code (katerakelly/oyster):
+- The prior is a factor of the posterior, so that no context *is* the prior; there the factors alone make it.
+- s' is part of the context, as in the paper; there it is off by default.
+- All tasks train in every update (there a batch of 16); one environment step of each comes with one update. KL and
+  critic loss are means over tasks (there the KL is a sum), and the critics are SAC's twin ones, without a V network.
+- What is evaluated is the policy at the posterior's mean, without drawing z.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from pmeta_lib.errors import UserError
+from pmeta_lib.sac.agent import Adam, Agent
+from pmeta_lib.sac.learners.base import Learner, widened
+from pmeta_lib.sac.memory import check_size
+from pmeta_lib.sac.networks import Shape, fold, fused, initialize
+from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.update import sac_update
+
+
+def posterior(factors: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (…, k) of N(0, I) times the Gaussian `factors (…, m, 2k)` that are `counted (…, m)`: 1 or 0.
+
+    A factor is a mean and a number whose softplus is the variance. Precisions add up; means are weighted by them.
+    """
+    mean, raw = factors.chunk(2, -1)
+    precision = counted.unsqueeze(-1) / softplus(raw).clamp(min=1e-6)
+    variance = 1.0 / (1.0 + precision.sum(-2))
+    return variance * (precision * mean).sum(-2), variance
+
+
+def divergence(mean: Tensor, variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, I)), summed over the last axis."""
+    return 0.5 * (variance + mean.square() - 1.0 - variance.log()).sum(-1)
+
+
+@dataclass(frozen=True)
+class Pearl(Learner):
+    """Hyper-parameters; k = `latent_size`, m = `context_batch`, W = `context_window`.
+
+    Its tensors in `agent.extra`: "encoder" (S, 1, E), the ring "context" (S, N, W, 2o + a + 1) of exploration, "seen"
+    (S, N) transitions ever put there, "explores" (S, N) whether the episode is one of exploration, "z" (S, N, k) that
+    acts.
+    """
+
+    name: ClassVar[str] = "pearl"
+    keeps_all: ClassVar[bool] = False  # True at meta-test: every episode is context, every later one acts on it
+
+    latent_size: int = 5
+    kl_weight: float = 0.01  # the authors use 0.1 on rewards scaled by 5, so losses 25 times ours
+    context_batch: int = 64  # transitions of each task that an update infers z from
+    context_window: int = 400  # the latest transitions of exploration, of each task, that they are drawn from
+
+    def __post_init__(self):
+        for name in ("latent_size", "context_batch", "context_window"):
+            if getattr(self, name) < 1:
+                raise UserError(f"option {name} of learner pearl is {getattr(self, name)}; it must be 1 or more")
+        if self.kl_weight < 0:
+            raise UserError(f"option kl_weight of learner pearl is {self.kl_weight}; it must be 0 or more")
+
+    def policies(self, tasks: int) -> int:
+        return 1
+
+    def context_size(self, tasks: int) -> int:
+        return self.latent_size
+
+    def start(self, agent: Agent, tasks: int) -> None:
+        seeds, device = len(agent.actor), agent.actor.device
+        width = 2 * self._observation_size(agent) + agent.actor_shape.widths[-1] // 2 + 1
+        gib = {"option context_window": seeds * tasks * self.context_window * width * 4 / 2**30}
+        check_size(gib, device)
+        shape = self._encoder(agent)
+        encoder = torch.stack([initialize(shape, 1, g) for g in agent.generators["learner"]])
+        agent.optimizers["encoder"] = Adam(encoder, float(agent.optimizers["actor"].learning_rate))
+        agent.extra |= {
+            "encoder": encoder,
+            "context": torch.zeros(seeds, tasks, self.context_window, width, device=device),
+            "seen": torch.zeros(seeds, tasks, dtype=torch.float64, device=device),
+            "explores": torch.ones(seeds, tasks, device=device),
+            "z": agent.noise(tasks, self.latent_size),
+        }
+
+    def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
+        return _append(observation, agent.extra["z"])
+
+    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
+        encoder = agent.extra["encoder"].detach().requires_grad_()
+        rows, counted = self._draw(agent)
+        noise = agent.noise(rows.shape[1], self.latent_size)
+        with torch.enable_grad():
+            mean, variance = self._infer(agent, rows, counted, encoder)
+            z = mean + variance.sqrt() * noise
+        at = slice(batch.observation.shape[-1], batch.observation.shape[-1] + self.latent_size)
+        losses = sac_update(agent, widened(batch, lambda x: _append(x, z.detach())), context=at)
+        from_critics = losses.pop("context").view(*batch.reward.shape, -1).sum(2)  # (S, N, k)
+        with torch.enable_grad():
+            surrogate = (z * from_critics).sum() + self.kl_weight * divergence(mean, variance).mean(1).sum()
+        (gradient,) = torch.autograd.grad(surrogate, encoder)
+        agent.optimizers["encoder"].step(gradient)
+        return losses
+
+    @torch.no_grad()
+    def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
+        extra = agent.extra
+        at = (extra["seen"] % self.context_window).long().view(*extra["seen"].shape, 1, 1)
+        at = at.expand(-1, -1, 1, extra["context"].shape[-1])
+        kept = torch.ones_like(extra["explores"]) if self.keeps_all else extra["explores"]
+        flag = sum(replay.sizes) + 1  # the column of the terminated flag, which is no part of the context
+        row = replay.last()
+        row = torch.cat((row[..., :flag], row[..., flag + 1 :]), -1).unsqueeze(2)
+        extra["context"].scatter_(2, at, torch.where(kept[..., None, None] > 0, row, extra["context"].gather(2, at)))
+        extra["seen"] += kept
+        noise = agent.noise(extra["z"].shape[1], self.latent_size)  # always, lest one seed's episodes shift another's
+        if ended.any():
+            over = torch.from_numpy(ended).to(noise.device).view(kept.shape)
+            turn = torch.zeros_like(kept) if self.keeps_all else 1.0 - extra["explores"]
+            extra["explores"].copy_(torch.where(over, turn, extra["explores"]))
+            mean, variance = self.inferred(agent)
+            drawn = torch.where(extra["explores"].unsqueeze(-1) > 0, noise, mean + variance.sqrt() * noise)
+            extra["z"].copy_(torch.where(over.unsqueeze(-1), drawn, extra["z"]))
+
+    @torch.no_grad()
+    def inferred(self, agent: Agent) -> tuple[Tensor, Tensor]:
+        """Mean and variance (S, N, k) of z given all of each task's context; the prior's where there is none."""
+        seen, rows = agent.extra["seen"], agent.extra["context"]
+        counted = torch.arange(self.context_window, device=rows.device) < seen.unsqueeze(-1)
+        return self._infer(agent, rows, counted.to(rows.dtype), agent.extra["encoder"])
+
+    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+        """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
+        mean, _ = self.inferred(agent)
+        told = {"deployed": mean, "meta": torch.zeros_like(mean)}
+        o = self._observation_size(agent)
+        return {name: fold(agent.actor_shape, agent.actor, o, z) for name, z in told.items()}
+
+    def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
+        options = asdict(self)
+        meta = super().adapt_from(agent, tasks)["sac"][1] | {"encoder": agent.extra["encoder"]}
+        return {"context": (Inference(**options), meta), "context + sac": (TunedInference(**options), meta)}
+
+    def _observation_size(self, agent: Agent) -> int:
+        return agent.actor_shape.widths[0] - self.latent_size
+
+    def _encoder(self, agent: Agent) -> Shape:
+        """(s, a, r, s') -> mean and raw variance of a factor, with the actor's hidden layers."""
+        _, *hidden, head = agent.actor_shape.widths
+        return Shape((2 * self._observation_size(agent) + head // 2 + 1, *hidden, 2 * self.latent_size))
+
+    def _draw(self, agent: Agent) -> tuple[Tensor, Tensor]:
+        """m transitions of each task's context (S, N, m, ·), with replacement, and whether they count (S, N, m)."""
+        rows, seen = agent.extra["context"], agent.extra["seen"]
+        size = (rows.shape[1], self.context_batch)
+        uniform = [torch.rand(size, dtype=torch.float64, generator=g, device=g.device)
+                   for g in agent.generators["learner"]]  # fmt: skip
+        at = (torch.stack(uniform) * seen.clamp(max=self.context_window).unsqueeze(-1)).long()
+        drawn = rows.gather(2, at.unsqueeze(-1).expand(*at.shape, rows.shape[-1]))
+        return drawn, (seen > 0).to(rows.dtype).unsqueeze(-1).expand(at.shape)
+
+    def _infer(self, agent: Agent, rows: Tensor, counted: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
+        factors = fused(self._encoder(agent), encoder.squeeze(1), rows.flatten(1, 2))
+        return posterior(factors.view(*rows.shape[:3], -1), counted)
+
+
+def _append(x: Tensor, z: Tensor) -> Tensor:
+    """(S, N, n, ·) with the task's z (S, N, k) behind every row."""
+    return torch.cat((x, z.unsqueeze(2).expand(*x.shape[:3], z.shape[-1])), -1)
+
+
+class Inference(Pearl):
+    """Meta-test: the first episode acts on a z drawn from the prior, each later one on a z drawn from the posterior
+    given the episodes before. Nothing is trained."""
+
+    keeps_all: ClassVar[bool] = True
+
+    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
+        agent.updates += 1
+        return {}
+
+
+class TunedInference(Inference):
+    """The same, while SAC trains every task's own copy of actor and critics on the z of its context."""
+
+    def policies(self, tasks: int) -> int:
+        return tasks
+
+    @torch.no_grad()
+    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
+        mean, variance = self._infer(agent, *self._draw(agent), agent.extra["encoder"])
+        z = mean + variance.sqrt() * agent.noise(*mean.shape[1:])
+        return sac_update(agent, widened(batch, lambda x: _append(x, z)))

@@ -1,0 +1,62 @@
+"""Reptile on SAC: every task runs K SAC updates from the meta-actor, which then moves towards their mean.
+
+Nichol, Achiam, Schulman, "On First-Order Meta-Learning Algorithms" (2018, arXiv 1803.02999), algorithm 2, parallel
+version. With U the optimizer's update on task i's replay,
+
+    theta_i = U^K(theta),    theta <- theta + epsilon mean_i (theta_i - theta),    then every task restarts from theta.
+
+It is pMeta with lam = 0, a cold start, eta lam = 1, R = 1 and beta = epsilon, and a test holds it to that.
+
+Simplified: the actor alone is meta-learned. Critics, targets and temperatures are each task's own and never restart
+(a value function K updates old could steer nothing); an untried task's critics are the adaptation's affair. epsilon is
+constant, where the authors' code anneals it to 0. As in their code the inner optimizer's moments outlive a restart,
+but it is Adam with the default beta1 of every learner here, where theirs has beta1 = 0. A round takes all tasks, not a
+sample. Their reinforcement learning was not published; SAC as the inner learner is ours.
+
+Deployed on a training task: theta_i as the last finished round left it, after all its K updates. "meta" is theta.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from pmeta_lib import moreau
+from pmeta_lib.errors import UserError
+from pmeta_lib.sac.agent import Agent
+from pmeta_lib.sac.learners.base import Learner
+from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.update import sac_update
+
+
+@dataclass(frozen=True)
+class Reptile(Learner):
+    name: ClassVar[str] = "reptile"
+
+    inner_steps: int = 50  # K, gradient updates of every task between two meta steps
+    epsilon: float = 1.0  # the meta step's size; 1 puts theta on the mean of the tasks' actors
+
+    def __post_init__(self):
+        if self.inner_steps < 1:
+            raise UserError(f"option inner_steps of learner reptile is {self.inner_steps}; it must be 1 or more")
+        if not 0 < self.epsilon <= 2:
+            raise UserError(f"option epsilon of learner reptile is {self.epsilon}; it must lie in (0, 2]")
+
+    def start(self, agent: Agent, tasks: int) -> None:
+        agent.extra["theta"] = agent.actor.mean(1, keepdim=True)  # (S, 1, P)
+        agent.extra["adapted"] = agent.actor.clone()  # (S, N, P), at the end of the last round
+
+    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
+        metrics = sac_update(agent, batch)
+        if agent.updates % self.inner_steps == 0:
+            theta = agent.extra["theta"]
+            agent.extra["adapted"].copy_(agent.actor)
+            theta.copy_(moreau.meta_step(theta, agent.actor.mean(1, keepdim=True), self.epsilon))
+            agent.actor.copy_(theta.expand_as(agent.actor))
+        return metrics
+
+    def phase(self, updates: int) -> bool:
+        return (updates + 1) % self.inner_steps == 0
+
+    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+        return {"deployed": agent.extra["adapted"], "meta": agent.extra["theta"]}

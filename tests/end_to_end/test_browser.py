@@ -1,0 +1,297 @@
+"""What a learner sees, in a real Chromium: JupyterLab as `pmeta lab` opens it, and the pages of the website.
+
+Names other than this machine's do not resolve in that browser, and every request it makes is logged and looked at.
+Pictures of the screen are left in out/browser.
+"""
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from filelock import FileLock
+
+from pmeta_lib.course.structure import figures, output_problems
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser: pip install -e '.[dev]'")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / "out" / "browser"
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --window-size=1400,1000"
+)
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no Chromium with its driver (Debian: apt install chromium chromium-driver)"
+)
+
+
+@pytest.fixture
+def browser(tmp_path, request):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.set_script_timeout(60)
+    driver.get("about:blank")
+    requests(driver)  # those of the browser's first page are not ours
+    yield driver
+    picture(driver, f"end_of_{request.node.name}")  # of a failure it often says all
+    driver.quit()
+
+
+def wait(browser, condition, what: str, seconds: float = 60):
+    return WebDriverWait(browser, seconds, 0.2).until(condition, f"waited {seconds} s in vain for {what}")
+
+
+def picture(browser, name: str) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    browser.save_screenshot(str(PICTURES / f"{name}.png"))
+
+
+def requests(browser) -> list[str]:
+    """Addresses of all requests since the last call, with the reason behind those that failed."""
+    addresses, failed = {}, {}
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        parameters, event = message["params"], message["method"]
+        if event == "Network.requestWillBeSent":
+            addresses[parameters["requestId"]] = parameters["request"]["url"]
+        elif event == "Network.responseReceived" and parameters["response"]["status"] >= 400:
+            failed[parameters["requestId"]] = str(parameters["response"]["status"])
+        elif event == "Network.loadingFailed" and not parameters.get("canceled"):
+            failed[parameters["requestId"]] = parameters["errorText"]
+    asked = {key: url for key, url in addresses.items() if not url.startswith(("data:", "blob:"))}
+    return [f"{url} {failed[key]}" if key in failed else url for key, url in asked.items()]
+
+
+# ------------------------------------------------------------------------------------------------- the website
+
+
+@pytest.fixture(scope="session")
+def site_folder(tmp_path_factory) -> Path:
+    """The site as `make site` builds it, without network where the system can cut it off; once for all workers."""
+    pytest.importorskip("myst_nb", reason="Sphinx builds the site: pip install -e '.[site]'")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "site"
+    with FileLock(shared / "site.lock"):
+        if not folder.exists():
+            recipe = re.search(r"^site:.*\n\t@\$\(BIN\)/(.*) site\b.*$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            words = recipe[1].replace("$(WORKERS)", "1").replace("out/site-doctrees", str(shared / "doctrees")).split()
+            cut = ["unshare", "--map-root-user", "--net"]
+            if not shutil.which("unshare") or subprocess.run([*cut, "true"], capture_output=True).returncode:
+                cut = []
+            command = [*cut, sys.executable, *words[1:], str(folder)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture
+def site(site_folder):
+    """The address under which the site is served."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=site_folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+LOOK = """
+const done = arguments[0], article = document.querySelector("article");
+const ready = window.MathJax?.startup ? MathJax.startup.promise : Promise.resolve();
+ready.then(() => {
+  const text = article.cloneNode(true);
+  text.querySelectorAll("pre, code, script, mjx-container").forEach(node => node.remove());
+  done({
+    text: text.textContent,
+    displays: article.querySelectorAll("mjx-container[display=true]").length,
+    formulas: article.querySelectorAll(".math").length,
+    typeset: article.querySelectorAll(".math mjx-container > svg").length,
+    errors: [...article.querySelectorAll("mjx-merror, [data-mjx-error]")].map(node => node.textContent),
+    pictures: [...article.querySelectorAll("img")].map(i => ({alt: i.alt, width: i.naturalWidth, src: i.src})),
+    solutions: [...article.querySelectorAll("details.hide")].map(d => d.open),
+  });
+});
+"""
+
+
+def contents(nb) -> dict:
+    """What a page must show of a notebook: formulas on lines of their own, pictures, solutions folded away."""
+    texts = [c.source for c in nb.cells if c.cell_type == "markdown"]
+    return {
+        "displays": sum(len(re.findall(r"\$\$.+?\$\$", text, re.DOTALL)) for text in texts),
+        "pictures": len(figures(nb, look=False)),
+        "solutions": [False for c in nb.cells if "solution" in c.metadata.get("tags", [])],
+    }
+
+
+def test_every_page_is_whole_and_asks_nobody_else_for_anything(site, site_folder, browser):
+    pages = {p.relative_to(site_folder).as_posix() for p in site_folder.rglob("*.html")}
+    notebooks = {f"notebooks/{p.stem}.html" for p in (ROOT / "notebooks").glob("*.ipynb")}
+    documents = {f"docs/{p.stem}.html" for p in (ROOT / "docs").glob("*.md")}
+    assert len(notebooks) >= 9 and documents and notebooks | documents | {"index.html", "README.html"} <= pages
+    pictures = []
+    for page in sorted(pages - {"search.html"}):
+        browser.get(f"{site}/{page}")
+        seen = browser.execute_async_script(LOOK)
+        assert seen["typeset"] == seen["formulas"] and not seen["errors"], (page, seen["errors"])
+        assert not re.search(r"\$\$|\$\\|\\\(|\\\[|\\(?:frac|theta|lambda|sum)\b", seen["text"]), page
+        assert all(p["width"] and p["alt"] for p in seen["pictures"]), (page, seen["pictures"])
+        if page in notebooks:
+            found = {"displays": seen["displays"], "pictures": len(seen["pictures"]), "solutions": seen["solutions"]}
+            assert found == contents(nbformat.read((ROOT / page).with_suffix(".ipynb"), 4)), page
+        pictures += seen["pictures"]
+        asked = requests(browser)
+        assert asked and not [a for a in asked if not a.startswith(f"{site}/") or " " in a], page
+    slider = [p for p in pictures if "Returns of two tasks" in p["alt"]]  # standing still
+    assert slider and all(p["width"] > 400 for p in slider)
+    browser.get(f"{site}/notebooks/02_personalized_objective.html")
+    browser.execute_async_script(LOOK)
+    browser.execute_script("document.querySelector('div.math').scrollIntoView({block: 'center', behavior: 'instant'})")
+    picture(browser, "site_mathematics")
+
+
+def test_search_finds_and_the_dark_stays_dark(site, browser):
+    browser.get(f"{site}/index.html")
+    picture(browser, "site_home")
+    browser.find_element(By.CSS_SELECTOR, "input.sidebar-search").send_keys("Moreau envelope", Keys.ENTER)
+    wait(browser, lambda b: "found" in b.find_element(By.ID, "search-results").text, "the search to finish")
+    found = " ".join(a.text for a in browser.find_elements(By.CSS_SELECTOR, "#search-results li a"))
+    assert "The personalized objective" in found and "Sweeps" not in found
+
+    def lightness() -> list[float]:
+        colours = "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
+        return [sum(map(int, re.findall(r"\d+", c)[:3])) / 765 for c in browser.execute_script(colours)]
+
+    assert lightness()[0] > 0.9 and lightness()[1] < 0.3
+    for _ in range(3):  # the switch goes through dark, light, and as the system has it
+        if browser.find_element(By.TAG_NAME, "body").get_attribute("data-theme") != "dark":
+            browser.find_element(By.CSS_SELECTOR, ".content-icon-container .theme-toggle").click()
+    assert lightness()[0] < 0.2 and lightness()[1] > 0.6
+    browser.get(f"{site}/notebooks/00_start_here.html")
+    browser.execute_async_script(LOOK)
+    browser.execute_script(
+        "document.querySelector('article img').scrollIntoView({block: 'center', behavior: 'instant'})"
+    )
+    assert lightness()[0] < 0.2
+    picture(browser, "site_dark")
+
+
+# -------------------------------------------------------------------------------------------------- JupyterLab
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """`pmeta lab` on a copy of notebook 00: its folder and its address."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    shutil.copy(ROOT / "notebooks" / "00_start_here.ipynb", folder)
+    env = os.environ | {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "pmeta_lib.cli", "lab", str(folder), "--no-browser"]
+    with log.open("w") as stream:
+        server = subprocess.Popen(command, stdout=stream, stderr=stream, env=env, start_new_session=True)
+    try:
+        for _ in range(600):
+            if address := re.search(r"http://127\.0\.0\.1:\d+/lab\S*\?token=\w+", log.read_text()):
+                break
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield folder, address[0]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+def menu(browser, name: str, entry: str) -> None:
+    """Choose an entry of a menu, with the mouse."""
+    bar = f"//*[contains(@class, 'lm-MenuBar-item')][.//*[text()='{name}']]"
+    wait(browser, lambda b: b.find_elements(By.XPATH, bar), f"the menu {name}")[0].click()
+    line = f"//*[contains(@class, 'lm-Menu-item') and not(contains(@class, 'lm-mod-disabled'))][.//*[text()='{entry}']]"
+    wait(browser, lambda b: b.find_elements(By.XPATH, line), f"the entry {entry}")[0].click()
+
+
+def test_notebook_runs_from_the_menu_and_a_slider_moves_the_picture(lab, browser):
+    folder, address = lab
+    path = folder / "00_start_here.ipynb"
+    stored = nbformat.read(path, 4)
+    for cell in stored.cells:  # so that whatever is there at the end was made here
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(stored, path)
+    browser.get(re.sub(r"/lab\S*\?", f"/lab/tree/{path.name}?", address))
+    idle = "//*[contains(@class, 'jp-StatusBar')]//*[contains(text(), '| Idle')]"
+    wait(browser, lambda b: b.find_elements(By.XPATH, idle), "the kernel")
+    menu(browser, "Run", "Run All Cells")
+
+    def saved():
+        menu(browser, "File", "Save Notebook")
+        time.sleep(0.5)
+        return nbformat.read(path, 4)
+
+    def unfinished(nb) -> list[str]:
+        return [c.id for c in nb.cells if c.cell_type == "code" and c.source and c.execution_count is None]
+
+    deadline = time.monotonic() + 180
+    while unfinished(nb := saved()):
+        assert time.monotonic() < deadline, "the cells were not all run within 180 s"
+        time.sleep(1)
+    assert not output_problems(nb)
+    texts = "".join(o.get("text", "") for c in nb.cells if c.cell_type == "code" for o in c.outputs)
+    assert "points above the joint policy" in texts and texts.count("00.1") == 1
+
+    status = "//*[@role='status'][starts-with(text(), 'lambda =')]"
+    browser.execute_script(
+        "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", browser.find_element(By.XPATH, status)
+    )
+
+    def numbers() -> list[float]:
+        text = browser.find_element(By.XPATH, status).get_attribute("textContent")
+        return [float(x) for x in re.findall(r"\d+\.?\d*(?:e[+-]\d+)?", text)]
+
+    def drawn() -> str:
+        image = browser.find_element(By.CSS_SELECTOR, ".jupyter-widgets img[alt^='Returns of two tasks']")
+        assert image.get_property("naturalWidth") > 400
+        return image.get_attribute("src")
+
+    handles = browser.find_elements(By.CSS_SELECTOR, ".widget-slider .noUi-handle")
+    assert len(handles) == 2 and numbers() == [0.1, 9.8, 5.0]
+    before = drawn()
+    picture(browser, "lab_before")
+    ActionChains(browser).drag_and_drop_by_offset(handles[0], 80, 0).perform()  # a stiffer spring
+    wait(browser, lambda b: numbers()[0] > 1, "lambda to grow")
+    soft, stiff = 9.8, numbers()
+    assert stiff[1] < soft - 1 and stiff[2] == 5.0 and drawn() != before
+    before = drawn()
+    handles[1].send_keys(*[Keys.ARROW_RIGHT] * 10)  # by keyboard: the tasks agree by half
+    wait(browser, lambda b: numbers() != stiff, "the agreement to change")
+    assert drawn() != before
+    picture(browser, "lab_after")
+    strangers = [a for a in requests(browser) if re.match(r"https?://(?!127\.0\.0\.1:|localhost:)", a)]
+    assert not strangers
