@@ -13,7 +13,7 @@ MACHINE = "one core of an AMD EPYC virtual machine, November 2026"
 TABLE = f"a guess from stored measurements ({MACHINE}), good to a factor of two; GPUs were not measured"
 # Seconds of an update: a constant, a part in proportion to (transitions x weights), one in proportion to weights.
 UPDATE = (0.0042, 2e-10, 1.05e-08)
-LEARNER = {"pcgrad": 1.4, "maml": 2.7, "distral": 1.3, "pearl": 1.4}  # updates of these in updates of plain SAC
+LEARNER = {"pcgrad": 1.4, "maml": 3.0, "distral": 1.3, "pearl": 1.4}  # updates of these in updates of plain SAC
 STEP = 0.00071  # seconds of an environment step of any number of slots: acting, storing
 ENV = {  # seconds a slot and step
     "point-robot": 4.8e-06,

@@ -29,19 +29,19 @@ from pmeta_lib.errors import UserError
 from pmeta_lib.sac import losses
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner, tie
-from pmeta_lib.sac.networks import forward, gaussian, squash
+from pmeta_lib.sac.networks import forward, fused, gaussian, squash
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
 
-def actor_loss(agent: Agent, actor: Tensor, critic: Tensor, observation: Tensor, noise: Tensor) -> Tensor:
-    """SAC's actor loss (S N,) of `actor (S, N, P)` at `observation (S, N, n, o)`, twice differentiable."""
+def actor_loss(agent: Agent, actor: Tensor, critic: Tensor, observation: Tensor, noise: Tensor, net=forward) -> Tensor:
+    """SAC's actor loss (S N,) of `actor (S, N, P)` at `observation (S, N, n, o)`; `net` evaluates the networks."""
     slots = agent.slots
     x = observation.reshape(slots, -1, observation.shape[-1])
-    head = forward(agent.actor_shape, actor.reshape(slots, -1), x)
+    head = net(agent.actor_shape, actor.reshape(slots, -1), x)
     action, log_prob = squash(*gaussian(head), noise.reshape(slots, x.shape[1], -1))
     pair = torch.cat((x, action), -1).repeat_interleave(2, 0)
-    q = forward(agent.critic_shape, critic.reshape(2 * slots, -1), pair).view(slots, 2, -1)
+    q = net(agent.critic_shape, critic.reshape(2 * slots, -1), pair).view(slots, 2, -1)
     return losses.actor_loss(q, log_prob, agent.log_alpha.exp().view(slots, 1))
 
 
@@ -51,11 +51,11 @@ def inner_steps(
     """`start (S, N, P)` after one gradient step of `size` on the tasks' actor losses for each of `noise (S, N, K, n,
     a)`, at observations `support (S, N, n, o)`; `differentiable` keeps the graph from `start` to the result."""
     critic = agent.critic.clone() if differentiable else agent.critic  # the optimizer writes it while the graph lives
-    y = start
+    y, net = start, forward if differentiable else fused
     with torch.enable_grad():
         for e in noise.unbind(2):
             y = y if differentiable else y.detach().requires_grad_()
-            loss = actor_loss(agent, y, critic, support, e).sum()
+            loss = actor_loss(agent, y, critic, support, e, net).sum()
             y = y - size * torch.autograd.grad(loss, y, create_graph=differentiable)[0]
     return y if differentiable else y.detach()
 
