@@ -124,7 +124,7 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
         record = {
             "run": spec.key, "step": result.step, "updates": agent.updates, "packed": packed,
             "seconds": round(result.seconds / packed, 3), "device": device, "held_out": family.held_out,
-            "evaluation": f"mean return of {result.settings.evaluation_episodes} episodes per task, deterministic policy",
+            "evaluation": f"mean of {result.settings.evaluation_episodes} episodes per task, deterministic policy",
             "preset_evaluation": family.evaluation,
             "checkpoint_sha256": digest, "family_versions": family.versions, **provenance(),
         }  # fmt: skip
