@@ -60,9 +60,9 @@ class Explorer:
 
     def refresh(self) -> None:
         """Redraw for the controls' present values."""
-        figure, numbers = self.draw(**{name: control.value for name, control in self.controls.items()})
+        with plt.rc_context({"figure.constrained_layout.use": True}):  # from the start: a colour bar goes by it
+            figure, numbers = self.draw(**{name: control.value for name, control in self.controls.items()})
         width = int(13 * figure.get_figwidth())
-        figure.set_layout_engine("constrained")
         figure.supxlabel("\n".join(textwrap.wrap(numbers, width)), fontsize=9)
         self.png = png(figure)
         source = "data:image/png;base64," + base64.b64encode(self.png).decode()
