@@ -50,6 +50,19 @@ def test_constraints_pin_every_direct_requirement_within_its_bounds():
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, text
 
 
+def test_every_module_that_the_library_imports_is_a_requirement():
+    """An import that only a test's or an extra's requirement brings along would break a plain installation."""
+    named = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    asked = {"torch", "gymnasium", "mujoco", "jupyterlab", "ipywidgets", "seaborn", "papermill"}
+    assert asked <= named  # the packages that the course is made for
+    providers = {"PIL": "pillow", "IPython": "ipykernel"}  # ipykernel brings IPython
+    optional = {"ray", "submitit", "sbx", "stable_baselines3", "tensorboard", "jax", "Box2D"}
+    at_top = re.compile(r"^(?:import|from)\s+(\w+)", re.MULTILINE)
+    found = {name for path in tracked("pmeta_lib/*.py") for name in at_top.findall(path.read_text())}
+    found -= set(sys.stdlib_module_names) | {"pmeta_lib"} | optional
+    assert {canonicalize_name(providers.get(name, name)) for name in found} <= named
+
+
 def test_installed_versions_are_those_pinned():
     from importlib.metadata import version
 
