@@ -6,6 +6,7 @@ explains the language.
 """
 
 import itertools
+import json
 import math
 import re
 import tomllib
@@ -22,7 +23,7 @@ from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.training import Settings
 
 COMMON = ("families", "learners", "preset", "train_tasks", "seeds", "pack", "settings", "options")
-TOP, BLOCK = ("name", "description", *COMMON, "block", "scale"), (*COMMON, "scales")
+TOP, BLOCK = ("name", "description", "tuned", *COMMON, "block", "scale"), (*COMMON, "scales")
 SETTINGS = tuple(f.name for f in fields(Settings))
 LOOSE = {"steps": 10**12, "warm_up": 0, "evaluations": 1}  # so that a setting can be judged apart from the others
 MOST_RUNS = 100_000
@@ -59,6 +60,7 @@ class _Reader:
     lines: dict
     scale: str | None = None
     mistakes: dict = field(default_factory=dict)  # (line, text): ordered, each once
+    tuned: dict = field(default_factory=dict)  # learner -> {"settings": …, "options": …}, below all that the file says
 
     def wrong(self, path: tuple, error: Exception | str) -> None:
         self.mistakes[line_of(self.lines, path), str(error)] = None
@@ -77,6 +79,8 @@ def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
     reader = _Reader(str(path), data, positions(text))
+    if "tuned" in data:
+        reader.tuned = _tuned(reader, Path(path).parent)
     _check(reader)
     scales = tuple(data["scale"]) if isinstance(data.get("scale"), dict) else ()
     if scale is not None and scale not in scales:
@@ -91,6 +95,20 @@ def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
     if not cells:
         raise UserError(f"{path} plans no run{f' at scale {chosen}' if chosen else ''}: give families and learners")
     return Plan(data.get("name", Path(path).stem), chosen, scales, tuple(cells), merged)
+
+
+def _tuned(reader: _Reader, beside: Path) -> dict:
+    """What tuning chose for each learner: a JSON file, named relative to the sweep file."""
+    try:
+        chosen = json.loads((beside / reader.data["tuned"]).read_text())["chosen"]
+        for name, found in chosen.items():
+            learner(name, **found["options"])
+            make_settings(found["settings"])
+        return chosen
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        why = getattr(error, "strerror", None) or error
+        reader.wrong(("tuned",), f"tuned = {reader.data['tuned']!r} cannot be used ({why}); name a file of `tune.py`")
+        return {}
 
 
 # ------------------------------------------------------------------------------- every value on its own
@@ -273,7 +291,7 @@ def _grid(reader: _Reader, layers: list, where: tuple) -> Iterator[tuple[RunSpec
             reader.wrong(where, f"no {key} are given; choose from: {', '.join(choices)}")
     families, learners = (found.get(k, ([], ()))[0] for k in ("families", "learners"))
     preset, count = found.get("preset", ("modern",))[0], found.get("train_tasks", (None,))[0]
-    places, all_settings = [], [s for s in _combine(reader, axes, where, make_settings)]
+    places = []
     for i, name in enumerate(families):
         try:
             places.append(family(name, preset, train=count))
@@ -281,9 +299,11 @@ def _grid(reader: _Reader, layers: list, where: tuple) -> Iterator[tuple[RunSpec
             blame = "train_tasks" if count and "count" in str(error) else "families"
             reader.wrong((*found[blame][1], i) if blame == "families" else found[blame][1], error)
     for place, name in itertools.product(places, learners):
-        sound = []
+        sound, tuned = [], reader.tuned.get(name, {"settings": {}, "options": {}})
+        below = {part: {k: ([v], ("tuned",)) for k, v in tuned[part].items()} for part in tuned}
+        all_settings = list(_combine(reader, below["settings"] | axes, where, make_settings))
         make = lambda values, name=name: learner(name, **values)  # noqa: E731
-        for values in _combine(reader, options.get(name, {}), where, make):
+        for values in _combine(reader, below["options"] | options.get(name, {}), where, make):
             try:
                 chosen, tasks = learner(name, **values), len(place.train_tasks)
                 size = place.observation_size + chosen.context_size(tasks)

@@ -72,6 +72,34 @@ def test_a_grid_is_every_combination_and_the_most_specific_value_wins(tmp_path):
     assert {c.pack for c in large.cells} == {3} and {c.pack for c in load(path, pack=2).cells} == {2}
 
 
+def test_tuned_values_lie_below_all_that_the_file_says(tmp_path):
+    chosen = {
+        "joint": {"settings": {"learning_rate": 0.001, "polyak": 0.02}, "options": {}},
+        "pmeta": {"settings": {"learning_rate": 0.01}, "options": {"lam": 0.5, "beta": 0.5}},
+    }
+    (tmp_path / "chosen.json").write_text(json.dumps({"chosen": chosen}))
+    head = 'tuned = "chosen.json"\nfamilies = "point-robot"\nlearners = ["independent", "joint", "pmeta"]\n'
+    plan = load(write(tmp_path, head + "[settings]\npolyak = 0.1\n[options.pmeta]\nlam = [1, 2]\n"))
+    got = [(s.learner, s.settings.learning_rate, s.settings.polyak, s.options) for s in plan.runs]
+    assert got == [
+        ("independent", 3e-4, 0.1, {}),
+        ("joint", 0.001, 0.1, {}),
+        ("pmeta", 0.01, 0.1, {"lam": 1, "beta": 0.5}),
+        ("pmeta", 0.01, 0.1, {"lam": 2, "beta": 0.5}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", ["not JSON", "{}", '{"chosen": {"nobody": {"settings": {}, "options": {}}}}',
+                '{"chosen": {"pmeta": {"settings": {"polyak": 7}, "options": {}}}}', None],
+)  # fmt: skip
+def test_a_tuned_file_that_cannot_be_used_is_a_mistake_with_its_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "chosen.json").write_text(content)
+    found = mistakes(tmp_path, 'families = "point-robot"\ntuned = "chosen.json"\nlearners = "pmeta"\n')
+    assert len(found) == 1 and found[0][0] == 2 and "tuned = 'chosen.json' cannot be used" in found[0][1]
+
+
 def test_a_run_that_two_blocks_ask_for_is_planned_once(tmp_path):
     plan = load(write(tmp_path, 'families="pendulum-flip"\nlearners="pmeta"\n[[block]]\noptions.pmeta.lam=[0.01,0.1]\n'
                                 "[[block]]\noptions.pmeta.beta=[0.5,1.0]\n"))  # fmt: skip
