@@ -1,5 +1,6 @@
 """The install files agree with each other, and name no machine."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -56,10 +57,13 @@ def test_every_module_that_the_library_imports_is_a_requirement():
     asked = {"torch", "gymnasium", "mujoco", "jupyterlab", "ipywidgets", "seaborn", "papermill"}
     assert asked <= named  # the packages that the course is made for
     providers = {"PIL": "pillow", "IPython": "ipykernel"}  # ipykernel brings IPython
-    optional = {"ray", "submitit", "sbx", "stable_baselines3", "tensorboard", "jax", "Box2D"}
-    at_top = re.compile(r"^(?:import|from)\s+(\w+)", re.MULTILINE)
-    found = {name for path in tracked("pmeta_lib/*.py") for name in at_top.findall(path.read_text())}
-    found -= set(sys.stdlib_module_names) | {"pmeta_lib"} | optional
+    found = set()
+    for path in tracked("pmeta_lib/*.py"):
+        for node in ast.parse(path.read_text()).body:  # at the top of a module; what a function imports may be optional
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            found |= {name.split(".")[0] for name in names}
+    found -= set(sys.stdlib_module_names) | {"pmeta_lib"}
     assert {canonicalize_name(providers.get(name, name)) for name in found} <= named
 
 

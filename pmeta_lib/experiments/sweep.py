@@ -139,7 +139,7 @@ def sweep(
     }  # fmt: skip
     board = _Board(runs, out, sum(work.values()))
     if left:
-        board.show(left, set(), sum(work.values()) / (jobs or 1))
+        board.show(left, set(), sum(work.values()), jobs or 1)
         workers = engine()
         try:
             _drive(workers, jobs or workers.capacity, job, left, work, board)
@@ -176,11 +176,18 @@ def _drive(engine, jobs: int, job: dict, left: dict, work: dict, board: "_Board"
             alive += engine.start(
                 job | {"packs": [p for p in job["packs"] if tuple(e["key"] for e in p) in left]}, need
             )
-        board.show(left, running, sum(work[k] for k in left) / max(1, min(len(alive), len(left))))
+        board.show(left, running, sum(work[k] for k in left), max(1, min(len(alive), len(left))))
         time.sleep(min(2.0, max(0.2, 50 * (time.monotonic() - looked))))
 
 
 # ------------------------------------------------------------------------------------- what people see
+def remaining(ahead: float, total: float, spent: float, workers: int) -> float:
+    """Seconds to go, with `ahead` of `total` estimated seconds of work left after `spent` seconds: by the pace so far,
+    once a fiftieth is done; before that by the estimate, shared by `workers`."""
+    share = 1 - ahead / total if total else 1.0
+    return ahead / workers if share < 0.02 else spent * (1 - share) / share
+
+
 @dataclass
 class _Board:
     """Progress: a table that redraws itself on a terminal, else a line whenever there is news."""
@@ -193,7 +200,8 @@ class _Board:
     since: float = 0.0
     begun: float = 0.0
 
-    def show(self, left: dict, running: set, ahead: float) -> None:
+    def show(self, left: dict, running: set, ahead: float, workers: int) -> None:
+        """`ahead`: estimated seconds of one worker for all that is left, which `workers` share."""
         now = time.monotonic()
         self.begun = self.begun or now
         if self.said and now - self.since < (0.5 if sys.stdout.isatty() else 20.0):
@@ -202,8 +210,7 @@ class _Board:
         busy = {key for keys in running for key in keys} & open_runs
         failed = {key for key in self.runs if key not in open_runs and (self.out / key / "failure.json").exists()}
         done = len(self.runs) - len(open_runs | failed)
-        share = 1 - ahead / self.work if self.work else 1.0
-        rest = ahead if share < 0.02 or not ahead else min(ahead * 5, (now - self.begun) * (1 - share) / share)
+        rest = remaining(ahead, self.work, now - self.begun, workers)
         text = f"{done} of {len(self.runs)} runs done, {len(busy)} running, {len(failed)} failed"
         text += f", about {duration(rest)} to go" if open_runs else ""
         if text == self.said:

@@ -24,6 +24,7 @@ from filelock import FileLock
 from pmeta_lib.course.structure import figures, output_problems
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser: pip install -e '.[dev]'")
+from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -60,7 +61,14 @@ def browser(tmp_path, request):
 
 
 def wait(browser, condition, what: str, seconds: float = 60):
-    return WebDriverWait(browser, seconds, 0.2).until(condition, f"waited {seconds} s in vain for {what}")
+    """The first true value of `condition(browser)`; a page that redraws itself in the middle of it is asked again."""
+    ignored = (StaleElementReferenceException, ElementNotInteractableException)
+    return WebDriverWait(browser, seconds, 0.2, ignored).until(condition, f"waited {seconds} s in vain for {what}")
+
+
+def click(xpath: str):
+    """A condition for `wait`: the element is there and has been clicked."""
+    return lambda b: [element.click() or True for element in b.find_elements(By.XPATH, xpath)[:1]]
 
 
 def picture(browser, name: str) -> None:
@@ -104,6 +112,7 @@ def site_folder(tmp_path_factory) -> Path:
             command = [*cut, sys.executable, *words[1:], str(folder)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-3000:]
+            assert not (shared / "jupyter_execute").exists()  # nothing is left beside the site
     return folder
 
 
@@ -232,9 +241,9 @@ def lab(tmp_path):
 def menu(browser, name: str, entry: str) -> None:
     """Choose an entry of a menu, with the mouse."""
     bar = f"//*[contains(@class, 'lm-MenuBar-item')][.//*[text()='{name}']]"
-    wait(browser, lambda b: b.find_elements(By.XPATH, bar), f"the menu {name}")[0].click()
+    wait(browser, click(bar), f"the menu {name}")
     line = f"//*[contains(@class, 'lm-Menu-item') and not(contains(@class, 'lm-mod-disabled'))][.//*[text()='{entry}']]"
-    wait(browser, lambda b: b.find_elements(By.XPATH, line), f"the entry {entry}")[0].click()
+    wait(browser, click(line), f"the entry {entry}")
 
 
 def test_notebook_runs_from_the_menu_and_a_slider_moves_the_picture(lab, browser):
@@ -272,13 +281,15 @@ def test_notebook_runs_from_the_menu_and_a_slider_moves_the_picture(lab, browser
     )
 
     def numbers() -> list[float]:
-        text = browser.find_element(By.XPATH, status).get_attribute("textContent")
+        text = wait(browser, lambda b: b.find_element(By.XPATH, status).get_attribute("textContent"), "the numbers")
         return [float(x) for x in re.findall(r"\d+\.?\d*(?:e[+-]\d+)?", text)]
 
     def drawn() -> str:
-        image = browser.find_element(By.CSS_SELECTOR, ".jupyter-widgets img[alt^='Returns of two tasks']")
-        assert image.get_property("naturalWidth") > 400
-        return image.get_attribute("src")
+        picture = ".jupyter-widgets img[alt^='Returns of two tasks']"
+        seen = "const i = document.querySelector(arguments[0]); return [i.naturalWidth, i.src]"
+        width, source = browser.execute_script(seen, picture)
+        assert width > 400
+        return source
 
     handles = browser.find_elements(By.CSS_SELECTOR, ".widget-slider .noUi-handle")
     assert len(handles) == 2 and numbers() == [0.1, 9.8, 5.0]

@@ -8,7 +8,7 @@ import pytest
 
 from pmeta_lib import cli
 from pmeta_lib.experiments import results
-from pmeta_lib.experiments.sweep import packs, survey
+from pmeta_lib.experiments.sweep import packs, remaining, survey
 from pmeta_lib.experiments.sweep_spec import load
 from pmeta_lib.experiments.worker import attempt, locked, over, work_through, write_json
 
@@ -139,3 +139,9 @@ def test_status_counts_what_the_folders_say(spec, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "4 planned, 1 done, 1 failed, 1 running, 1 waiting" in said and "Stopped: not finite (log: there)" in said
     assert json.loads(target.read_text())["waiting"] == 1
+
+
+def test_the_time_to_go_follows_the_pace_so_far():
+    assert remaining(100.0, 100.0, 0.0, 4) == 25.0  # nothing done: the estimate, shared by four workers
+    assert remaining(75.0, 100.0, 30.0, 4) == pytest.approx(90.0)  # a quarter took 30 s, so three quarters take 90
+    assert remaining(0.0, 100.0, 30.0, 4) == 0.0 and remaining(0.0, 0.0, 0.0, 1) == 0.0
