@@ -28,6 +28,7 @@ myst_dmath_double_inline = True
 suppress_warnings = ["myst.header"]  # exercises are third-level headings wherever they stand
 
 html_theme = "furo"
+pygments_dark_style = "monokai"  # furo's own underlines every imported name
 html_title = "pmeta"
 html_favicon = "site/icon.svg"
 html_static_path = ["site", str(files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js")]
@@ -77,9 +78,9 @@ def read(app, name: str, source: list[str]) -> None:
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
             cell["metadata"]["mystnb"] = site_options(cell)
-        stored = {"profile": notebook["metadata"]["pmeta"]["profile"], "name": f"{Path(name).name}.ipynb"}
-        note = {"cell_type": "markdown", "id": "stored", "metadata": {}, "source": STORED.format(**stored)}
-        notebook["cells"].insert(1, note)
+        if stored := notebook["metadata"].get("pmeta"):  # put there by the run
+            text = STORED.format(profile=stored["profile"], name=f"{Path(name).name}.ipynb")
+            notebook["cells"].insert(1, {"cell_type": "markdown", "id": "stored", "metadata": {}, "source": text})
         source[0] = json.dumps(notebook)
 
 
@@ -101,7 +102,14 @@ def index(app, error) -> None:
         shutil.copy(app.outdir / "README.html", app.outdir / "index.html")
 
 
+def keep_tidy(app) -> None:
+    """myst_nb copies the pictures out of notebooks into a folder beside the site; better among the doctrees."""
+    folder = str(Path(app.doctreedir) / "pictures")
+    app.env.mystnb_config = app.env.mystnb_config.copy(output_folder=folder)
+
+
 def setup(app):
+    app.connect("builder-inited", keep_tidy, priority=900)  # after myst_nb's own
     app.connect("source-read", read)
     app.connect("build-finished", index)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,7 +9,6 @@ from scipy import stats
 from tqdm import tqdm
 
 from pmeta_lib.envs.families import family
-from pmeta_lib.experiments.run import provenance
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.training import Settings, train
 
@@ -46,7 +45,7 @@ def parity(steps: int, seeds: list[int], hidden: int = 128, batch: int = 128, ev
     print("! ours is outside")
     return {"parity": rows, "ours": ours.tolist(), "theirs": theirs.tolist(), "seeds": list(seeds),
             "family": made.name, "task": made.train_tasks[0].tolist(), "settings": dataclasses.asdict(settings),
-            "stable_baselines3": version("stable_baselines3"), **provenance()}  # fmt: skip
+            "stable_baselines3": version("stable_baselines3")}  # fmt: skip
 
 
 def peer_curve(made, settings: Settings, seed: int, at: list[int]) -> np.ndarray:

@@ -14,7 +14,6 @@ such device has been at hand to confirm); elsewhere the report says that they we
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from pmeta_lib.envs.families import family
 from pmeta_lib.errors import UserError
+from pmeta_lib.experiments.run import provenance
 from pmeta_lib.sac.graphs import Graphed
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.memory import keep_freed_memory
@@ -99,8 +99,7 @@ def main(args) -> int:
         if cores:
             os.sched_setaffinity(0, cores)
     if args.json:
-        machine = {"processor": platform.processor() or platform.machine(), "cores": len(cores)}
-        args.json.write_text(json.dumps({"bench": "sac", "machine": machine, **report}, indent=2))
+        args.json.write_text(json.dumps({"bench": "sac", "cores": len(cores), **provenance(), **report}, indent=2))
     return 0
 
 

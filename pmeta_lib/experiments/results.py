@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmeta_lib.errors import UserError
+from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.sac.checkpoint import write_atomically
 
 # Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
@@ -66,6 +67,14 @@ def row(spec: dict, result: dict) -> dict:
         **result["versions"], **{f"env_{k}": result["family_versions"][k] for k in ("env", "base")},
         **{name: result[name] for name in VOLATILE},
     }  # fmt: skip
+
+
+def spec_of(row: dict) -> RunSpec:
+    """The spec of a row of the table, as a dict: what makes the run again. The inverse of `row`."""
+    tasks = None if pd.isna(row["train_tasks"]) else int(row["train_tasks"])
+    named = {name: row[name] for name in ("family", "preset", "learner")}
+    return RunSpec(**named, seed=int(row["seed"]), train_tasks=tasks, options=json.loads(row["options"]),
+                   settings=json.loads(row["settings"]))  # fmt: skip
 
 
 def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> pd.DataFrame:

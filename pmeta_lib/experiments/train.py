@@ -7,12 +7,13 @@ pmeta train hopper-params --out out/hopper --tensorboard out/tb    the same comm
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import torch
 
 from pmeta_lib.envs.families import FAMILIES, PRESETS
-from pmeta_lib.errors import UserError
+from pmeta_lib.errors import UserError, writable
 from pmeta_lib.experiments.run import finished, read_curve, run
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.sac.learners import LEARNERS
@@ -54,12 +55,13 @@ def _value(text: str):
 
 
 def use_machine(device: str, threads: int) -> None:
-    """Let PyTorch have `threads`; `UserError` for a device that is not there."""
+    """Let PyTorch have `threads`; `UserError` for a device that is not there, or more threads than cores."""
     cuda = [f"cuda:{k}" for k in range(torch.cuda.device_count())]
     if device not in ["cpu", *cuda, *(["cuda"] if cuda else [])]:
         raise UserError(f"device {device!r} is not available here; use one of {', '.join(['cpu', *cuda])}")
-    if threads < 1:
-        raise UserError(f"--threads is {threads}; it must be 1 or more")
+    cores = os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise UserError(f"--threads is {threads}; it must lie in [1, {cores}], the cores of this machine")
     torch.set_num_threads(threads)
 
 
@@ -94,6 +96,7 @@ def tensorboard(folder: Path, spec: RunSpec):
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("TensorBoard is not installed: pip install 'pmeta_lib[tensorboard]'") from error
+    writable(folder / spec.key, "--tensorboard")
     writer = SummaryWriter(str(folder / spec.key))
     written = {"rows": 0, "metrics": 0}  # a resumed run brings the rows of its earlier part
 

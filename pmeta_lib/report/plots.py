@@ -26,20 +26,23 @@ def learning_curves(found: list[Scores]) -> Figure:
             band = (curve.to_numpy()[0],) * 3
             if len(curve) > 1:
                 band = _interval([curve.to_numpy()], lambda strata: strata[0].mean(1))
-            _line(axis, curve.columns, band, learner, f"{learner} ({len(curve)} seeds)")
+            _line(axis, curve.columns, band, learner, learner)
         if scores.random is not None:
             axis.axhline(scores.random, color="0.35", ls=":", label="random actions")
         if "independent" in scores.curves and scores.split == "train":
             axis.axhline(scores.final("independent").mean(), color="0.35", ls="--", label="independent, at the end")
         steps = "environment steps per task" if scores.split == "train" else "steps of adaptation per task"
+        counts = [len(curve) for curve in scores.curves.values()]
+        seeds = "-".join(map(str, sorted({min(counts), max(counts)})))
         axis.set(
-            title=f"{scores.name}, {scores.split} tasks",
+            title=f"{scores.name}, {scores.split} tasks, {seeds} seeds",
             xlabel=steps,
             ylabel="return per episode\n(mean, 95 % interval)",
         )
-        axis.legend(**LEGEND)
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
+    shown = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels())}
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=min(len(shown), 3 * columns), **LEGEND)
     return figure
 
 

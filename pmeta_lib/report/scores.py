@@ -60,6 +60,21 @@ class Scores:
         return ", ".join(short)
 
 
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """The stored tables of runs by file, with every run's spec and provenance on its rows; nothing is checked yet."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; run from the top of the repository, or name it with --data")
+    found = {f"{n}.parquet": _stored(folder / f"{n}.parquet") for n in ("gym", "mujoco", "adaptation")}
+    found = {name: table for name, table in found.items() if table is not None}
+    newer = {f for name, t in found.items() if name != "adaptation.parquet" for f in t["family"]}
+    for path in sorted((folder / "deep").glob("*.parquet")):
+        table = _with_origin(path)
+        if not newer & set(table["family"]):
+            found[f"deep/{path.name}"] = table
+    return found
+
+
 def load(folder: Path) -> list[Scores]:
     """All that is stored under `folder` (`data/results`), in the order of the families; train before test.
 
@@ -67,17 +82,8 @@ def load(folder: Path) -> list[Scores]:
     disagrees with the random policy's versions: the text lists what.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; run from the top of the repository, or name it with --data")
-    tables = {f"{n}.parquet": _stored(folder / f"{n}.parquet") for n in ("gym", "mujoco", "adaptation")}
-    tables = {name: table for name, table in tables.items() if table is not None}
-    newer = {f for name, t in tables.items() if name != "adaptation.parquet" for f in t["family"]}
-    for path in sorted((folder / "deep").glob("*.parquet")):
-        table = _with_origin(path)
-        if not newer & set(table["family"]):
-            tables[f"deep/{path.name}"] = table
-    random, found = _stored(folder / "random_policy.parquet"), []
-    for source, table in tables.items():
+    stored, random, found = tables(folder), _stored(folder / "random_policy.parquet"), []
+    for source, table in stored.items():
         for name in set(table["family"]) - set(FAMILIES):
             raise unknown("family", name, FAMILIES, where=source)
         split = "test" if source == "adaptation.parquet" else "train"

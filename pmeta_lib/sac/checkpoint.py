@@ -8,6 +8,7 @@ does not exist. The newest two pairs are kept, so that a damaged one has a prede
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from pmeta_lib.errors import UserError
 
 SCHEMA = 1
 KEEP = 2
+NAME = re.compile(r"step-([0-9]{9,})\.(json|safetensors)")  # whatever is called otherwise is somebody else's
 
 
 def sha256(path: Path) -> str:
@@ -72,9 +74,10 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
         raise UserError(f"cannot write the checkpoint of step {step} to {folder}: {error}; {kept}") from error
     kept = {f"step-{s:09d}" for s in steps(folder)[:KEEP]}
     halves = (*folder.glob(".step-*.tmp"), *folder.glob(".tmp??????"))  # that a kill left: ours, and safetensors' own
-    older = [p for p in folder.glob("step-*") if p.stem.removeprefix("step-").isdigit() and p.stem not in kept]
+    older = [p for p in folder.glob("step-*") if NAME.fullmatch(p.name) and p.stem not in kept]
     for path in (*halves, *older):
-        path.unlink(missing_ok=True)
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dict] | None:
@@ -108,8 +111,8 @@ def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dic
 
 def steps(folder: Path) -> list[int]:
     """The steps of the folder's checkpoints, newest first."""
-    stems = (p.stem.removeprefix("step-") for p in Path(folder).glob("step-*.json"))
-    return sorted((int(s) for s in stems if s.isdigit()), reverse=True)
+    names = (NAME.fullmatch(p.name) for p in Path(folder).glob("step-*.json"))
+    return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
 def _digest(body: dict) -> str:

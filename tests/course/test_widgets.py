@@ -2,10 +2,12 @@
 
 import base64
 import html
+import io
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from pmeta_lib.course import widgets
 
@@ -33,6 +35,20 @@ def test_each_control_changes_the_picture(build, values):
         assert explorer.image.value != before[1], name
         assert base64.b64encode(explorer.png).decode() in explorer.image.value
         assert html.escape(explorer.numbers) in explorer.image.value  # the alt text follows
+
+
+def test_256_colours_are_enough():
+    """Against the figure as matplotlib writes it: ten overlapping bands, a colour map, thin lines."""
+    figure, (left, right) = plt.subplots(1, 2)
+    for k in range(10):
+        left.fill_between([0, 1], [k, 0], [k + 2, 3], color=f"C{k}", alpha=0.2)
+        left.plot([0, 1], [k, 0], lw=0.7)
+    right.imshow(np.linspace(0, 1, 900).reshape(30, 30))
+    full = io.BytesIO()
+    figure.savefig(full, format="png", dpi=plt.rcParams["savefig.dpi"])
+    small = widgets.png(figure)
+    drawn, got = (np.asarray(Image.open(f).convert("RGB")).astype(int) for f in (full, io.BytesIO(small)))
+    assert np.abs(got - drawn).max() <= 25 and len(small) < 0.6 * len(full.getvalue())
 
 
 @pytest.mark.parametrize(("build", "values"), CASES, ids=lambda c: getattr(c, "__name__", ""))

@@ -52,7 +52,7 @@ def test_train_goes_on_from_a_checkpoint_and_says_so(tmp_path, capsys):
     assert "going on from the checkpoint of step 29" in capsys.readouterr().out
 
 
-def test_tensorboard_is_an_optional_sink(tmp_path):
+def test_tensorboard_is_an_optional_sink(tmp_path, capsys):
     pytest.importorskip("tensorboard")
     words = ["train", "point-robot", "--out", str(tmp_path / "run"), "--tensorboard", str(tmp_path / "tb")]
     assert main([*words, *QUICK]) == 0
@@ -62,6 +62,9 @@ def test_tensorboard_is_an_optional_sink(tmp_path):
     events = EventAccumulator(str(folder)).Reload()
     assert {"return/deployed/task0", "return/meta/task1", "temperature/slot0"} <= set(events.Tags()["scalars"])
     assert [e.step for e in events.Scalars("return/deployed/task0")] == [0, 30, 60]
+    (tmp_path / "file").touch()
+    assert main([*words[:-1], str(tmp_path / "file"), *QUICK]) == 2
+    assert "this folder cannot be written (Not a directory); give another --tensorboard" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words, text", [
@@ -72,7 +75,8 @@ def test_tensorboard_is_an_optional_sink(tmp_path):
     (["point-robot", "--set", "steps=-3"], "greater than 0"),
     (["point-robot", "--option", "lam=x"], "option lam"), (["point-robot", "--device", "cuda:99"], "not available"),
     (["point-robot", "--device", "tpu"], "not available"), (["point-robot", "--tasks", "0"], "above 0"),
-    (["point-robot", "--threads", "0"], "threads"), (["point-robot", "--set", "steps=10000000000"], "GiB are free"),
+    (["point-robot", "--threads", "0"], "threads"), (["point-robot", "--threads", "100000"], "cores of this machine"),
+    (["point-robot", "--set", "steps=10000000000"], "GiB are free"),
     (["pendulum-flip", "--tasks", "3"], "exactly 2 tasks"), (["point-robot", "--tasks", "1000000000"], "at most"),
     (["point-robot", "--seed", str(2**63)], "from 0 to 2^63 - 1"),
 ])  # fmt: skip

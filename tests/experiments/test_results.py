@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from pmeta_lib.errors import UserError
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.run import run_packed
 from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.report import scores
 
 TINY = {"steps": 20, "warm_up": 10, "hidden": [4], "batch_size": 4, "evaluations": 2, "evaluation_episodes": 1}
 
@@ -52,6 +54,13 @@ def test_every_row_says_where_it_comes_from(store):
     curve = pd.read_parquet(store / row["run"] / "curve.parquet")
     mine = table[table["run"] == row["run"]].sort_values(["step", "policy", "task"])["return"]
     assert mine.tolist() == curve.sort_values(["step", "policy", "task"])["return"].tolist()
+
+
+def test_the_spec_of_a_row_is_the_runs_own(store):
+    stored = scores.tables(Path(__file__).parents[2] / "data" / "results")
+    for table in (results.read(store), *(t for name, t in stored.items() if name != "adaptation.parquet")):
+        for row in table.drop_duplicates("run").to_dict("records"):
+            assert results.spec_of(row).key == row["run"], row["run"]
 
 
 def test_the_order_of_rows_is_that_of_the_specs_alone(store, copy, tmp_path):

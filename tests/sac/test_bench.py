@@ -53,6 +53,7 @@ def test_report_has_every_number(tmp_path, monkeypatch, capsys):
     assert torch.get_num_threads() == before
     report, out = json.loads((tmp_path / "r").read_text()), capsys.readouterr().out
     assert report["comparisons"][0]["task_updates_per_second"]["pmeta"] > 0
+    assert report["versions"]["torch"] == torch.__version__ and report["commit"] and report["machine"]
     assert [g["tasks"] for g in report["growth"]] == [1, 2]
     assert {x["learner"]: x["cost"]["median"] for x in report["learners"]}["independent"] == 1.0
     assert "x 1.0 of one update at a time" in out and "of the batched products' rate" in out

@@ -117,7 +117,8 @@ def test_sound_foreign_and_absent_checkpoints(saved, capsys):
     with pytest.raises(UserError, match="another run"):
         checkpoint.load(saved, "you")
     assert checkpoint.load(saved / "nowhere", "me") is None
-    (saved / "step-notes.json").write_text("{}")  # not ours: neither read nor counted
+    for name in ("step-notes.json", "step-30.json", "step-²²²²²²²²².json"):
+        (saved / name).write_text("{}")  # not ours: neither read nor counted
     assert checkpoint.steps(saved) == [20, 10]
 
 
@@ -125,9 +126,15 @@ def test_halves_that_a_kill_left_are_swept_away(saved):
     (saved / "step-000000015.safetensors").write_bytes(b"half a pair")
     (saved / ".step-000000015.json.77.tmp").write_bytes(b"half a file")
     (saved / ".tmpnp8yF5").write_bytes(b"what safetensors writes to before it renames")
-    (saved / "step-notes.txt").write_text("somebody's own")
+    others = [saved / name for name in ("step-notes.txt", "step-7.csv", "step-000000007.csv")]
+    for path in others:
+        path.write_text("somebody's own")
+    folder = saved / "step-000000003.json"
+    folder.mkdir()
     checkpoint.save(saved, 30, {"x": torch.zeros(1)}, {"identity": "me"})
-    (saved / "step-notes.txt").unlink()  # it was left alone
+    for path in others:
+        path.unlink()  # it was left alone
+    folder.rmdir()
     kept = [f"step-0000000{step}.{kind}" for step in (20, 30) for kind in ("json", "safetensors")]
     assert sorted(p.name for p in saved.iterdir()) == kept
 

@@ -92,6 +92,30 @@ def test_cold_start_restarts_from_the_anchor():
     assert torch.equal(run.agent.actor, run.agent.extra["theta"].expand_as(run.agent.actor))
 
 
+def test_a_cold_start_deploys_what_it_adapted_not_where_it_restarts():
+    """After the K-th update of a round the actors are theta again; of undrawn tasks, the last round's stay."""
+    run = make({"inner_steps": 4, "warm_start": False, "tasks_per_round": 2, "lam": 0.1})
+    extra, start_from = run.agent.extra, run.agent.actor.clone()
+    best = start_from.clone()
+    for _ in range(4):
+        drawn = extra["drawn"].clone()
+        for _ in range(3):
+            update(run)
+            assert torch.equal(extra["adapted"], best)
+        before = run.agent.actor.clone()
+        update(run)
+        assert torch.equal(run.agent.actor, extra["theta"].expand_as(before))
+        best = torch.where(drawn[..., None] > 0, extra["adapted"], best)  # one more step of Adam than `before`
+        assert torch.equal(extra["adapted"], best) and torch.equal((best != before).any(2) & (drawn > 0), drawn > 0)
+        assert ((best - before).abs().amax(2)[drawn > 0] < 1e-3).all()
+        torch.testing.assert_close(extra["theta"], (best * drawn[..., None]).sum(1, keepdim=True) / 2)
+    assert run.learner.deployed(run.agent)["deployed"] is extra["adapted"]
+    still, initial = run.learner.adapt_from(run.agent, 3)["proximal"]
+    fresh = make().agent  # on new tasks nothing restarts: the actor itself is deployed
+    still.start(fresh, 3)
+    assert still.deployed(fresh)["deployed"] is fresh.actor and torch.equal(initial["actor"], extra["theta"])
+
+
 def test_identical_tasks_and_data_stay_identical():
     run = make({"inner_steps": 5})
     for x in (run.replay.rows,):

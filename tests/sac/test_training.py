@@ -131,12 +131,17 @@ def test_point_robots_learn(small):
 
 @pytest.mark.slow
 def test_pendulum_swings_up_on_every_seed():
-    """-300 within 6,000 steps on three seeds (median of the last evaluations): an untrained one has -900 to -1,800."""
+    """-200 or better within 10,000 steps on 5 of 5 seeds, in one and the same evaluation; training stops there."""
     made = dataclasses.replace(family("pendulum-params"), train_tasks=np.array([[10.0, 1.0, 1.0]]))
-    settings = Settings(steps=6000, hidden=(64, 64), batch_size=128, learning_rate=1e-3, evaluations=6)
-    curve = train(made, learner("independent"), settings, [0, 1, 2]).curve
-    late = curve[curve["step"] >= 4000].groupby("seed")["return"].median()
-    assert (curve[curve["step"] == 0]["return"] < -800).all() and (late > -300).all(), late
+    settings = Settings(steps=10_000, hidden=(64, 64), batch_size=64, learning_rate=1e-3, evaluations=20,
+                        evaluation_episodes=10)  # fmt: skip
+
+    def late(run):
+        return [r[4] for r in run.rows if r[1] == run.step]
+
+    run = train(made, learner("independent"), settings, range(5), callback=lambda run: min(late(run)) >= -200)
+    assert (run.curve[run.curve["step"] == 0]["return"] < -800).all()
+    assert len(late(run)) == 5 and min(late(run)) >= -200, late(run)
 
 
 class Failing(PendulumBatch):

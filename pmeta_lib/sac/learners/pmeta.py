@@ -3,6 +3,9 @@
 The paper (arXiv 2209.10072) claims the scheme and its SAC version; only its abstract is known to us. The objective
 (a Moreau envelope, in the line of pFedMe, Dinh et al. 2020) and every switch below are our formulation. The lines
 that are the algorithm are `local_step` and `meta_step` of `pmeta_lib.moreau`, which the tabular learner uses too.
+
+Deployed on a training task: the personal actor; with a cold start, which puts it back on w, as the last local step
+found it, after all its K updates. "meta" is theta.
 """
 
 import sys
@@ -54,6 +57,8 @@ class PMeta(Learner):
             )
         agent.extra["theta"] = agent.actor.mean(1, keepdim=True)  # (S, 1, P)
         agent.extra["w"] = agent.actor.clone()  # (S, N, P)
+        if not self.warm_start:
+            agent.extra["adapted"] = agent.actor.clone()  # (S, N, P), at the last local step
         if self.critic_lam:
             agent.extra["meta_critic"] = agent.critic.mean(1, keepdim=True)
         if self.tasks_per_round:
@@ -89,6 +94,9 @@ class PMeta(Learner):
         w = agent.extra["w"]
         w.copy_(moreau.local_step(w, agent.actor, self.eta_lam, 1.0))
         if not self.warm_start:
+            adapted = agent.extra["adapted"]
+            drawn = agent.extra["drawn"] if self.tasks_per_round else torch.ones_like(agent.log_alpha)
+            adapted.copy_(torch.where(drawn.unsqueeze(-1) > 0, agent.actor, adapted))
             agent.actor.copy_(w)
 
     def meta_step(self, agent: Agent) -> None:
@@ -104,12 +112,12 @@ class PMeta(Learner):
             agent.extra["drawn"].copy_(self._draw(agent))
 
     def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
-        return {"deployed": agent.actor, "meta": agent.extra["theta"]}
+        return {"deployed": agent.extra.get("adapted", agent.actor), "meta": agent.extra["theta"]}
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         """The way "proximal": the inner problem at theta, which rests: no round ever ends, no task hears of another."""
         ways = super().adapt_from(agent, tasks)
-        still = replace(self, inner_steps=sys.maxsize, tasks_per_round=0, shared_temperature=False)
+        still = replace(self, inner_steps=sys.maxsize, warm_start=True, tasks_per_round=0, shared_temperature=False)
         return {"proximal": (still, ways["sac"][1])} | ways
 
     def _mean(self, agent: Agent, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Reptile against its two lines of pseudocode and against the limit of pMeta that it is."""
 
+import pytest
 import torch
 
 from pmeta_lib.sac.training import update
@@ -11,7 +12,10 @@ def test_it_is_pmeta_without_a_proximal_term_from_a_cold_start(small):
     pmeta = small("pmeta", (0, 1), limit)
     for name in ("actor", "critic", "target", "log_alpha"):  # w - (w - y) is y but for rounding
         torch.testing.assert_close(getattr(reptile.agent, name), getattr(pmeta.agent, name), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(reptile.agent.extra["theta"], pmeta.agent.extra["theta"], rtol=1e-3, atol=1e-4)
+    for name in ("theta", "adapted"):
+        torch.testing.assert_close(reptile.agent.extra[name], pmeta.agent.extra[name], rtol=1e-3, atol=1e-4)
+    pairs = zip(reptile.rows, pmeta.rows, strict=True)  # and so do the curves, of adapted actors, not of theta
+    assert all(a[:4] == b[:4] and a[4] == pytest.approx(b[4], rel=1e-3, abs=0.1) for a, b in pairs)
 
 
 def test_a_round_restarts_at_theta_and_moves_it_towards_the_mean(small):
