@@ -12,6 +12,16 @@ import torch
 from torch import Tensor
 
 
+def use_tensor_cores() -> None:
+    """Let a GPU's matrix products of float32 round their factors to TF32 (10 bits): about 1.5 times faster here, and
+    noise far below that of sampled batches. The CPU computes as before."""
+    products = torch.backends.cuda.matmul
+    if hasattr(products, "fp32_precision"):
+        products.fp32_precision = "tf32"
+    else:  # PyTorch before 2.9
+        products.allow_tf32 = True
+
+
 class Graphed:
     """`update(run)` with one graph for each of the learner's phases; eager while warming up, and where it has none.
 

@@ -24,7 +24,7 @@ from pmeta_lib.errors import UserError
 from pmeta_lib.sac import checkpoint
 from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
 from pmeta_lib.sac.evaluation import Evaluator, to_env
-from pmeta_lib.sac.graphs import Graphed
+from pmeta_lib.sac.graphs import Graphed, use_tensor_cores
 from pmeta_lib.sac.learners import Learner
 from pmeta_lib.sac.memory import check_size, keep_freed_memory
 from pmeta_lib.sac.replay import Replay
@@ -153,6 +153,8 @@ def start(
     """
     if not len(seeds) or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
+    if torch.device(device).type == "cuda":
+        use_tensor_cores()
     tasks = len(family.train_tasks)
     size = family.observation_size + learner.context_size(tasks)
     capacity = min(settings.replay_capacity or settings.steps, settings.steps)

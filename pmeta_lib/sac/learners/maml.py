@@ -96,6 +96,9 @@ class MAML(Learner):
             agent.actor.copy_(inner_steps(agent, agent.actor, *new.values(), self.inner_step_size))
         return metrics
 
+    def phase(self, updates: int) -> str:
+        return "update"
+
     def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
         return {"deployed": agent.actor, "meta": agent.extra["theta"]}
 
@@ -110,6 +113,9 @@ class _Adapting(MAML):
 
     def start(self, agent: Agent, tasks: int) -> None:
         """Nothing is shared."""
+
+    def phase(self, updates: int) -> str | None:
+        return "update" if updates else None  # the first one is another
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         if agent.updates == 0:

@@ -118,6 +118,9 @@ class Pearl(Learner):
         agent.optimizers["encoder"].step(gradient)
         return losses
 
+    def phase(self, updates: int) -> str | None:
+        return None if self.keeps_all else "update"
+
     @torch.no_grad()
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
         extra = agent.extra
