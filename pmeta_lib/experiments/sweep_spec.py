@@ -61,6 +61,7 @@ class _Reader:
     scale: str | None = None
     mistakes: dict = field(default_factory=dict)  # (line, text): ordered, each once
     tuned: dict = field(default_factory=dict)  # learner -> {"settings": …, "options": …}, below all that the file says
+    tuned_at: tuple = ("tuned",)  # the place in the file that names them
 
     def wrong(self, path: tuple, error: Exception | str) -> None:
         self.mistakes[line_of(self.lines, path), str(error)] = None
@@ -79,8 +80,6 @@ def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
     reader = _Reader(str(path), data, positions(text))
-    if "tuned" in data:
-        reader.tuned = _tuned(reader, Path(path).parent)
     _check(reader)
     scales = tuple(data["scale"]) if isinstance(data.get("scale"), dict) else ()
     if scale is not None and scale not in scales:
@@ -97,18 +96,23 @@ def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
     return Plan(data.get("name", Path(path).stem), chosen, scales, tuple(cells), merged)
 
 
-def _tuned(reader: _Reader, beside: Path) -> dict:
-    """What tuning chose for each learner: a JSON file, named relative to the sweep file."""
+def _tuned(reader: _Reader, scale: str | None) -> tuple[dict, tuple]:
+    """What tuning chose for each learner, and where the file says so: a JSON file, named relative to the sweep file,
+    for all scales or, in a scale's own section, for that one."""
+    where = ("scale", scale, "tuned") if "tuned" in reader.data.get("scale", {}).get(scale, {}) else ("tuned",)
+    name = (reader.data["scale"][scale] if len(where) > 1 else reader.data).get("tuned")
+    if name is None:
+        return {}, where
     try:
-        chosen = json.loads((beside / reader.data["tuned"]).read_text())["chosen"]
-        for name, found in chosen.items():
-            learner(name, **found["options"])
+        chosen = json.loads((Path(reader.file).parent / name).read_text())["chosen"]
+        for one, found in chosen.items():
+            learner(one, **found["options"])
             make_settings(found["settings"])
-        return chosen
+        return chosen, where
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         why = getattr(error, "strerror", None) or error
-        reader.wrong(("tuned",), f"tuned = {reader.data['tuned']!r} cannot be used ({why}); name a file of `tune.py`")
-        return {}
+        reader.wrong(where, f"tuned = {name!r} cannot be used ({why}); name a file of `choose.py`")
+        return {}, where
 
 
 # ------------------------------------------------------------------------------- every value on its own
@@ -134,7 +138,7 @@ def _check(reader: _Reader) -> None:
             if name not in known:
                 reader.wrong(("block", i, "scales", j), unknown("scale", name, known or ["(the file has none)"]))
     for name, section in data.get("scale", {}).items():
-        _check_section(reader, ("scale", name), section, COMMON)
+        _check_section(reader, ("scale", name), section, ("tuned", *COMMON))
     asked = {str(x) for _, part in _sections(data) for x in _as_list(part.get("learners", []))}
     for path, part in _sections(data):
         for name in part["options"] if isinstance(part.get("options"), dict) else ():
@@ -251,6 +255,7 @@ def _check_grid(reader: _Reader, path: tuple, table: dict, known: Iterable[str],
 def _expand(reader: _Reader, scale: str | None, pack: int | None) -> tuple[list[Cell], int]:
     """The cells of one scale, in the file's order, and how many runs were asked for twice."""
     data, cells, packs, merged, total = reader.data, {}, {}, 0, 0
+    reader.tuned, reader.tuned_at = _tuned(reader, scale)
     base = [((), data)] + ([(("scale", scale), data["scale"][scale])] if scale is not None else [])
     blocks = data.get("block") or [{}]
     for i, block in enumerate(blocks):
@@ -300,7 +305,7 @@ def _grid(reader: _Reader, layers: list, where: tuple) -> Iterator[tuple[RunSpec
             reader.wrong((*found[blame][1], i) if blame == "families" else found[blame][1], error)
     for place, name in itertools.product(places, learners):
         sound, tuned = [], reader.tuned.get(name, {"settings": {}, "options": {}})
-        below = {part: {k: ([v], ("tuned",)) for k, v in tuned[part].items()} for part in tuned}
+        below = {part: {k: ([v], reader.tuned_at) for k, v in tuned[part].items()} for part in tuned}
         all_settings = list(_combine(reader, below["settings"] | axes, where, make_settings))
         make = lambda values, name=name: learner(name, **values)  # noqa: E731
         for values in _combine(reader, below["options"] | options.get(name, {}), where, make):

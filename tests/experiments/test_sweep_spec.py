@@ -89,6 +89,17 @@ def test_tuned_values_lie_below_all_that_the_file_says(tmp_path):
     ]
 
 
+def test_a_scale_may_be_tuned_on_its_own(tmp_path):
+    (tmp_path / "a.json").write_text('{"chosen": {"pmeta": {"settings": {}, "options": {"lam": 0.5}}}}')
+    (tmp_path / "b.json").write_text('{"chosen": {"pmeta": {"settings": {}, "options": {"lam": 0.7}}}}')
+    text = 'families = "point-robot"\nlearners = "pmeta"\n[scale.a]\ntuned = "a.json"\n[scale.none]\nseeds = [1]\n'
+    path = write(tmp_path, text)
+    assert [load(path, scale).runs[0].options for scale in ("a", "none")] == [{"lam": 0.5}, {}]
+    path = write(tmp_path, 'tuned = "b.json"\n' + text)
+    assert [load(path, scale).runs[0].options for scale in ("a", "none")] == [{"lam": 0.5}, {"lam": 0.7}]
+    assert mistakes(tmp_path, text.replace("a.json", "c.json"))[0][0] == 4
+
+
 @pytest.mark.parametrize(
     "content", ["not JSON", "{}", '{"chosen": {"nobody": {"settings": {}, "options": {}}}}',
                 '{"chosen": {"pmeta": {"settings": {"polyak": 7}, "options": {}}}}', None],
