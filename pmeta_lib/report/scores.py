@@ -1,8 +1,9 @@
 """The stored deep runs, family by family, fit to be compared: what exists, on which scale, and what must not be mixed.
 
-Training curves come from the sweeps' tables `gym.parquet` and `mujoco.parquet` (`pmeta sweep results`); families that
-these lack come from `deep/`. What learners do on meta-test tasks comes from `adaptation.parquet` (the tables of
-`pmeta adapt`, one below the other). The 0 of the scale is in `random_policy.parquet`, the 1 is independent SAC.
+Training curves come from the sweeps' tables (`pmeta sweep results`), `gym*.parquet` and `mujoco*.parquet`, a table for
+each machine or set of versions; families that these lack come from `deep/`. What learners do on meta-test tasks comes
+from `adaptation.parquet` (the tables of `pmeta adapt`, one below the other). The 0 of the scale is in
+`random_policy.parquet`, the 1 is independent SAC.
 """
 
 import json
@@ -65,12 +66,16 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; run from the top of the repository, or name it with --data")
-    found = {f"{n}.parquet": _stored(folder / f"{n}.parquet") for n in ("gym", "mujoco", "adaptation")}
-    found = {name: table for name, table in found.items() if table is not None}
-    newer = {f for name, t in found.items() if name != "adaptation.parquet" for f in t["family"]}
+    paths = [path for name in ("gym*", "mujoco*", "adaptation") for path in sorted(folder.glob(f"{name}.parquet"))]
+    found, newer = {path.name: _stored(path) for path in paths}, {}
+    for name, table in found.items():
+        for place in () if name == "adaptation.parquet" else sorted(set(table["family"])):
+            if place in newer:
+                raise UserError(f"{place} is in {newer[place]} and in {name}; keep one, runs of two tables do not mix")
+            newer[place] = name
     for path in sorted((folder / "deep").glob("*.parquet")):
         table = _with_origin(path)
-        if not newer & set(table["family"]):
+        if not newer.keys() & set(table["family"]):
             found[f"deep/{path.name}"] = table
     return found
 

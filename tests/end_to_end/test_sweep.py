@@ -255,8 +255,12 @@ finally:
 """
 
 
-def test_two_ray_nodes_give_the_same_table_and_one_may_die(spec, undisturbed, tmp_path):
+def test_two_ray_nodes_give_the_same_table_and_one_may_die(tmp_path):
     pytest.importorskip("ray")
+    spec = tmp_path / "longer.toml"  # so long that the second node is at work before the first has done it all
+    spec.write_text(SPEC.replace("steps = 300", "steps = 2_000"))
+    loop(spec, tmp_path / "undisturbed")
+    undisturbed = results.read(tmp_path / "undisturbed")
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
     asked = [sys.executable, "-c", RAY, str(spec), str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(asked, capture_output=True, text=True, env=environment(**quiet), check=False, timeout=400)

@@ -250,6 +250,17 @@ def test_mixed_tables_are_refused_with_a_list(tmp_path, table, what):
         scores.load(tmp_path)
 
 
+def test_tables_of_two_machines_lie_side_by_side_but_share_no_family(tmp_path, table):
+    table({("pendulum-flip", "pmeta"): 1.0}).to_parquet(tmp_path / "gym.parquet")
+    other = table({("half-cheetah-dir", "pmeta"): 1.0}).assign(torch="3", device="cuda")
+    other.to_parquet(tmp_path / "mujoco_gpu.parquet")
+    assert [(s.name, s.source) for s in scores.load(tmp_path)] == [
+        ("pendulum-flip", "gym.parquet"), ("half-cheetah-dir", "mujoco_gpu.parquet")]  # fmt: skip
+    other.to_parquet(tmp_path / "mujoco.parquet")
+    with pytest.raises(UserError, match=r"half-cheetah-dir is in mujoco\.parquet and in mujoco_gpu\.parquet"):
+        scores.load(tmp_path)
+
+
 def test_other_physics_for_the_random_policy_are_refused(tmp_path, table, random_policy):
     table({("pendulum-flip", "pmeta"): 1.0}).to_parquet(tmp_path / "gym.parquet")
     random_policy("pendulum-flip").assign(mujoco="2").to_parquet(tmp_path / "random_policy.parquet")

@@ -67,10 +67,9 @@ def test_identical_tasks_and_data_stay_identical(small, name):
     for _ in range(20):
         batch = run.replay.sample(16, agent.generators["replay"])
         made.update(agent, type(batch)(*(x[:, :1].expand_as(x) for x in batch)))
-    for policy in made.deployed(agent).values():
-        assert all(torch.equal(policy[:, 0], policy[:, i]) for i in range(policy.shape[1]))
-    for x in (agent.critic, agent.log_alpha):
-        assert torch.equal(x[:, 0], x[:, 1]) and torch.equal(x[:, 0], x[:, 2])
+    for x in (*made.deployed(agent).values(), agent.critic, agent.log_alpha):
+        # to rounding: on some processors the batched products of a slot depend on where it lies in memory
+        torch.testing.assert_close(x, x[:, :1].expand_as(x), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name, options, text", [
