@@ -1,0 +1,100 @@
+"""Make `conflict.parquet` again, the deep half of claim C1: `python data/results/conflict.py`.
+
+Four point robots whose goals spread over an arc of the unit circle, h = 0 (the same goal) to h = 1 (the half circle
+that the family point-robot draws from). Independent, joint and MAML are trained on each arc with the settings that
+tuning chose (`data/tuning/deep/chosen.json`), five seeds stacked. `deployed` is a run's return (the mean over its tasks
+and the last quarter of its evaluations), normalised on the same arc: 0 the random policy, 1 independent SAC's mean.
+
+`conflict` is the share of task pairs whose return gradients at a run's final policy point against each other (cosine
+below 0). The robot's dynamics are known and differentiable, so that these are exact gradients of the return over 64
+episodes of common noise, not estimates by a critic; they are taken where one policy serves all tasks, from `joint`.
+The runs live in `out/conflict/`: a killed command goes on where it was.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pmeta_lib.envs.classic import STEP
+from pmeta_lib.envs.families import TaskFamily, family
+from pmeta_lib.experiments.run import provenance, write_table
+from pmeta_lib.sac.agent import generator
+from pmeta_lib.sac.evaluation import Evaluator
+from pmeta_lib.sac.learners import learner
+from pmeta_lib.sac.networks import Shape, forward, gaussian
+from pmeta_lib.sac.training import Settings, train
+
+TABLE = Path(__file__).resolve().with_suffix(".parquet")
+CHOSEN = TABLE.parents[1] / "tuning" / "deep" / "chosen.json"
+SPREADS, TASKS, SEEDS = (0.0, 0.25, 0.5, 0.75, 1.0), 4, [0, 1, 2, 3, 4]
+BUDGET = {"steps": 4000, "warm_up": 200, "hidden": (64, 64), "batch_size": 64, "evaluations": 40}
+
+
+def arc(h: float) -> TaskFamily:
+    """Point robots with goals evenly on an arc of h times 180 degrees around straight up."""
+    angles = np.pi / 2 * (1 + h * np.linspace(-1, 1, TASKS))
+    return replace(family("point-robot", train=TASKS), train_tasks=np.stack((np.cos(angles), np.sin(angles)), 1))
+
+
+def return_gradients(shape: Shape, actor: Tensor, goals: Tensor, horizon: int, noise: Tensor) -> Tensor:
+    """(N, P): the gradient of the mean return of the policy `actor (P,)` towards each of `goals (N, 2)`, through the
+    dynamics; `noise (horizon, M, 2)` drives M episodes, the same ones for every goal."""
+    found = []
+    for goal in goals:
+        flat, total = actor.clone().requires_grad_(), 0.0
+        position = torch.zeros(1, noise.shape[1], 2)
+        for e in noise:
+            mean, log_std = gaussian(forward(shape, flat.unsqueeze(0), position))
+            position = position + STEP * torch.tanh(mean + log_std.exp() * e)
+            total = total - (position - goal).norm(dim=-1).mean()
+        found.append(torch.autograd.grad(total, flat)[0])
+    return torch.stack(found)
+
+
+def conflict(gradients: Tensor) -> float:
+    """The share of pairs of rows with a negative inner product."""
+    above = torch.triu_indices(len(gradients), len(gradients), 1)
+    return float(((gradients @ gradients.T)[above[0], above[1]] < 0).double().mean())
+
+
+def random_return(place: TaskFamily) -> float:
+    evaluator, stream = Evaluator(place, place.train_tasks, [0], 100), generator(0, "learner")
+    found = evaluator.returns(lambda x: torch.rand(1, x.shape[1], 2, generator=stream) * 2 - 1, 0).mean()
+    evaluator.close()
+    return float(found)
+
+
+def rows(h: float) -> list[dict]:
+    """One row a learner and seed on the arc h."""
+    place, chosen, returns, rates = arc(h), json.loads(CHOSEN.read_text())["chosen"], {}, {}
+    for name in ("independent", "joint", "maml"):
+        made = learner(name, **chosen[name]["options"])
+        run = train(place, made, Settings(**BUDGET, **chosen[name]["settings"]), SEEDS,
+                    folder=Path("out/conflict") / f"{name}-{h}", progress=True)  # fmt: skip
+        late = run.curve[(run.curve["step"] > 0.75 * BUDGET["steps"]) & (run.curve["policy"] == "deployed")]
+        returns[name] = late.groupby("seed")["return"].mean()
+        if name == "joint":
+            for s, seed in enumerate(SEEDS):
+                noise = torch.randn(place.horizon, 64, 2, generator=generator(seed, "learner"))
+                goals = torch.tensor(place.train_tasks, dtype=torch.float32)
+                rates[seed] = conflict(
+                    return_gradients(run.agent.actor_shape, run.agent.actor[s, 0], goals, place.horizon, noise)
+                )
+    zero, one = random_return(place), returns["independent"].mean()
+    return [{"h": h, "learner": name, "seed": seed, "return": value, "random": zero,
+             "deployed": (value - zero) / (one - zero), "conflict": rates[seed] if name == "joint" else np.nan}
+            for name, found in returns.items() for seed, value in found.items()]  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    table = pd.DataFrame([row for h in SPREADS for row in rows(h)])
+    write_table(TABLE, table)
+    record = {"command": "python data/results/conflict.py", "budget": BUDGET, "tasks": TASKS, **provenance()}
+    TABLE.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    print(table.groupby(["learner", "h"])[["return", "deployed", "conflict"]].mean().round(3).to_string())
