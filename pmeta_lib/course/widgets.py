@@ -68,6 +68,10 @@ class Explorer:
         """Redraw for the controls' present values."""
         with plt.rc_context({"figure.constrained_layout.use": True}):  # from the start: a colour bar goes by it
             figure, numbers = self.draw(**{name: control.value for name, control in self.controls.items()})
+        self.show(figure, numbers)
+
+    def show(self, figure: Figure, numbers: str) -> None:
+        """Put a figure and its line of numbers on the screen, in place of those before."""
         width = int(13 * figure.get_figwidth())
         figure.supxlabel("\n".join(textwrap.wrap(numbers, width)), fontsize=9)
         self.png = png(figure)
