@@ -13,7 +13,7 @@ import pandas as pd
 
 from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.errors import UserError
-from pmeta_lib.report import statistics
+from pmeta_lib.report import ablations, statistics
 from pmeta_lib.report.scores import SEEDS_NEEDED, Scores, load
 
 # What a suite is judged on, planned before the runs; families beyond these enter its aggregates where they were run.
@@ -189,8 +189,8 @@ def improvement(families: list[Scores], ours: str, theirs: str) -> tuple[float, 
 
 
 def ledger(folder: Path) -> dict:
-    """Everything that is reported, as plain JSON: `claims` with their parts, `scores` of every family and learner, and
-    the families of which nothing is stored (`not_run`)."""
+    """Everything that is reported, as plain JSON: `claims` with their parts, `scores` of every family and learner, the
+    families of which nothing is stored (`not_run`), and what each switch of pMeta changes (`ablations`)."""
     folder, found = Path(folder), load(folder)
     table = {n: pd.read_parquet(p) if (p := folder / f"{n}.parquet").exists() else None
              for n in ("tabular/conflict", "tabular/theory", "tabular/convergence", "conflict")}  # fmt: skip
@@ -203,7 +203,8 @@ def ledger(folder: Path) -> dict:
     }
     absent = [n for n in FAMILIES if n not in {s.name for s in found}]
     rows = [r for s in found for r in _rows(s)]
-    return {"claims": [_claim(key, parts[key]) for key in CLAIMS], "scores": rows, "not_run": absent}
+    return {"claims": [_claim(key, parts[key]) for key in CLAIMS], "scores": rows, "not_run": absent,
+            "ablations": _ablations(folder / "ablations.parquet")}  # fmt: skip
 
 
 def _claim(key: str, parts: list[Part]) -> dict:
@@ -238,6 +239,14 @@ def _rows(s: Scores) -> list[dict]:
             "steps": int(curve.columns.max()), "seconds": _digits(s.seconds[learner]), "file": s.source,
         })  # fmt: skip
     return rows
+
+
+def _ablations(path: Path) -> list[dict]:
+    """One row a family and switch: the return minus the default's."""
+    if not path.exists():
+        return []
+    rows = ablations.differences(ablations.variants(pd.read_parquet(path))[1])
+    return [{k: _digits(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 
 def _basis(usable: list[Scores], lacks: tuple[str, ...], *learners: str):

@@ -2,7 +2,7 @@
 pmeta report                        the verdict on every claim, from data/results
 pmeta report --verify               exit code 1 if claims.json, a table or a stored file differs from the raw results
 pmeta report --json my.json         the claims and scores, to a file
-pmeta report --update-readme        also rewrite the tables of README.md and docs/results.md
+pmeta report --update-readme        also rewrite the tables of README.md and the docs
 make report                         all of data/claims.json, the tables, the figures and the checksums
 """
 
@@ -20,6 +20,7 @@ SEALED = ("results", "tuning")  # the folders of data/ that runs write
 PAGES = {
     "README.md": ("claims",),
     "docs/results.md": ("parts", "scores"),
+    "docs/findings.md": ("ablations",),
 }  # the tables between markers, from claims.json
 
 
@@ -138,7 +139,18 @@ def scores_table(ledger: dict) -> str:
     return _markdown(head, rows) + f"\nNot run: {', '.join(ledger['not_run']) or 'nothing'}.\n"
 
 
-TABLES = {"claims": claims_table, "parts": parts_table, "scores": scores_table}
+def ablations_table(ledger: dict) -> str:
+    """Markdown: a row a family and switch."""
+    rows = []
+    for r in ledger["ablations"]:
+        verdict = "better" if r["low"] > 0 else "worse" if r["high"] < 0 else ""
+        difference = _interval(r["difference"], r["low"], r["high"], "+.1f")
+        rows.append((r["family"], r["tasks"], f"`{r['switch']}`", difference, r["seeds"], verdict))
+    head = ("family", "tasks", "switch", "return minus the default's", "seeds", "interval without 0")
+    return _markdown(head, rows) if rows else "Not run.\n"
+
+
+TABLES = {"claims": claims_table, "parts": parts_table, "scores": scores_table, "ablations": ablations_table}
 
 
 def evidence(part: dict) -> str:

@@ -1,0 +1,49 @@
+"""Switches against the default: the differences are those that were planted."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pmeta_lib.report import ablations
+from pmeta_lib.report.claims import ledger
+from pmeta_lib.report.command import ablations_table
+
+
+@pytest.fixture
+def planted():
+    """Five seeds of the default (return = seed) and of switches that add 10, nothing, and -1 on the second task."""
+    rows, shift = [], {"{}": (0, 0), '{"lam": 0.1}': (10, 10), '{"beta": 0.3}': (0, 0), '{"inner_steps": 5}': (0, -1)}
+    for text, by_task in shift.items():
+        for seed in range(5):
+            for step in (0, 100, 200, 300, 400):
+                for task in (0, 1):
+                    value = seed + by_task[task] if step > 300 else -99.0
+                    rows.append((text, seed, step, task, value))
+    table = pd.DataFrame(rows, columns=["options", "seed", "step", "task", "return"])
+    table = table.assign(cell=table["options"], family="pendulum-flip", train_tasks=None, policy="deployed")
+    return pd.concat([table, table.assign(policy="meta", **{"return": 1e6})], ignore_index=True)
+
+
+def test_differences_are_those_planted(planted):
+    base, found = ablations.variants(planted)
+    assert (base["lam"], base["beta"], base["inner_steps"]) == (0.01, 1.0, 20)
+    assert list(found) == [("pendulum-flip", 2)] and len(found["pendulum-flip", 2]) == 4
+    rows = {r["switch"]: r for r in ablations.differences(found)}
+    assert rows.keys() == {"lam = 0.1", "beta = 0.3", "inner_steps = 5"}
+    for switch, value in (("lam = 0.1", 10.0), ("beta = 0.3", 0.0), ("inner_steps = 5", -0.5)):
+        r = rows[switch]  # the same shift on each seed: paired, nothing scatters
+        assert (r["difference"], r["low"], r["high"], r["seeds"]) == (value, value, value, 5)
+    settings = found["pendulum-flip", 2]
+    first = ablations.minus(settings[(("inner_steps", 5),)], settings[()], np.random.default_rng(0), tasks=1)
+    assert first == (0.0, 0.0, 0.0, 5)
+
+
+def test_the_ledger_and_the_page_have_them(planted, tmp_path):
+    assert ledger(tmp_path)["ablations"] == [] and ablations_table({"ablations": []}) == "Not run.\n"
+    planted.to_parquet(tmp_path / "ablations.parquet")
+    rows = ledger(tmp_path)["ablations"]
+    assert json.loads(json.dumps(rows)) == rows and len(rows) == 3
+    shown = ablations_table({"ablations": rows})
+    assert "| `lam = 0.1` | +10.0 [+10.0, +10.0] | 5 | better |" in shown and "| `beta = 0.3` | +0.0" in shown
