@@ -127,7 +127,8 @@ def test_identical_tasks_and_data_stay_identical():
         batch = sample(16, run.agent.generators["replay"])
         run.learner.update(run.agent, type(batch)(*(x[:, :1].expand_as(x) for x in batch)))
     for x in (run.agent.actor, run.agent.critic, run.agent.log_alpha):
-        assert torch.equal(x[:, 0], x[:, 1]) and torch.equal(x[:, 0], x[:, 2])
+        # to rounding: on some processors the batched products of a slot depend on where it lies in memory
+        torch.testing.assert_close(x, x[:, :1].expand_as(x), rtol=1e-4, atol=1e-6)
 
 
 def test_a_round_updates_the_drawn_tasks_only():
