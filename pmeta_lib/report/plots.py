@@ -49,14 +49,14 @@ def learning_curves(found: list[Scores]) -> Figure:
 def aggregate_scores(axis: Axes, families: list[Scores]) -> None:
     """Interquartile mean of every learner's normalised score with its 95 % interval; 0 random, 1 independent SAC."""
     _bars(axis, {n: claims.aggregate(families, n) for n in _common(families)})
-    axis.set(xlabel="normalised score, interquartile mean, 95 % interval")
+    axis.set(xlabel="normalised score\n(interquartile mean, 95 % interval)")
 
 
 def improvement(axis: Axes, families: list[Scores]) -> None:
     """Probability that a run of pMeta beats one of another learner, with its 95 % interval."""
     _bars(axis, {n: claims.improvement(families, "pmeta", n) for n in _common(families) if n != "pmeta"})
     axis.axvline(0.5, color="0.35", ls=":")
-    axis.set(xlabel="probability that pMeta beats it, 95 % interval", xlim=(-0.03, 1.03))
+    axis.set(xlabel="probability that pMeta beats it\n(95 % interval)", xlim=(-0.03, 1.03))
 
 
 def performance_profile(axis: Axes, families: list[Scores]) -> None:
