@@ -5,6 +5,7 @@ seeds. *Reproduced* needs every part. *Partly* needs one of the groups of parts 
 the verdict is *not* if the runs rule even "partly" out, else *not testable* (yet): what lacks is listed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,7 +191,8 @@ def improvement(families: list[Scores], ours: str, theirs: str) -> tuple[float, 
 
 def ledger(folder: Path) -> dict:
     """Everything that is reported, as plain JSON: `claims` with their parts, `scores` of every family and learner, the
-    families of which nothing is stored (`not_run`), and what each switch of pMeta changes (`ablations`)."""
+    families of which nothing is stored (`not_run`), what each switch of pMeta changes (`ablations`), and what the
+    target network's rate does (`control`)."""
     folder, found = Path(folder), load(folder)
     table = {n: pd.read_parquet(p) if (p := folder / f"{n}.parquet").exists() else None
              for n in ("tabular/conflict", "tabular/theory", "tabular/convergence", "conflict")}  # fmt: skip
@@ -204,7 +206,8 @@ def ledger(folder: Path) -> dict:
     absent = [n for n in FAMILIES if n not in {s.name for s in found}]
     rows = [r for s in found for r in _rows(s)]
     return {"claims": [_claim(key, parts[key]) for key in CLAIMS], "scores": rows, "not_run": absent,
-            "ablations": _ablations(folder / "ablations.parquet")}  # fmt: skip
+            "ablations": _computed(folder / "ablations.parquet", ablations.differences),
+            "control": _computed(folder / "control.parquet", ablations.control)}  # fmt: skip
 
 
 def _claim(key: str, parts: list[Part]) -> dict:
@@ -241,11 +244,9 @@ def _rows(s: Scores) -> list[dict]:
     return rows
 
 
-def _ablations(path: Path) -> list[dict]:
-    """One row a family and switch: the return minus the default's."""
-    if not path.exists():
-        return []
-    rows = ablations.differences(ablations.variants(pd.read_parquet(path))[1])
+def _computed(path: Path, compute: Callable[[pd.DataFrame], list[dict]]) -> list[dict]:
+    """The rows of a table, nothing where it has not been made."""
+    rows = compute(pd.read_parquet(path)) if path.exists() else []
     return [{k: _digits(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pmeta_lib.report import ablations
 from pmeta_lib.report.claims import ledger
-from pmeta_lib.report.command import ablations_table
+from pmeta_lib.report.command import ablations_table, control_table
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_differences_are_those_planted(planted):
     base, found = ablations.variants(planted)
     assert (base["lam"], base["beta"], base["inner_steps"]) == (0.01, 1.0, 20)
     assert list(found) == [("pendulum-flip", 2)] and len(found["pendulum-flip", 2]) == 4
-    rows = {r["switch"]: r for r in ablations.differences(found)}
+    rows = {r["switch"]: r for r in ablations.differences(planted)}
     assert rows.keys() == {"lam = 0.1", "beta = 0.3", "inner_steps = 5"}
     for switch, value in (("lam = 0.1", 10.0), ("beta = 0.3", 0.0), ("inner_steps = 5", -0.5)):
         r = rows[switch]  # the same shift on each seed: paired, nothing scatters
@@ -38,6 +38,25 @@ def test_differences_are_those_planted(planted):
     settings = found["pendulum-flip", 2]
     first = ablations.minus(settings[(("inner_steps", 5),)], settings[()], np.random.default_rng(0), tasks=1)
     assert first == (0.0, 0.0, 0.0, 5)
+
+
+def test_the_control_pairs_the_two_learners_at_each_rate(tmp_path):
+    rows = []
+    for polyak, gap in ((0.005, 3.0), (0.02, -7.0)):
+        for learner in ("independent", "pmeta"):
+            for seed in range(5):
+                for step in (0, 300, 400):
+                    value = (10.0 * seed + (gap if learner == "pmeta" else 0.0)) if step == 400 else -99.0
+                    rows.append((json.dumps({"polyak": polyak}), f"{polyak}{learner}", learner, seed, step, value))
+    table = pd.DataFrame(rows, columns=["settings", "cell", "learner", "seed", "step", "return"])
+    table = table.assign(family="pendulum-flip", policy="deployed", task=0)
+    found = {r["polyak"]: r for r in ablations.control(table)}
+    assert found[0.005]["independent"] == 20.0 and found[0.005]["pmeta"] == 23.0
+    assert [found[0.02][k] for k in ("difference", "low", "high", "seeds")] == [-7.0, -7.0, -7.0, 5]
+    table.to_parquet(tmp_path / "control.parquet")
+    shown = control_table(ledger(tmp_path))
+    assert "| pendulum-flip | 0.005 | 20.0 | 23.0 | +3.0 [+3.0, +3.0] | 5 |" in shown
+    assert control_table({"control": []}) == "Not run.\n"
 
 
 def test_the_ledger_and_the_page_have_them(planted, tmp_path):
