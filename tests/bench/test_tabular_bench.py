@@ -20,15 +20,21 @@ def test_peers_compute_the_same_gradients():
         np.testing.assert_allclose(bench.numpy_loop(tasks, theta, shared), ours, atol=1e-12)
 
 
-def test_ratios_at_the_sizes_promised():
-    """Ratios of CPU time in one run, far below what is usual so that a busy machine does not fail the test."""
-    small = bench.measure((20, 49, 4), 3, python=True)
-    assert small["x_python"] >= 15
-    many = bench.measure((100, 20, 4), 7, python=False)
-    assert many["x_numpy_loop"] >= 2.5
-    assert 0 < many["lapack_share"] < 1.2
-    large = bench.measure((100, 100, 5), 7, python=False)  # LAPACK is the limit there: about 1.2 on a quiet machine
-    assert large["x_numpy_loop"] >= 0.9
+@pytest.mark.parametrize(
+    "size, rounds, against, least",
+    [((20, 49, 4), 3, "x_python", 15), ((100, 20, 4), 7, "x_numpy_loop", 2.5),
+     ((100, 100, 5), 7, "x_numpy_loop", 0.9)],  # LAPACK is the limit there: 1.0 to 1.2 on a quiet machine
+)  # fmt: skip
+def test_ratios_at_the_sizes_promised(size, rounds, against, least):
+    """Ratios of CPU time in one run; a neighbour that fills the caches may spoil two of three, a slower code all."""
+    seen = []
+    for _ in range(3):
+        found = bench.measure(size, rounds, python=against == "x_python")
+        assert 0 < found["lapack_share"] < 1.2
+        seen.append(found[against])
+        if seen[-1] >= least:
+            return
+    raise AssertionError(f"{against} at {size}: {seen}, at least {least} was promised")
 
 
 def test_the_command_prints_and_writes(tmp_path, capsys, monkeypatch):
