@@ -14,6 +14,12 @@ from pmeta_lib.sac.learners import learner
 Changed = tuple[tuple[str, object], ...]  # the switches that differ from the default, with their values
 
 
+def _late(table: pd.DataFrame) -> pd.DataFrame:
+    """The deployed policies' rows in the last quarter of a run, whose mean is its result."""
+    last = table.groupby("cell")["step"].transform("max")
+    return table[(table["policy"] == "deployed") & (table["step"] > 0.75 * last)]
+
+
 def variants(table: pd.DataFrame) -> tuple[dict, dict[tuple[str, int], dict[Changed, pd.DataFrame]]]:
     """The default of `data/results/ablations.parquet`, and (family, tasks) -> changed switches -> (seeds, tasks): mean
     return over the last quarter of the evaluations. One switch is changed at a time, so that the default is each
@@ -21,8 +27,7 @@ def variants(table: pd.DataFrame) -> tuple[dict, dict[tuple[str, int], dict[Chan
     options = {text: asdict(learner("pmeta", **json.loads(text))) for text in table["options"].unique()}
     cells = pd.DataFrame([options[text] for text in table.drop_duplicates("cell")["options"]])
     base = cells.mode().iloc[0].to_dict()
-    last = table.groupby("cell")["step"].transform("max")
-    late = table[(table["policy"] == "deployed") & (table["step"] > 0.75 * last)]
+    late = _late(table)
     found: dict = defaultdict(dict)
     for (name, tasks, text), rows in late.groupby(["family", "train_tasks", "options"], dropna=False):
         changed = tuple((k, v) for k, v in options[text].items() if v != base[k])
@@ -57,9 +62,7 @@ def control(table: pd.DataFrame, seed: int = 0) -> list[dict]:
     """One row a family and rate of the target network (`data/results/control.parquet`): the returns of independent SAC
     and of pMeta, all else equal, and their difference, paired by seed, with its interval."""
     table = table.assign(polyak=[json.loads(text)["polyak"] for text in table["settings"]])
-    last = table.groupby("cell")["step"].transform("max")
-    late = table[(table["policy"] == "deployed") & (table["step"] > 0.75 * last)]
-    rows = []
+    late, rows = _late(table), []
     for (name, polyak), part in late.groupby(["family", "polyak"]):
         of = part.pivot_table(index="seed", columns="learner", values="return").dropna()
         numbers = paired_interval(of["pmeta"], of["independent"], np.random.default_rng(seed))
