@@ -16,13 +16,13 @@ def td_target(
 
     A time limit is no termination: the value behind it still counts.
     """
-    soft_value = next_q.amin(1) - alpha * next_log_prob
-    return reward + discount * (1.0 - terminated) * soft_value
+    soft_value = torch.addcmul(next_q.amin(1), alpha, next_log_prob, value=-1.0)
+    return torch.addcmul(reward, 1.0 - terminated, soft_value, value=discount)
 
 
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:
     """(B,): half the squared error of both critics `q (B, 2, n)`, mean over the batch (equation 5)."""
-    return 0.5 * (q - target.unsqueeze(1)).square().mean(-1).sum(1)
+    return (q - target.unsqueeze(1)).square().sum((1, 2)) * (0.5 / q.shape[-1])
 
 
 def actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:

@@ -171,9 +171,11 @@ def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
     """Action `tanh(mean + std * noise)` (B, n, a) in (-1, 1) and its log density (B, n).
 
     SAC, Haarnoja et al. 2018 (arXiv 1812.05905), appendix C; `log(1 - tanh(u)^2)` in the form
-    `2 (log 2 - u - softplus(-2u))`, which does not lose all digits where tanh saturates.
+    `2 (log 2 + u - softplus(2u))`, which does not lose all digits where tanh saturates. Few operations, because on
+    tensors this small each costs more than its arithmetic.
     """
-    u = mean + log_std.exp() * noise
-    log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
-    correction = 2.0 * (math.log(2.0) - u - torch.nn.functional.softplus(-2.0 * u))
-    return torch.tanh(u), (log_density - correction).sum(-1)
+    u = torch.addcmul(mean, log_std.exp(), noise)
+    density = torch.addcmul(log_std, noise, noise, value=0.5)  # minus the log density, up to a constant
+    density = density.add(u, alpha=2.0).sub(torch.nn.functional.softplus(u, beta=2), alpha=4.0)
+    constant = mean.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2.0))
+    return torch.tanh(u), torch.rsub(density.sum(-1), -constant)

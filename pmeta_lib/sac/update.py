@@ -29,15 +29,16 @@ from pmeta_lib.sac.networks import (
 )  # fmt: skip
 from pmeta_lib.sac.replay import Batch
 
+# derivatives of tanh, from its value, and of clamp; as one operation each
+tanh_backward, clamp_backward = torch.ops.aten.tanh_backward, torch.ops.aten.hardtanh_backward
 HeadGradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def critics(layers: Layers, pair: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Values (B, 2, n) of the twin critics with `layers` of 2B rows at `pair (B, n, o + a)`; saved inputs."""
-    slots, n, width = pair.shape
-    twice = pair.unsqueeze(1).expand(slots, 2, n, width).reshape(2 * slots, n, width)
-    q, saved = forward_saved(layers, twice)
-    return q.view(slots, 2, n), saved
+def critics(layers: Layers, *parts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Values (B, 2, n) of the twin critics with `layers` of 2B rows at `parts (B, n, ·)` side by side; saved inputs."""
+    twice = torch.cat([x.unsqueeze(1).expand(-1, 2, -1, -1) for x in parts], -1)
+    q, saved = forward_saved(layers, twice.flatten(0, 1))
+    return q.unflatten(0, twice.shape[:2]).squeeze(-1), saved
 
 
 @torch.no_grad()
@@ -58,24 +59,26 @@ def sac_update(
     before) is that of Stable-Baselines3. Returns the losses and the mean log density, (B,), still on the device; with
     `context`, columns of the critics' input, also "context" (B, M, ·), the critic loss's gradient there.
     """
-    _, tasks, n = batch.reward.shape
-    slots = agent.slots
+    seeds, tasks, n = batch.reward.shape
+    slots, policies = agent.slots, agent.actor.shape[1]
     noise = agent.noise(2, tasks, n, batch.action.shape[-1])
+    noise = noise.reshape(seeds, 2, policies, -1, noise.shape[-1]).transpose(1, 2).reshape(slots, -1, noise.shape[-1])
     batch = Batch(*(x.reshape(slots, -1, *x.shape[3:]) for x in batch))
-    noise, noise_next = (e.reshape(slots, -1, e.shape[-1]) for e in noise.unbind(1))
     actor, critic = agent.layers["actor"], agent.layers["critic"]
     alpha = agent.log_alpha.exp().view(slots, 1)
     n = batch.reward.shape[1]
 
-    head, actor_saved = forward_saved(actor, batch.observation)
-    mean, log_std = gaussian(head)
-    action, log_prob = squash(mean, log_std, noise)
-    temperature_loss = losses.temperature_loss(agent.log_alpha.view(slots), log_prob, agent.target_entropy)
-    agent.optimizers["log_alpha"].step(-(log_prob.mean(-1) + agent.target_entropy))
+    # the policy at both observations in one pass; what it does at the next one needs no gradient
+    heads, saved = forward_saved(actor, torch.cat((batch.observation, batch.next_observation), 1))
+    actor_saved = [x[:, :n] for x in saved]
+    actions, log_probs = squash(*gaussian(heads), noise)
+    (action, next_action), (log_prob, next_log_prob) = actions.split(n, 1), log_probs.split(n, 1)
+    mean_log_prob = log_prob.mean(-1)
+    gradient = torch.rsub(mean_log_prob, -agent.target_entropy)
+    temperature_loss = agent.log_alpha.view(slots) * gradient  # `losses.temperature_loss` is linear in log alpha
+    agent.optimizers["log_alpha"].step(gradient)
 
-    next_head, _ = forward_saved(actor, batch.next_observation)
-    next_action, next_log_prob = squash(*gaussian(next_head), noise_next)
-    next_q, _ = critics(agent.layers["target"], torch.cat((batch.next_observation, next_action), -1))
+    next_q, _ = critics(agent.layers["target"], batch.next_observation, next_action)
     target = losses.td_target(batch.reward, batch.terminated, next_q, next_log_prob, alpha, agent.discount)
     q, saved = critics(critic, batch.pair)
     critic_loss = losses.critic_loss(q, target)
@@ -85,21 +88,27 @@ def sac_update(
     gradient = gradient.view_as(agent.critic)
     agent.optimizers["critic"].step(critic_gradient(gradient) if critic_gradient else gradient)
 
-    q, saved = critics(critic, torch.cat((batch.observation, action), -1))
+    q, saved = critics(critic, batch.observation, action)
     actor_loss = losses.actor_loss(q, log_prob, alpha)
-    smaller = torch.stack((q[:, 0] <= q[:, 1], q[:, 0] > q[:, 1]), 1).to(q.dtype)
+    dq = torch.empty_like(q)  # of -min_k q_k / n
+    torch.le(q[:, 0], q[:, 1], out=dq[:, 0])
+    torch.gt(q[:, 0], q[:, 1], out=dq[:, 1])
+    dq = dq.mul_(-1.0 / n).view(2 * slots, n, 1)
     of_action = slice(batch.observation.shape[-1], None)
-    dq_da = backward(critic, saved, smaller.view(2 * slots, n, 1), columns=of_action).unflatten(0, (slots, 2)).sum(1)
-    alpha = alpha.unsqueeze(-1)
-    du = (2.0 * alpha * action - dq_da * (1.0 - action.square())).div_(n)
-    dlog_std = du * (log_std.exp() * noise) - alpha / n
+    dq_da = backward(critic, saved, dq, columns=of_action).unflatten(0, (slots, 2)).sum(1)
+    mean, log_std = gaussian(heads[:, :n])
+    share = alpha.unsqueeze(-1) / n
+    gradient_at_head = torch.empty_like(heads[:, :n])
+    du, dlog_std = gradient_at_head.chunk(2, -1)
+    torch.addcmul(tanh_backward(dq_da, action), share, action, value=2.0, out=du)
+    torch.sub(log_std.exp().mul_(noise[:, :n]).mul_(du), share, out=dlog_std)
     if head_gradient is not None:
         extra_mean, extra_log_std = head_gradient(batch.observation, mean, log_std)
-        du, dlog_std = du + extra_mean, dlog_std + extra_log_std
-    raw = head.chunk(2, dim=-1)[1]
-    dlog_std = dlog_std * ((raw >= LOG_STD_MIN) & (raw <= LOG_STD_MAX))
+        du.add_(extra_mean), dlog_std.add_(extra_log_std)
+    raw = heads[:, :n].chunk(2, dim=-1)[1]
+    clamp_backward.grad_input(dlog_std, raw, LOG_STD_MIN, LOG_STD_MAX, grad_input=dlog_std)
     gradient, into = agent.gradients["actor"]
-    backward(actor, actor_saved, torch.cat((du, dlog_std), -1), into)
+    backward(actor, actor_saved, gradient_at_head, into)
     gradient = gradient.view_as(agent.actor)
     agent.optimizers["actor"].step(actor_gradient(gradient) if actor_gradient else gradient)
 
@@ -107,4 +116,4 @@ def sac_update(
     agent.updates += 1
     extra = {} if context is None else {"context": of_context.unflatten(0, (slots, 2)).sum(1)}
     return {"critic_loss": critic_loss, "actor_loss": actor_loss, "temperature_loss": temperature_loss,
-            "log_prob": log_prob.mean(-1), **extra}  # fmt: skip
+            "log_prob": mean_log_prob, **extra}  # fmt: skip
