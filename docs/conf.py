@@ -90,6 +90,8 @@ def site_options(cell: dict) -> dict:
     for output in cell.get("outputs", []):
         if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
             options["image"] = {"alt": alt}
+    if "setup" in cell["metadata"].get("tags", []):  # of no interest on a page
+        cell["metadata"]["tags"].append("remove-cell")
     if "solution" in cell["metadata"].get("tags", []):
         cell["metadata"]["tags"].append("hide-input")
         options |= {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}

@@ -98,7 +98,7 @@ def source_problems(nb, course: bool) -> list[str]:
     if len(tagged) != 1:
         found = f"cells {tagged} are" if tagged else "no cell is"
         return [f"{found} tagged `parameters`: exactly one code cell must be, or nothing can be injected"]
-    cells = code_cells(nb)
+    cells = [(i, c) for i, c in code_cells(nb) if i >= tagged[0] or "setup" not in c.metadata.get("tags", [])]
     if not cells or cells[0][0] != tagged[0]:
         problems.append(f"cell {tagged[0]} is the parameters cell, but it is not the first code cell")
     declared = parameters(nb)

@@ -53,6 +53,16 @@ def test_the_parameters_cell_comes_first():
     assert "not the first code cell" in structure.source_problems(nb, course=True)[0]
 
 
+def test_a_setup_cell_may_come_before_the_parameters_and_nowhere_else():
+    nb = notebook("print(PROFILE, SEED)")
+    setup = new_code_cell("import sys", metadata={"tags": ["setup"]})
+    nb.cells.insert(1, setup)
+    assert structure.source_problems(nb, course=True) == []
+    setup.source = "SEED = 1"
+    nb.cells.append(nb.cells.pop(1))
+    assert "overwrites the parameter SEED" in structure.source_problems(nb, course=True)[0]
+
+
 def test_declared_parameters_and_their_types():
     nb = notebook(head="A = 1\nB: float | None = None\nC = 'x'\nD: int = 2\nE = None\nF = [1]")
     found = structure.parameters(nb)
