@@ -1,7 +1,8 @@
 """Choose each learner's settings from the tuning runs: `python data/tuning/deep/choose.py [SWEEP_FOLDER]`.
 
-With the folder of `pmeta sweep data/sweeps/tuning.toml --out FOLDER` it first stores its table as `tuning.parquet`;
-without, it chooses from the stored table again. A run's result is the deployed policies' mean return over the last
+With the folder of `pmeta sweep data/sweeps/tuning.toml --out FOLDER` it first stores its table as `tuning.parquet`,
+which keeps those of its runs that the folder lacks and the file still plans; without, it chooses from the stored
+table again. A run's result is the deployed policies' mean return over the last
 quarter of its evaluations, on all training tasks. Per family 0 is the random policy and 1 the best point of any
 learner; a learner's point is the one with the highest mean over the two families, seeds averaged. `chosen.json` holds
 the choice, which `data/sweeps/*.toml` read, and the score of every point, so that a choice at a grid's edge shows.
@@ -14,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from pmeta_lib.experiments import results
+from pmeta_lib.experiments.sweep_spec import load
 
 HERE = Path(__file__).resolve().parent
 TABLE, RANDOM = HERE / "tuning.parquet", HERE.parents[1] / "results" / "random_policy.parquet"
@@ -43,7 +45,10 @@ def _point(settings: str, options: str) -> str:
 
 def main() -> None:
     if len(sys.argv) > 1:
-        results.compact(results.read(sys.argv[1]), TABLE)
+        new, stored = results.read(sys.argv[1]), pd.read_parquet(TABLE)
+        planned = {run.key for run in load(HERE.parents[1] / "sweeps" / "tuning.toml", "desk").runs}
+        kept = stored[stored["run"].isin(planned - set(new["run"]))]
+        results.compact(pd.concat([new, kept], ignore_index=True), TABLE)
     table = pd.read_parquet(TABLE)
     wide = scores(table, pd.read_parquet(RANDOM))
     chosen = {}
