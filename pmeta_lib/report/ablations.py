@@ -1,4 +1,4 @@
-"""What each choice is worth: every switch of pMeta-SAC against the default, and a control, paired by seed."""
+"""What each choice is worth: every switch of pMeta-SAC against the default, paired by seed."""
 
 import json
 from collections import defaultdict
@@ -55,18 +55,4 @@ def differences(table: pd.DataFrame, seed: int = 0) -> list[dict]:
                 numbers = minus(returns, settings[()], np.random.default_rng(seed))
                 rows.append({"family": name, "tasks": tasks, "switch": text,
                              **dict(zip(("difference", "low", "high", "seeds"), numbers))})  # fmt: skip
-    return rows
-
-
-def control(table: pd.DataFrame, seed: int = 0) -> list[dict]:
-    """One row a family and rate of the target network (`data/results/control.parquet`): the returns of independent SAC
-    and of pMeta, all else equal, and their difference, paired by seed, with its interval."""
-    table = table.assign(polyak=[json.loads(text)["polyak"] for text in table["settings"]])
-    late, rows = _late(table), []
-    for (name, polyak), part in late.groupby(["family", "polyak"]):
-        of = part.pivot_table(index="seed", columns="learner", values="return").dropna()
-        numbers = paired_interval(of["pmeta"], of["independent"], np.random.default_rng(seed))
-        rows.append({"family": name, "polyak": float(polyak), "independent": float(of["independent"].mean()),
-                     "pmeta": float(of["pmeta"].mean()), "seeds": len(of),
-                     **dict(zip(("difference", "low", "high"), numbers))})  # fmt: skip
     return rows

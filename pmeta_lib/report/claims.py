@@ -191,8 +191,7 @@ def improvement(families: list[Scores], ours: str, theirs: str) -> tuple[float, 
 
 def ledger(folder: Path) -> dict:
     """Everything that is reported, as plain JSON: `claims` with their parts, `scores` of every family and learner, the
-    families of which nothing is stored (`not_run`), what each switch of pMeta changes (`ablations`), and what the
-    target network's rate does (`control`)."""
+    families of which nothing is stored (`not_run`), and what each switch of pMeta changes (`ablations`)."""
     folder, found = Path(folder), load(folder)
     table = {n: pd.read_parquet(p) if (p := folder / f"{n}.parquet").exists() else None
              for n in ("tabular/conflict", "tabular/theory", "tabular/convergence", "conflict")}  # fmt: skip
@@ -206,8 +205,7 @@ def ledger(folder: Path) -> dict:
     absent = [n for n in FAMILIES if n not in {s.name for s in found}]
     rows = [r for s in found for r in _rows(s)]
     return {"claims": [_claim(key, parts[key]) for key in CLAIMS], "scores": rows, "not_run": absent,
-            "ablations": _computed(folder / "ablations.parquet", ablations.differences),
-            "control": _computed(folder / "control.parquet", ablations.control)}  # fmt: skip
+            "ablations": _computed(folder / "ablations.parquet", ablations.differences)}  # fmt: skip
 
 
 def _claim(key: str, parts: list[Part]) -> dict:

@@ -20,7 +20,7 @@ SEALED = ("results", "tuning")  # the folders of data/ that runs write
 PAGES = {
     "README.md": ("claims",),
     "docs/results.md": ("parts", "scores"),
-    "docs/findings.md": ("control", "ablations"),
+    "docs/findings.md": ("ablations",),
 }  # the tables between markers, from claims.json
 
 
@@ -150,23 +150,11 @@ def ablations_table(ledger: dict) -> str:
     return _markdown(head, rows) if rows else "Not run.\n"
 
 
-def control_table(ledger: dict) -> str:
-    """Markdown: a row a family and rate of the target network."""
-    rows = []
-    for r in ledger["control"]:
-        difference = _interval(r["difference"], r["low"], r["high"], "+.1f")
-        means = (f"{r['independent']:.1f}", f"{r['pmeta']:.1f}")
-        rows.append((r["family"], f"{r['polyak']:g}", *means, difference, r["seeds"]))
-    head = ("family", "rate of the target network", "independent", "pmeta", "pmeta minus independent", "seeds")
-    return _markdown(head, rows) if rows else "Not run.\n"
-
-
 TABLES = {
     "claims": claims_table,
     "parts": parts_table,
     "scores": scores_table,
     "ablations": ablations_table,
-    "control": control_table,
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pmeta_lib.report import ablations
 from pmeta_lib.report.claims import ledger
-from pmeta_lib.report.command import ablations_table, control_table
+from pmeta_lib.report.command import ablations_table
 
 
 @pytest.fixture
@@ -38,25 +38,6 @@ def test_differences_are_those_planted(planted):
     settings = found["pendulum-flip", 2]
     first = ablations.minus(settings[(("inner_steps", 5),)], settings[()], np.random.default_rng(0), tasks=1)
     assert first == (0.0, 0.0, 0.0, 5)
-
-
-def test_the_control_pairs_the_two_learners_at_each_rate(tmp_path):
-    rows = []
-    for polyak, gap in ((0.005, 3.0), (0.02, -7.0)):
-        for learner in ("independent", "pmeta"):
-            for seed in range(5):
-                for step in (0, 300, 400):
-                    value = (10.0 * seed + (gap if learner == "pmeta" else 0.0)) if step == 400 else -99.0
-                    rows.append((json.dumps({"polyak": polyak}), f"{polyak}{learner}", learner, seed, step, value))
-    table = pd.DataFrame(rows, columns=["settings", "cell", "learner", "seed", "step", "return"])
-    table = table.assign(family="pendulum-flip", policy="deployed", task=0)
-    found = {r["polyak"]: r for r in ablations.control(table)}
-    assert found[0.005]["independent"] == 20.0 and found[0.005]["pmeta"] == 23.0
-    assert [found[0.02][k] for k in ("difference", "low", "high", "seeds")] == [-7.0, -7.0, -7.0, 5]
-    table.to_parquet(tmp_path / "control.parquet")
-    shown = control_table(ledger(tmp_path))
-    assert "| pendulum-flip | 0.005 | 20.0 | 23.0 | +3.0 [+3.0, +3.0] | 5 |" in shown
-    assert control_table({"control": []}) == "Not run.\n"
 
 
 def test_the_ledger_and_the_page_have_them(planted, tmp_path):
