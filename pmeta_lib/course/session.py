@@ -96,7 +96,9 @@ class Session:
             flush=True,
         )
         if self.mode == "warn" and not any(self.expectations.values()):
-            print(f"no expectations are stored for profile {self.profile}: values are recorded, not compared", flush=True)
+            print(
+                f"no expectations are stored for profile {self.profile}: values are recorded, not compared", flush=True
+            )
 
     def unsound(self, job: Job) -> bool:
         """Whether a notebook cannot be run in earnest; it is then a failure at once."""
