@@ -94,7 +94,7 @@ def rows(h: float) -> list[dict]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     table = pd.DataFrame([row for h in SPREADS for row in rows(h)])
-    write_table(TABLE, table)
     record = {"command": "python data/results/conflict.py", "budget": BUDGET, "tasks": TASKS, **provenance()}
+    write_table(TABLE, table)  # after asking for the commit, which a changed table would call dirty
     TABLE.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     print(table.groupby(["learner", "h"])[["return", "deployed", "conflict"]].mean().round(3).to_string())
