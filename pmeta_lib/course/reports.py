@@ -50,7 +50,8 @@ def table(session) -> str:
     for r in session.finished:
         kept = session.recorded.get(r.name)
         same = sum(row.ok for row in r.rows)
-        values = f"{same}/{len(r.rows)} agree" if r.rows else f"{len(r.values)} recorded" if r.values else ""
+        compared = r.rows and any(session.expectations.values())
+        values = f"{same}/{len(r.rows)} agree" if compared else f"{len(r.values)} recorded" if r.values else ""
         word = "passed" if r.status == "passed" else r.reason if r.status == "failed" else r.status
         lines.append(
             [r.name, word, f"{r.seconds:.1f}", f"{kept:.1f} (x {r.seconds / kept:.1f})" if kept else "", values]

@@ -71,6 +71,7 @@ def run_comparisons(tools, folder):
     tools.write(nbs / "drawn.ipynb", FIGURE)
     call = ("--notebooks", nbs, "--out", folder / "out", "--workers", 2)
     refused = tools.course(*call, "--only", "drawn", "--compare")  # records nothing, and yet needs an expectation
+    first = tools.course(*call)
     bless = tools.course(*call, "--bless", "--reason", "first numbers", "--seeds", 0, 1, 2)
     for name, (old, new, *_) in (CAUGHT | NOT_FLAGGED).items():
         origin, source = ("base", BASE) if old in BASE else ("drawn", FIGURE)
@@ -85,6 +86,7 @@ def run_comparisons(tools, folder):
     ci = tools.course(*call, "--only", "formula", CI="true")
     laptop = tools.course(*call, "--only", "formula", PYTHONIOENCODING="ascii")
     compared.refused, compared.bless, compared.ci, compared.laptop = refused, bless, ci, laptop
+    compared.first = first
     return compared
 
 
@@ -128,6 +130,11 @@ def test_the_runner_and_the_comparison_cost_less_than_a_tenth_of_the_kernels_tim
 def test_missing_expectations_fail_when_comparing(runs):
     assert runs.refused.code == 1 and runs.code == 1
     assert "no expectation" in runs.refused.out and "--bless" in runs.refused.out
+
+
+def test_where_nothing_was_ever_blessed_one_line_says_so(runs):
+    assert runs.first.code == 0 and len(runs.first.notebooks) == 2 and runs.first.out.count("no expectation") == 1
+    assert " recorded\n" in runs.first.out and "agree" not in runs.first.out
 
 
 def test_ci_compares_strictly_and_a_laptop_only_says_so(runs):
