@@ -67,7 +67,7 @@ def performance_profile(axis: Axes, families: list[Scores]) -> None:
         band = _scaled(families, strata, lambda x: statistics.performance_profile(x, grid))
         _line(axis, grid, band, learner, learner)
     axis.set(xlabel="normalised score s", ylabel="share of runs with score > s\n(95 % interval)")
-    axis.legend(**LEGEND)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, **LEGEND)
 
 
 def sample_efficiency(axis: Axes, families: list[Scores]) -> None:
@@ -78,12 +78,12 @@ def sample_efficiency(axis: Axes, families: list[Scores]) -> None:
         strata = [np.array([np.interp(share * c.columns[-1], c.columns, run) for run in c.to_numpy()]) for c in curves]
         _line(axis, 100 * share, _scaled(families, strata, statistics.iqm), learner, learner)
     axis.set(xlabel="budget spent (%)", ylabel="normalised score\n(interquartile mean, 95 %)")
-    axis.legend(**LEGEND)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, **LEGEND)
 
 
 def by_suite(suites: dict[str, list[Scores]], draw: Callable[[Axes, list[Scores]], None]) -> Figure:
     """One of the aggregate figures, a panel a suite; the title says what the panel rests on."""
-    figure, axes = plt.subplots(1, len(suites), figsize=(4.8 * len(suites), 3.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(suites), figsize=(4.8 * len(suites), 4.0), squeeze=False)
     for axis, (suite, families) in zip(axes.flat, suites.items()):
         draw(axis, families)
         axis.set_title(f"{suite}: " + (families[0].name if len(families) == 1 else f"{len(families)} families"))
