@@ -1,46 +1,60 @@
-"""Make `adaptation.parquet` again: `python data/results/adaptation.py SWEEP_FOLDER ...`.
+"""Make `adaptation.parquet` again: `python data/results/adaptation.py SWEEP_FOLDER ... [--jobs 2]`.
 
 Adapts every finished run of the families whose test tasks are held out (those of `data/sweeps/adaptation.toml`, which
 are runs of gym.toml and mujoco.toml too) by `pmeta adapt`, and puts the tables one below the other. All learners adapt
-with the learning rate and the target network's rate that tuning chose for `independent`, which is learning from
-scratch. The tables go to `out/adaptation/`; one that is there is not made again.
+with the learning rate and the target network's rate of the sweep's `independent`, which is learning from scratch. The
+tables go to `out/adaptation/`; one that is there is not made again. `--device cuda` and `--out TABLE` for another machine.
 """
 
-import json
-import sys
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 
+from pmeta_lib.envs.families import family
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.adapt import adapt_packed
+from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.experiments.train import use_machine
 from pmeta_lib.sac.adaptation import Plan
 
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
-CHOSEN = TABLE.parents[1] / "tuning" / "deep" / "chosen.json"
-STEPS = {
-    "point-robot": (0, 200, 500, 1000, 2000),
-    "pendulum-params": (0, 200, 500, 1000, 2000),
-    "half-cheetah-vel": (0, 500, 1000, 2000, 4000),
-}
+TABLES = Path("out/adaptation")
+STEPS = (0, 200, 500, 1_000, 2_000, 5_000, 10_000)
 
 
-def main(folders: list[str]) -> None:
-    use_machine("cpu", 1)
-    runs, paths = results.runs(folders), []
-    changes = json.loads(CHOSEN.read_text())["chosen"]["independent"]["settings"]
-    for family, steps in STEPS.items():
-        known: dict = {}
-        for _, cell in runs[runs["family"] == family].groupby("cell", sort=False):
-            packed = [Path(folder) for folder in cell["folder"]]
-            print(family, cell["learner"].iloc[0], len(packed), "seeds", flush=True)
-            paths += adapt_packed(packed, Plan(steps), out=Path("out/adaptation"), changes=changes, known=known)
-    results.compact(pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True), TABLE)
-    print(f"{len(paths)} runs -> {TABLE.name}")
+def main(args: argparse.Namespace) -> None:
+    runs = results.runs(args.folders)
+    runs = runs[[family(name, preset).held_out for name, preset in zip(runs["family"], runs["preset"])]]
+    first = runs.sort_values("learner", key=lambda name: name != "independent", kind="stable")  # makes what all share
+    with ProcessPoolExecutor(args.jobs, get_context("spawn"), use_machine, (args.device, 1)) as pool:
+        made = [
+            pool.submit(adapt, list(map(Path, cell["folder"])), rates(runs[runs["family"] == name]), args.device)
+            for (name, _), cell in first.groupby(["family", "cell"], sort=False)
+        ]
+        paths = [path for tables in made for path in tables.result()]
+    results.compact(pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True), args.out)
+    print(f"{len(paths)} runs -> {args.out.name}")
+
+
+def rates(runs: pd.DataFrame) -> dict:
+    """The two rates with which `independent` was trained, from the runs of one family."""
+    spec: RunSpec = results.spec_of(runs[runs["learner"] == "independent"].iloc[0].to_dict())
+    return {name: getattr(spec.settings, name) for name in ("learning_rate", "polyak")}
+
+
+def adapt(packed: list[Path], changes: dict, device: str) -> list[Path]:
+    tables = adapt_packed(packed, Plan(STEPS), out=TABLES, shared=TABLES, changes=changes, device=device)
+    print(f"adapted {len(packed)} seeds of {tables[0].parent.name}", flush=True)
+    return tables
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__.splitlines()[0])
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=TABLE)
+    main(parser.parse_args())

@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,14 +42,15 @@ def adapt_run(folder: Path, plan: Plan | None = None, **how) -> Path:
 
 def adapt_packed(
     folders: list[Path], plan: Plan, *, family: str | None = None, out: Path | None = None, changes: dict | None = None,
-    device: str = "cpu", threads: int = 1, progress: bool = False, known: dict | None = None,
+    device: str = "cpu", threads: int = 1, progress: bool = False, shared: Path | None = None,
 ) -> list[Path]:  # fmt: skip
     """Adapt finished runs that differ only in their seed, stacked: one `adaptation.parquet` each, its path returned.
 
     The table goes into the run's folder, or into `out/<run>/`; it is there at once if the same was asked before, and a
     killed call goes on where it was. `family` names another family than the run's; `changes` are settings other than
-    the run's; `known` keeps the references between calls, which runs of equal settings share. Raises `UserError` for
-    a folder without a sound finished run, and for a family whose observations or actions are of another size.
+    the run's; `shared` is a folder that keeps the references, which runs of equal settings have in common, for other
+    calls, of other processes too. Raises `UserError` for a folder without a sound finished run, and for a family whose
+    observations or actions are of another size.
     """
     specs, agent = trained(folders, device)
     place = target(specs[0], family, agent, folders[0])
@@ -64,10 +66,17 @@ def adapt_packed(
     how = {"device": device, "threads": threads, "progress": progress, "folder": scratch}
     own = adapt(place, specs[0].make_learner(), agent, len(specs[0].make_family().train_tasks), settings, seeds, plan,
                 **how)  # fmt: skip
-    known, name = ({} if known is None else known), (asked, tuple(seeds))
-    if name not in known:
-        known[name] = references(place, settings, seeds, plan, **how)
-    table, about = pd.concat([own, known[name]], ignore_index=True), provenance()
+    about = provenance()
+    if shared is None:
+        known = references(place, settings, seeds, plan, **how)
+    else:
+        name = hashlib.sha256(f"{asked} {seeds} {device} {about['versions']}".encode()).hexdigest()[:16]
+        shared.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(shared / f"references-{name}.lock"):  # whoever comes first computes them
+            if not (kept := shared / f"references-{name}.parquet").exists():
+                write_table(kept, references(place, settings, seeds, plan, **how))
+            known = pd.read_parquet(kept)
+    table = pd.concat([own, known], ignore_index=True)
     for spec, path, key, digest in zip(specs, paths, keys, digests):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
             run=spec.key, family=place.name, trained_on=spec.family, preset=place.preset, learner=spec.learner,
@@ -172,14 +181,14 @@ def main(args: argparse.Namespace) -> int:
     changes = parse_pairs(args.set, "--set")
     for name in changes.keys() & OF_THE_PLAN:
         raise UserError(f"--set {name}: the trained networks or --steps decide it here; leave it out")
-    known, paths = {}, []
+    paths, shared = [], args.out or args.folders[0]
     for _, cell in results.runs(args.folders).groupby("cell", sort=False):
         folders = [Path(folder) for folder in cell["folder"]]
         for one in folders:  # before any long work
             specs, agent = trained([one])
             target(specs[0], args.family, agent, one)
         paths += adapt_packed(folders, plan, family=args.family, out=args.out, changes=changes, device=args.device,
-                              threads=args.threads, progress=not args.quiet, known=known)  # fmt: skip
+                              threads=args.threads, progress=not args.quiet, shared=shared)  # fmt: skip
     table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
     report = summary(table)
     for family, part in report.groupby(level=0):

@@ -2,7 +2,7 @@
 
 Training curves come from the sweeps' tables (`pmeta sweep results`), `gym*.parquet` and `mujoco*.parquet`, a table for
 each machine or set of versions; families that these lack come from `deep/`. What learners do on meta-test tasks comes
-from `adaptation.parquet` (the tables of `pmeta adapt`, one below the other). The 0 of the scale is in
+from `adaptation*.parquet` (the tables of `pmeta adapt`, one below the other). The 0 of the scale is in
 `random_policy.parquet`, the 1 is independent SAC.
 """
 
@@ -66,18 +66,24 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; run from the top of the repository, or name it with --data")
-    paths = [path for name in ("gym*", "mujoco*", "adaptation") for path in sorted(folder.glob(f"{name}.parquet"))]
+    paths = [path for name in ("gym*", "mujoco*", "adaptation*") for path in sorted(folder.glob(f"{name}.parquet"))]
     found, newer = {path.name: _stored(path) for path in paths}, {}
     for name, table in found.items():
-        for place in () if name == "adaptation.parquet" else sorted(set(table["family"])):
-            if place in newer:
-                raise UserError(f"{place} is in {newer[place]} and in {name}; keep one, runs of two tables do not mix")
-            newer[place] = name
+        for place in sorted(set(table["family"])):
+            key = (place, split_of(name))
+            if key in newer:
+                raise UserError(f"{place} is in {newer[key]} and in {name}; keep one, runs of two tables do not mix")
+            newer[key] = name
     for path in sorted((folder / "deep").glob("*.parquet")):
         table = _with_origin(path)
-        if not newer.keys() & set(table["family"]):
+        if not {place for place, split in newer if split == "train"} & set(table["family"]):
             found[f"deep/{path.name}"] = table
     return found
+
+
+def split_of(source: str) -> str:
+    """Whether a table's returns are on meta-train or on meta-test tasks, by its file's name."""
+    return "test" if source.startswith("adaptation") else "train"
 
 
 def load(folder: Path) -> list[Scores]:
@@ -91,7 +97,7 @@ def load(folder: Path) -> list[Scores]:
     for source, table in stored.items():
         for name in set(table["family"]) - set(FAMILIES):
             raise unknown("family", name, FAMILIES, where=source)
-        split = "test" if source == "adaptation.parquet" else "train"
+        split = split_of(source)
         table = _adapted(table) if split == "test" else table
         check(table, source)
         for name, rows in table[table["policy"] == "deployed"].groupby("family", observed=True):

@@ -70,12 +70,18 @@ def test_a_broken_notebook_file_is_named(tmp_path, capsys, text):
     assert "broken.ipynb is not a notebook" in found and found.count("\n") == 1
 
 
+def heed_interrupts():
+    """Where the tests themselves run in a shell's background, SIGINT is ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(tools, folder, out, **extra):
     """A run in its endless cell."""
     call = tools.command("--notebooks", folder / "slow", "--out", out)
     process = subprocess.Popen(
-        call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=tools.env(**extra), start_new_session=True
-    )
+        call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=tools.env(**extra), start_new_session=True,
+        preexec_fn=heed_interrupts,
+    )  # fmt: skip
     token, end = extra["PMETA_TEST"], time.monotonic() + 60
     while time.monotonic() < end:  # the runner, its helper and the kernel
         if len(tools.processes_with(token)) >= 3 and (out / "00_slow.log").exists():

@@ -22,7 +22,7 @@ def packs() -> list:
     """One pack (rows of the runs that were stacked together) of every cell that a CPU trained on these versions."""
     found = []
     for name, table in scores.tables(RESULTS).items():
-        if name == "adaptation.parquet" or set(table["device"]) != {"cpu"}:
+        if name.startswith("adaptation") or set(table["device"]) != {"cpu"}:
             continue
         if any(set(table[p]) != {version(p)} for p in ("numpy", "gymnasium", "mujoco")):
             continue
