@@ -3,7 +3,8 @@
 Adapts every finished run of the families whose test tasks are held out (those of `data/sweeps/adaptation.toml`, which
 are runs of gym.toml and mujoco.toml too) by `pmeta adapt`, and puts the tables one below the other. All learners adapt
 with the learning rate and the target network's rate of the sweep's `independent`, which is learning from scratch. The
-tables go to `out/adaptation/`; one that is there is not made again. `--device cuda` and `--out TABLE` for another machine.
+tables go to `out/adaptation/`; one that is there is not made again. Another machine's, such as those of
+`--device cuda`, go into a table of their own (`--out`).
 """
 
 import argparse

@@ -1,12 +1,15 @@
-"""Make the GIFs of this folder again, from the stored weights: `python data/videos/make.py` (half a minute).
+"""Make the GIFs of this folder again, from the stored weights: `python data/videos/make.py [FAMILY ...]` (a minute).
 
-One episode a training task, each by its own personalized policy, stacked; every fourth of the 200 steps of 0.05 s is
-shown, at the speed of the robot. Rendered by MuJoCo where it can render off-screen, else drawn.
+One episode a training task, each by its own personalized policy, stacked; every fourth of at most 200 steps is shown,
+five frames a second: the speed of cheetah and ant (0.05 s a step), the hopper (0.008 s) more than six times slower.
+Rendered by MuJoCo where it can render off-screen, else drawn.
 """
 
 import json
+import sys
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 from PIL import Image, ImageDraw
 from safetensors import safe_open
@@ -18,16 +21,17 @@ from pmeta_lib.sac.networks import Shape
 HERE = Path(__file__).resolve().parent
 CHECKPOINTS = HERE.parent / "results" / "deep"
 EVERY, SIZE = 4, (100, 200)  # steps between frames; height and width of one, in pixels
+FILMS = ("half-cheetah-dir", "ant-dir", "hopper-params")
 COLOURS, SEED = 48, 0  # of an episode's frames; of the state it starts from
 
 
-def captioned(frames: np.ndarray, episode: video.Episode, times: np.ndarray) -> np.ndarray:
+def captioned(frames: np.ndarray, episode: video.Episode, times: np.ndarray, label: str, dt: float) -> np.ndarray:
     """The frames (F, h, w, 3) with task, time and place below, in the same few colours: a smaller file."""
     palette, out = Image.fromarray(frames[0]).quantize(COLOURS, Image.Quantize.FASTOCTREE), []
     for frame, t in zip(frames, times, strict=True):
         image = Image.new("RGB", (SIZE[1], SIZE[0] + 14), "white")
         image.paste(Image.fromarray(frame))
-        words = f"{episode.family.describe(episode.task)}   {0.05 * t:.1f} s   x = {episode.positions[t, 0]:+.1f} m"
+        words = f"{label}   {dt * t:.1f} s   x = {episode.positions[t, 0]:+.1f} m"
         ImageDraw.Draw(image).text((4, SIZE[0] + 1), words, fill="black")
         out.append(np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB")))
     return np.array(out)
@@ -38,18 +42,23 @@ def film(name: str) -> bytes:
     tasks, rows = family(name), []
     with safe_open(CHECKPOINTS / f"{name.replace('-', '_')}_pmeta_seed0.safetensors", "pt") as stored:
         shape, actors = Shape(tuple(json.loads(stored.metadata()["actor"]))), stored.get_tensor("actor")
-    for task, actor in zip(tasks.train_tasks, actors, strict=True):
+    dt = gymnasium.make(f"pmeta_lib.envs:{tasks.env_id}", task=tasks.train_tasks[0]).unwrapped.dt
+    for task, actor in zip(tasks.train_tasks, actors):  # a run may have had the first tasks only
         episode = video.record_episode(tasks, task, video.actor_policy(shape, actor), SEED)
         times = np.arange(0, len(episode.rewards) + 1, EVERY)
         frames = video.rendered(episode, times, SIZE)
         frames = video.drawn(episode, times, SIZE) if frames is None else frames
-        rows.append(captioned(frames, episode, times))
+        label = tasks.describe(task) if tasks.train_tasks.shape[1] == 1 else f"task {len(rows)}"
+        rows.append(captioned(frames, episode, times, label, dt))
         end = episode.positions[-1, 0]
         print(f"{tasks.describe(task)}: return {episode.rewards.sum():.1f}, at the end x = {end:+.1f} m")
-    return video.gif(np.concatenate(rows, axis=1), fps=5)
+    longest = max(map(len, rows))
+    still = [np.concatenate([r, np.repeat(r[-1:], longest - len(r), axis=0)]) for r in rows]  # after a fall, the fallen
+    return video.gif(np.concatenate(still, axis=1), fps=5)
 
 
 if __name__ == "__main__":
-    path = HERE / "half_cheetah_dir_pmeta.gif"
-    path.write_bytes(film("half-cheetah-dir"))
-    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+    for name in sys.argv[1:] or FILMS:
+        path = HERE / f"{name.replace('-', '_')}_pmeta.gif"
+        path.write_bytes(film(name))
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")

