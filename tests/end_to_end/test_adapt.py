@@ -66,6 +66,19 @@ def test_what_is_there_is_not_computed_again_unless_something_else_is_asked(swee
     assert set(pd.read_parquet(path)["step"]) == {0, 40}
 
 
+def test_references_are_computed_once_for_all_learners_of_a_folder(sweep, tmp_path, monkeypatch):
+    plan, both = Plan((0, 40), 0), [sweep / "pmeta-0", sweep / "pearl-0"]
+    alone = [pd.read_parquet(adapt.adapt_run(folder, plan, out=tmp_path / "alone")) for folder in both]
+    calls, compute = [], adapt.references
+    monkeypatch.setattr(adapt, "references", lambda *a, **k: calls.append(1) or compute(*a, **k))
+    made = [pd.read_parquet(adapt.adapt_run(f, plan, out=tmp_path / "s", shared=tmp_path / "s")) for f in both]
+    assert len(calls) == 1
+    for one, other in zip(alone, made):
+        assert other.drop(columns="seconds").equals(one.drop(columns="seconds"))
+    adapt.adapt_run(both[0], Plan((0, 30), 0), out=tmp_path / "s", shared=tmp_path / "s")
+    assert len(calls) == 2  # other references for another plan
+
+
 def test_a_run_adapts_in_company_as_it_does_alone(sweep, tmp_path):
     plan, both = Plan((0, 40), 1), [sweep / "pearl-0", sweep / "pearl-1"]
     together = adapt.adapt_packed(both, plan, out=tmp_path / "both")

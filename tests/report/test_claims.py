@@ -261,6 +261,19 @@ def test_tables_of_two_machines_lie_side_by_side_but_share_no_family(tmp_path, t
         scores.load(tmp_path)
 
 
+def test_adaptation_of_two_machines_lies_side_by_side_but_shares_no_family(tmp_path, table):
+    table({("point-robot", "pmeta"): 1.0}).to_parquet(tmp_path / "gym.parquet")
+    table({("point-robot", "pmeta"): 2.0}, way=True).to_parquet(tmp_path / "adaptation.parquet")
+    other = table({("hopper-params", "pmeta"): 3.0}, way=True).assign(torch="3", device="cuda")
+    other.to_parquet(tmp_path / "adaptation_gpu.parquet")
+    assert [(s.name, s.split, s.source) for s in scores.load(tmp_path)] == [
+        ("point-robot", "train", "gym.parquet"), ("point-robot", "test", "adaptation.parquet"),
+        ("hopper-params", "test", "adaptation_gpu.parquet")]  # fmt: skip
+    other.assign(family="point-robot").to_parquet(tmp_path / "adaptation_gpu.parquet")
+    with pytest.raises(UserError, match=r"point-robot is in adaptation\.parquet and in adaptation_gpu\.parquet"):
+        scores.load(tmp_path)
+
+
 def test_other_physics_for_the_random_policy_are_refused(tmp_path, table, random_policy):
     table({("pendulum-flip", "pmeta"): 1.0}).to_parquet(tmp_path / "gym.parquet")
     random_policy("pendulum-flip").assign(mujoco="2").to_parquet(tmp_path / "random_policy.parquet")
