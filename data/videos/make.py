@@ -1,7 +1,7 @@
 """Make the GIFs of this folder again, from the stored weights: `python data/videos/make.py [FAMILY ...]` (a minute).
 
-One episode a training task, each by its own personalized policy, stacked; every fourth of at most 200 steps is shown,
-five frames a second: the speed of cheetah and ant (0.05 s a step), the hopper (0.008 s) more than six times slower.
+One episode a training task, each by its own personalized policy, stacked; every fourth (cheetah) or eighth of at most 200
+steps is shown, at the speed of cheetah and ant (0.05 s a step), the hopper (0.008 s) more than six times slower.
 Rendered by MuJoCo where it can render off-screen, else drawn.
 """
 
@@ -20,8 +20,8 @@ from pmeta_lib.sac.networks import Shape
 
 HERE = Path(__file__).resolve().parent
 CHECKPOINTS = HERE.parent / "results" / "deep"
-EVERY, SIZE = 4, (100, 200)  # steps between frames; height and width of one, in pixels
-FILMS = ("half-cheetah-dir", "ant-dir", "hopper-params")
+SIZE = (100, 200)  # height and width of a frame, in pixels
+FILMS = {"half-cheetah-dir": 4, "ant-dir": 8, "hopper-params": 8}  # steps between frames
 COLOURS, SEED = 48, 0  # of an episode's frames; of the state it starts from
 
 
@@ -45,7 +45,7 @@ def film(name: str) -> bytes:
     dt = gymnasium.make(f"pmeta_lib.envs:{tasks.env_id}", task=tasks.train_tasks[0]).unwrapped.dt
     for task, actor in zip(tasks.train_tasks, actors):  # a run may have had the first tasks only
         episode = video.record_episode(tasks, task, video.actor_policy(shape, actor), SEED)
-        times = np.arange(0, len(episode.rewards) + 1, EVERY)
+        times = np.arange(0, len(episode.rewards) + 1, FILMS[name])
         frames = video.rendered(episode, times, SIZE)
         frames = video.drawn(episode, times, SIZE) if frames is None else frames
         label = tasks.describe(task) if tasks.train_tasks.shape[1] == 1 else f"task {len(rows)}"
@@ -54,7 +54,7 @@ def film(name: str) -> bytes:
         print(f"{tasks.describe(task)}: return {episode.rewards.sum():.1f}, at the end x = {end:+.1f} m")
     longest = max(map(len, rows))
     still = [np.concatenate([r, np.repeat(r[-1:], longest - len(r), axis=0)]) for r in rows]  # after a fall, the fallen
-    return video.gif(np.concatenate(still, axis=1), fps=5)
+    return video.gif(np.concatenate(still, axis=1), fps=20 / FILMS[name])
 
 
 if __name__ == "__main__":

@@ -158,6 +158,6 @@ def film(episodes: dict[str, Episode], poses: int = 6) -> tuple[Figure, str]:
     return figure, how
 
 
-def gif(frames: np.ndarray, fps: int = 20) -> bytes:
+def gif(frames: np.ndarray, fps: float = 20) -> bytes:
     """An endless GIF of the frames."""
-    return imageio.imwrite("<bytes>", frames, extension=".gif", duration=1000 // fps, loop=0)
+    return imageio.imwrite("<bytes>", frames, extension=".gif", duration=round(1000 / fps), loop=0)
