@@ -29,6 +29,8 @@ STEPS = (0, 200, 500, 1_000, 2_000, 5_000, 10_000)
 def main(args: argparse.Namespace) -> None:
     runs = results.runs(args.folders)
     runs = runs[[family(name, preset).held_out for name, preset in zip(runs["family"], runs["preset"])]]
+    if runs.empty:
+        raise SystemExit(f"no family with held-out test tasks in {', '.join(args.folders)}: nothing to adapt to")
     first = runs.sort_values("learner", key=lambda name: name != "independent", kind="stable")  # makes what all share
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), use_machine, (args.device, 1)) as pool:
         made = [
@@ -42,7 +44,10 @@ def main(args: argparse.Namespace) -> None:
 
 def rates(runs: pd.DataFrame) -> dict:
     """The two rates with which `independent` was trained, from the runs of one family."""
-    spec: RunSpec = results.spec_of(runs[runs["learner"] == "independent"].iloc[0].to_dict())
+    alone = runs[runs["learner"] == "independent"]
+    if alone.empty:
+        raise SystemExit(f"no run of independent on {runs['family'].iloc[0]}, whose rates all adapt with: train it too")
+    spec: RunSpec = results.spec_of(alone.iloc[0].to_dict())
     return {name: getattr(spec.settings, name) for name in ("learning_rate", "polyak")}
 
 

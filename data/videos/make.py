@@ -1,7 +1,7 @@
 """Make the GIFs of this folder again, from the stored weights: `python data/videos/make.py [FAMILY ...]` (a minute).
 
-One episode a training task, each by its own personalized policy, stacked; every fourth (cheetah) or eighth of at most 200
-steps is shown, at the speed of cheetah and ant (0.05 s a step), the hopper (0.008 s) more than six times slower.
+One episode a training task, each by its own personalized policy, stacked; every fourth (cheetah) or eighth of at most
+200 steps is shown, at the speed of cheetah and ant (0.05 s a step), the hopper (0.008 s) more than six times slower.
 Rendered by MuJoCo where it can render off-screen, else drawn.
 """
 
@@ -58,6 +58,8 @@ def film(name: str) -> bytes:
 
 
 if __name__ == "__main__":
+    if unknown := set(sys.argv[1:]) - set(FILMS):
+        raise SystemExit(f"no film of {', '.join(sorted(unknown))}; choose from {', '.join(FILMS)}")
     for name in sys.argv[1:] or FILMS:
         path = HERE / f"{name.replace('-', '_')}_pmeta.gif"
         path.write_bytes(film(name))
