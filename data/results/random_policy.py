@@ -1,8 +1,8 @@
 """Make `random_policy.parquet` again: returns of uniformly random actions, the 0 of every normalised score.
 
 `python data/results/random_policy.py [FAMILY ...]` measures, for five seeds, 20 episodes (Gym) or 8 (MuJoCo) on every
-training task and every held-out test task under the `modern` preset; without a family, on all (an hour of one core,
-most of it ants and the humanoid). Rows of other families stay. A family whose package is not installed is named and
+training task and every held-out test task under the `modern` preset; without a family, on all (five minutes of one
+core, most of them ants and the humanoid). Rows of other families stay. A family whose package is not installed is named and
 left out. The tasks of a smaller set are the first ones of a larger, so runs on fewer tasks need no other file.
 """
 
