@@ -2,8 +2,9 @@
 
 `python data/results/random_policy.py [FAMILY ...]` measures, for five seeds, 20 episodes (Gym) or 8 (MuJoCo) on every
 training task and every held-out test task under the `modern` preset; without a family, on all (five minutes of one
-core, most of them ants and the humanoid). Rows of other families stay. A family whose package is not installed is named and
-left out. The tasks of a smaller set are the first ones of a larger, so runs on fewer tasks need no other file.
+core, most of them ants and the humanoid). Rows of other families stay. A family whose package is not installed is
+named and left out. The tasks of a smaller set are the first ones of a larger, so runs on fewer tasks need no other
+file.
 """
 
 import json
