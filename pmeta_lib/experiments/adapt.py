@@ -61,6 +61,11 @@ def adapt_packed(
     paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
     if all(_key(path) == key for path, key in zip(paths, keys)):
         return paths
+    for place_of_files in {*(path.parent for path in paths), shared or paths[0].parent}:  # before any long work
+        try:
+            place_of_files.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write in {place_of_files}: {error.strerror}; choose another --out") from error
     began, seeds = time.monotonic(), [s.seed for s in specs]
     scratch = paths[0].parent / f"adaptation-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}"
     how = {"device": device, "threads": threads, "progress": progress, "folder": scratch}
@@ -71,10 +76,13 @@ def adapt_packed(
         known = references(place, settings, seeds, plan, **how)
     else:
         name = hashlib.sha256(f"{asked} {seeds} {device} {about['versions']}".encode()).hexdigest()[:16]
-        shared.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(shared / f"references-{name}.lock"):  # whoever comes first computes them
             if not (kept := shared / f"references-{name}.parquet").exists():
-                write_table(kept, references(place, settings, seeds, plan, **how))
+                known = references(place, settings, seeds, plan, **how)
+                try:
+                    write_table(kept, known)
+                except OSError as error:
+                    raise UserError(f"cannot write {kept}: {error.strerror}; choose another --out") from error
             known = pd.read_parquet(kept)
     table = pd.concat([own, known], ignore_index=True)
     for spec, path, key, digest in zip(specs, paths, keys, digests):

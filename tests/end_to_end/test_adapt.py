@@ -79,6 +79,15 @@ def test_references_are_computed_once_for_all_learners_of_a_folder(sweep, tmp_pa
     assert len(calls) == 2  # other references for another plan
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(sweep, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(adapt, "adapt", None)  # would fail if it were called
+    for name in ("pmeta-0", "independent-0"):
+        assert main(["adapt", str(sweep / name), *ASK, "--out", str(tmp_path / "file" / "out")]) == 2
+        found = capsys.readouterr().err
+        assert "cannot write in" in found and "choose another --out" in found and found.count("\n") == 1
+
+
 def test_a_run_adapts_in_company_as_it_does_alone(sweep, tmp_path):
     plan, both = Plan((0, 40), 1), [sweep / "pearl-0", sweep / "pearl-1"]
     together = adapt.adapt_packed(both, plan, out=tmp_path / "both")
