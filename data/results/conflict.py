@@ -9,9 +9,13 @@ and the last quarter of its evaluations), normalised on the same arc: 0 the rand
 below 0). The robot's dynamics are known and differentiable, so that these are exact gradients of the return over 64
 episodes of common noise, not estimates by a critic; they are taken where one policy serves all tasks, from `joint`.
 The runs live in `out/conflict/`: a killed command goes on where it was.
+
+`… conflict.py shared` makes `conflict_shared.parquet` instead, which no claim reads: MAML with the critics of all tasks
+in one, as joint learning has them, otherwise as above, on the scale of the stored table.
 """
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,15 +73,21 @@ def random_return(place: TaskFamily) -> float:
     return float(found)
 
 
+def trained(name: str, h: float, folder: str, **options):
+    """The stacked run of a learner on the arc h, and its final return for every seed."""
+    chosen = json.loads(CHOSEN.read_text())["chosen"][name]
+    made = learner(name, **{**chosen["options"], **options})
+    run = train(arc(h), made, Settings(**BUDGET, **chosen["settings"]), SEEDS,
+                folder=Path("out/conflict") / f"{folder}-{h}", progress=True)  # fmt: skip
+    late = run.curve[(run.curve["step"] > 0.75 * BUDGET["steps"]) & (run.curve["policy"] == "deployed")]
+    return run, late.groupby("seed")["return"].mean()
+
+
 def rows(h: float) -> list[dict]:
     """One row a learner and seed on the arc h."""
-    place, chosen, returns, rates = arc(h), json.loads(CHOSEN.read_text())["chosen"], {}, {}
+    place, returns, rates = arc(h), {}, {}
     for name in ("independent", "joint", "maml"):
-        made = learner(name, **chosen[name]["options"])
-        run = train(place, made, Settings(**BUDGET, **chosen[name]["settings"]), SEEDS,
-                    folder=Path("out/conflict") / f"{name}-{h}", progress=True)  # fmt: skip
-        late = run.curve[(run.curve["step"] > 0.75 * BUDGET["steps"]) & (run.curve["policy"] == "deployed")]
-        returns[name] = late.groupby("seed")["return"].mean()
+        run, returns[name] = trained(name, h, name)
         if name == "joint":
             for s, seed in enumerate(SEEDS):
                 noise = torch.randn(place.horizon, 64, 2, generator=generator(seed, "learner"))
@@ -91,10 +101,24 @@ def rows(h: float) -> list[dict]:
             for name, found in returns.items() for seed, value in found.items()]  # fmt: skip
 
 
+def shared_rows(h: float) -> list[dict]:
+    """One row a seed of MAML with shared critics; the ends of the scale are those of the stored table."""
+    stored = pd.read_parquet(TABLE)
+    stored = stored[stored["h"] == h]
+    zero, one = stored["random"].mean(), stored.loc[stored["learner"] == "independent", "return"].mean()
+    return [{"h": h, "learner": "maml, shared critics", "seed": seed, "return": value, "random": zero,
+             "deployed": (value - zero) / (one - zero)}
+            for seed, value in trained("maml", h, "maml-shared", shared_critics=True)[1].items()]  # fmt: skip
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] not in ([], ["shared"]):
+        raise SystemExit(f"usage: python data/results/conflict.py [shared], not {' '.join(sys.argv[1:])!r}")
     torch.set_num_threads(1)
-    table = pd.DataFrame([row for h in SPREADS for row in rows(h)])
-    record = {"command": "python data/results/conflict.py", "budget": BUDGET, "tasks": TASKS, **provenance()}
-    write_table(TABLE, table)  # after asking for the commit, which a changed table would call dirty
-    TABLE.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    print(table.groupby(["learner", "h"])[["return", "deployed", "conflict"]].mean().round(3).to_string())
+    out, make = (TABLE.with_stem("conflict_shared"), shared_rows) if sys.argv[1:] else (TABLE, rows)
+    table = pd.DataFrame([row for h in SPREADS for row in make(h)])
+    command = " ".join(["python data/results/conflict.py", *sys.argv[1:]])
+    record = {"command": command, "budget": BUDGET, "tasks": TASKS, **provenance()}
+    write_table(out, table)  # after asking for the commit, which a changed table would call dirty
+    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    print(table.groupby(["learner", "h"]).mean(numeric_only=True).drop(columns="seed").round(3).to_string())
