@@ -70,6 +70,7 @@ def keep_weights(folder: Path) -> None:
 def collect(family: str) -> None:
     """One Parquet of curves, one JSON of provenance, one checkpoint of pMeta's first seed."""
     stem, tables, runs = HERE / family.replace("-", "_"), [], []
+    made = provenance()  # before any file changes, which would call the commit dirty
     for learner, pairs in plan(family).items():
         for spec, folder in pairs:
             if not finished(folder):
@@ -86,7 +87,7 @@ def collect(family: str) -> None:
         table[column] = table[column].astype("category")
     write_table(stem.with_suffix(".parquet"), table)
     record = {"command": f"python data/results/deep/regenerate.py {family}", "runs": runs,
-              "random": {"rows": random_returns(family, FAMILIES[family]["seeds"]), **provenance()}}  # fmt: skip
+              "random": {"rows": random_returns(family, FAMILIES[family]["seeds"]), **made}}  # fmt: skip
     stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     last = table[table["step"] == table["step"].max()]
     print(last.groupby(["learner", "policy"], observed=True)["return"].agg(["mean", "count"]).round(1))
