@@ -22,10 +22,6 @@ class Batch(NamedTuple):
     next_observation: Tensor
     pair: Tensor
 
-    def regroup(self, *leading: int) -> "Batch":
-        """The same transitions with other leading axes, e.g. (S, N, n) -> (S, 1, N n) for a shared policy."""
-        return Batch(*(x.reshape(*leading, *x.shape[3:]) for x in self))
-
 
 def split(rows: Tensor, observation_size: int, action_size: int) -> Batch:
     """Rows (..., width) as a `Batch` of views."""

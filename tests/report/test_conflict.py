@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -53,3 +54,15 @@ def test_conflict_counts_pairs_and_arcs_spread(script):
     same, wide = script.arc(0.0).train_tasks, script.arc(1.0).train_tasks
     np.testing.assert_allclose(same, [[0.0, 1.0]] * 4, atol=1e-12)
     np.testing.assert_allclose(wide[[0, -1]], [[1.0, 0.0], [-1.0, 0.0]], atol=1e-12)
+
+
+def test_maml_with_shared_critics_stands_on_the_scale_of_the_stored_table(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "BUDGET", script.BUDGET | {"steps": 240, "evaluations": 4})
+    monkeypatch.setattr(script, "SEEDS", [0, 1])
+    run, _ = script.trained("maml", 1.0, "maml-shared", shared_critics=True)
+    assert run.agent.updates > 0 and torch.equal(run.agent.critic[:, :1].expand_as(run.agent.critic), run.agent.critic)
+    stored = pd.read_parquet(script.TABLE).query("h == 1")
+    zero, one = stored["random"].iloc[0], stored[stored["learner"] == "independent"]["return"].mean()
+    for row in script.shared_rows(1.0):
+        assert row["return"] == pytest.approx(zero + row["deployed"] * (one - zero)) and row["learner"] not in ("maml",)
