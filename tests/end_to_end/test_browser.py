@@ -52,7 +52,7 @@ def browser(tmp_path, request):
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(60)
+    driver.set_script_timeout(180)
     driver.get("about:blank")
     requests(driver)  # those of the browser's first page are not ours
     yield driver
@@ -60,7 +60,7 @@ def browser(tmp_path, request):
     driver.quit()
 
 
-def wait(browser, condition, what: str, seconds: float = 60):
+def wait(browser, condition, what: str, seconds: float = 180):
     """The first true value of `condition(browser)`; a page that redraws itself in the middle of it is asked again."""
     ignored = (StaleElementReferenceException, ElementNotInteractableException)
     return WebDriverWait(browser, seconds, 0.2, ignored).until(condition, f"waited {seconds} s in vain for {what}")
@@ -133,8 +133,11 @@ def site(site_folder):
 
 LOOK = """
 const done = arguments[0], article = document.querySelector("article");
-const ready = window.MathJax?.startup ? MathJax.startup.promise : Promise.resolve();
-ready.then(() => {
+const ready = async () => {  // on a slow machine MathJax comes late
+  while (article.querySelector(".math") && !window.MathJax?.startup?.promise) await new Promise(r => setTimeout(r, 99));
+  await window.MathJax?.startup?.promise;
+};
+ready().then(() => {
   const text = article.cloneNode(true);
   text.querySelectorAll("pre, code, script, mjx-container").forEach(node => node.remove());
   done({
