@@ -150,7 +150,7 @@ Promise.resolve(window.MathJax?.startup?.promise).then(() => {
 
 
 def look(browser, address: str) -> dict:
-    """Open a page and describe it. On a busy machine `get` now and then returns while the page before is still there."""
+    """Open a page and describe it. On a busy machine `get` may return with the page before still there."""
     browser.get(address)
     there = "return location.href === arguments[0] && document.readyState === 'complete'"
     wait(browser, lambda b: b.execute_script(there, address), address)
@@ -262,9 +262,12 @@ def test_notebook_runs_from_the_menu_and_a_slider_moves_the_picture(lab, browser
             cell.outputs, cell.execution_count = [], None
     nbformat.write(stored, path)
     browser.get(re.sub(r"/lab\S*\?", f"/lab/tree/{path.name}?", address))
-    # the notebook's own sign: the status bar's follows the focus, and now and then stays empty
-    idle = "//*[contains(@class, 'jp-Notebook-ExecutionIndicator')][@data-status='idle']"
-    wait(browser, lambda b: b.find_elements(By.XPATH, idle), "the kernel")
+    # the notebook's own signs: the status bar's follows the focus, and now and then stays empty
+    for sign in (
+        "//*[contains(@class, 'jp-KernelName')][.//text()[contains(., 'Python 3')]]",
+        "//*[contains(@class, 'jp-Notebook-ExecutionIndicator')][@data-status='idle']",
+    ):
+        wait(browser, lambda b, sign=sign: b.find_elements(By.XPATH, sign), "the kernel")
     menu(browser, "Run", "Run All Cells")
 
     def saved():
