@@ -1,10 +1,7 @@
-"""The checkers of notebooks 00, 06, 07 and 12: right answers pass, planted mistakes get their own diagnosis."""
+"""Notebooks 00, 06, 07 and 12: right answers, by other means than the checkers' where there are any, and planted
+mistakes, each with words of its diagnosis."""
 
 import numpy as np
-import pytest
-
-from pmeta_lib.course.exercises import check
-from pmeta_lib.course.exercises.deep import EXERCISES
 
 
 def density(mean, log_std, u):
@@ -123,41 +120,3 @@ WRONG = [
     ("12.4", "c", "cancel"),
     ("12.4", "d", "worse"),
 ]
-
-
-def test_every_exercise_is_covered():
-    assert RIGHT.keys() == EXERCISES.keys()
-    for name in EXERCISES:
-        assert sum(name == planted for planted, _, _ in WRONG) >= 3, name
-    for notebook in ("00", "06", "07", "12"):
-        assert sum(name.startswith(notebook) for name in EXERCISES) >= 3
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_a_right_answer_passes(name, capsys):
-    assert check(name, RIGHT[name])
-    assert "correct" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("name", "wrong", "diagnosis"), WRONG)
-def test_a_planted_mistake_is_named(name, wrong, diagnosis, capsys):
-    assert not check(name, wrong)
-    assert diagnosis in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_unsolved_is_not_yet(name, capsys):
-    def unsolved(*_):
-        raise NotImplementedError
-
-    for answer in (..., None, unsolved) if callable(RIGHT[name]) else (..., None):
-        assert not check(name, answer)
-        assert "not yet" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_nonsense_is_refused_without_a_traceback(name, capsys):
-    nonsense = [lambda *_: "text", lambda *_: np.nan, lambda *_: np.zeros((7, 7)), 3.25, "zebra", [[1], [1, 2]]]
-    for answer in nonsense:
-        assert not check(name, answer)
-        assert "✘" in capsys.readouterr().out

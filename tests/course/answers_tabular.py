@@ -1,15 +1,7 @@
-"""The checkers of notebooks 01-05: right answers pass, planted mistakes get their own diagnosis."""
-
-import ast
-import json
-import re
-from pathlib import Path
+"""Notebooks 01 to 05: right answers, by other means than the checkers' where there are any, and planted
+mistakes, each with words of its diagnosis."""
 
 import numpy as np
-import pytest
-
-from pmeta_lib.course.exercises import check
-from pmeta_lib.course.exercises.tabular import EXERCISES
 
 
 def softmax(theta):
@@ -171,87 +163,3 @@ WRONG = [
     ("05.3", "B", "sign"),
     ("05.3", "d", "looks good"),
 ]
-
-
-def test_every_exercise_is_covered():
-    assert RIGHT.keys() == EXERCISES.keys()
-    for name in EXERCISES:
-        assert sum(name == planted for planted, _, _ in WRONG) >= 3, name
-    for notebook in ("01", "02", "03", "04", "05"):
-        assert sum(name.startswith(notebook) for name in EXERCISES) >= 3
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_a_right_answer_passes(name, capsys):
-    assert check(name, RIGHT[name])
-    assert "correct" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("name", "wrong", "diagnosis"), WRONG)
-def test_a_planted_mistake_is_named(name, wrong, diagnosis, capsys):
-    assert not check(name, wrong)
-    assert diagnosis in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_unsolved_is_not_yet(name, capsys):
-    def unsolved(*_):
-        raise NotImplementedError
-
-    for answer in (..., None, unsolved) if callable(RIGHT[name]) else (..., None):
-        assert not check(name, answer)
-        assert "not yet" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_nonsense_is_refused_without_a_traceback(name, capsys):
-    nonsense = [
-        lambda *_: "text",
-        lambda *_: np.nan,
-        lambda *_: np.zeros((7, 7)),
-        3.25,
-        "zebra",
-        [[1], [1, 2]],
-    ]
-    for answer in nonsense:
-        assert not check(name, answer)
-        assert "✘" in capsys.readouterr().out
-
-
-def test_a_tuple_or_a_list_is_as_good_as_an_array(capsys):
-    assert check("05.2", lambda a, b, index: tuple(interval(a, b, index)))
-    assert check("04.2", lambda *a: list(one_round(*a)))
-
-
-def test_a_diagnosis_never_contains_the_answer(capsys):
-    """A single number printed with the diagnosis of a single number would give it away."""
-    check("01.2", [0.1, 0.2])
-    text = capsys.readouterr().out
-    assert "90" not in text and "0.74" not in text
-
-
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("0[1-5]_*.ipynb"))
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_asks_solves_and_checks_each_of_its_exercises(path):
-    cells = json.loads(path.read_text())["cells"]
-    code = [(c["metadata"].get("tags", []), "".join(c["source"])) for c in cells if c["cell_type"] == "code"]
-    asked = []
-    for position, (_, source) in enumerate(code):
-        for name in re.findall(r'check\("(.*?)"', source):
-            asked.append(name)
-            (blank_tags, blank), (solution_tags, solution) = code[position - 2 : position]
-            assert (blank_tags, solution_tags) == (["exercise"], ["solution"]), name
-            space, unsolved = {"np": np}, {}
-            ast.parse(blank)
-            exec(blank, unsolved)
-            exec(solution, space)
-            assert check(name, space["answer"])
-            assert not check(name, unsolved["answer"])
-            assert f"Exercise {name}" in "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    assert asked == sorted(n for n in EXERCISES if n.startswith(path.name[:2]))
-
-
-def test_the_five_notebooks_are_there():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
