@@ -5,18 +5,13 @@ import json
 import re
 from pathlib import Path
 
-import answers_deep
-import answers_reproduction
-import answers_suites
 import answers_tabular
 import numpy as np
 import pytest
+from answers import RIGHT, WRONG
 
 from pmeta_lib.course.exercises import check, exercises
 
-ANSWERS = [answers_tabular, answers_deep, answers_suites, answers_reproduction]
-RIGHT = {name: answer for module in ANSWERS for name, answer in module.RIGHT.items()}
-WRONG = [row for module in ANSWERS for row in module.WRONG]
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 

@@ -11,10 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-import answers_deep
-import answers_reproduction
-import answers_suites
-import answers_tabular
+import answers
 import nbformat
 import numpy as np
 import psutil
@@ -292,13 +289,6 @@ def test_limits_alone_leave_the_originals_and_no_process(limited):
 # ------------------------------------------------------------------------------ without a process
 
 
-def planted():
-    """All answers planted for the tests of the checkers: (exercise, answer)."""
-    for module in (answers_deep, answers_reproduction, answers_suites, answers_tabular):
-        yield from module.RIGHT.items()
-        yield from ((exercise, wrong) for exercise, wrong, _ in module.WRONG)
-
-
 class Inline:
     """A box whose other side is a thread of this process: the protocol without the walls."""
 
@@ -325,7 +315,7 @@ class Inline:
 
 def test_an_answer_is_judged_from_outside_as_it_is_inside():
     seen = set()
-    for exercise, answer in planted():
+    for exercise, answer in [*answers.RIGHT.items(), *((name, wrong) for name, wrong, _ in answers.WRONG)]:
         box = Inline(answer)
         assert grading._judge(box, exercise, "") == judge(exercise, answer), exercise
         box.channel.link.close()
