@@ -58,12 +58,12 @@ def test_every_module_that_the_library_imports_is_a_requirement():
     assert asked <= named  # the packages that the course is made for
     providers = {"PIL": "pillow", "IPython": "ipykernel"}  # ipykernel brings IPython
     found = set()
-    for path in tracked("pmeta_lib/*.py"):
+    for path in [*tracked("pmeta_lib/*.py"), *tracked("notebooks/pmeta_course/*.py")]:
         for node in ast.parse(path.read_text()).body:  # at the top of a module; what a function imports may be optional
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             found |= {name.split(".")[0] for name in names}
-    found -= set(sys.stdlib_module_names) | {"pmeta_lib"}
+    found -= set(sys.stdlib_module_names) | {"pmeta_lib", "pmeta_course"}
     assert {canonicalize_name(providers.get(name, name)) for name in found} <= named
 
 
@@ -107,17 +107,66 @@ def test_library_uses_no_global_randomness_and_no_pickle():
     assert not found
 
 
+def imported(path: Path) -> set[str]:
+    """The modules of ours that a file imports, at its top or inside a function: `from a import b` counts as a.b too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
+    return {name for name in found if name.split(".")[0] in ("pmeta_lib", "pmeta_course")}
+
+
 def test_imports_go_down_only():
-    floors = ["moreau", "tabular|envs|sac", "experiments", "course|report|bench", "cli"]
+    floors = ["files|moreau|statistics|figures", "tabular|envs|sac|policy_gradient", "experiments", "cli"]
     level = {name: k for k, names in enumerate(floors) for name in names.split("|")}
     wrong = []
-    arithmetic = "report.statistics"  # functions of arrays that import nothing of ours: any floor may use them
     for path in tracked("pmeta_lib/*.py"):
-        own = level.get(path.relative_to(ROOT / "pmeta_lib").parts[0].removesuffix(".py"))
-        for name in re.findall(r"^\s*(?:from|import) pmeta_lib\.([\w.]+)", path.read_text(), re.M):
-            if own is not None and name != arithmetic and level.get(name.split(".")[0], -1) > own:
+        room = path.relative_to(ROOT / "pmeta_lib").parts[0].removesuffix(".py")
+        for name in imported(path):
+            if name.startswith("pmeta_course"):
+                wrong.append(f"{path.name} imports {name}: the library knows nothing of the course")
+            elif room != "__init__" and level.get([*name.split("."), ""][1], -1) > level[room]:
                 wrong.append(f"{path.name} imports {name}")
+    for path in tracked("notebooks/pmeta_course/regression/*.py"):
+        allowed = ("pmeta_lib.files", "pmeta_course.regression")
+        wrong += [f"{path.name} imports {n}: the runner knows no reinforcement learning" for n in imported(path)
+                  if "." in n and not n.startswith(allowed)]  # fmt: skip
     assert not wrong
+
+
+def test_no_two_modules_import_each_other():
+    """No cycle among the imports at the top of modules (what a function imports later is no obstacle to reading)."""
+    files = {}
+    for path in [*tracked("pmeta_lib/*.py"), *tracked("notebooks/pmeta_course/*.py")]:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        files[".".join(p for p in parts if p not in ("notebooks", "__init__"))] = path
+    above = {}
+    for name, path in files.items():
+        top = ast.Module(
+            [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)], []
+        )
+        above[name] = set()
+        for node in top.body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = [f"{node.module}.{a.name}" for a in node.names]
+                names = [n if n in files else node.module for n in inner]
+            above[name] |= {n for n in names if n in files and n != name}
+    done, cycles = set(), []
+
+    def visit(name, trail):
+        if name in trail:
+            cycles.append(" -> ".join([*trail[trail.index(name) :], name]))
+        elif name not in done:
+            for other in sorted(above[name]):
+                visit(other, [*trail, name])
+            done.add(name)
+
+    for name in files:
+        visit(name, [])
+    assert not cycles
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["--version"]])

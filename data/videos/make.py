@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 
-from pmeta_lib.course import video
+from pmeta_course.show import video
 from pmeta_lib.envs.families import family
 from pmeta_lib.sac.networks import Shape
 

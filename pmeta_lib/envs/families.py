@@ -21,7 +21,7 @@ from importlib import metadata
 import gymnasium
 import numpy as np
 
-from pmeta_lib.errors import UserError, unknown
+from pmeta_lib.files import UserError, unknown
 
 MOST_TASKS = 100_000  # beyond what any machine trains; refused before they are drawn
 version = functools.cache(metadata.version)  # reads a file of the package at each call

@@ -17,7 +17,7 @@ from gymnasium.error import DependencyNotInstalled
 
 from pmeta_lib.envs.families import check_action, check_task, horizon
 from pmeta_lib.envs.vector import pack, unpack
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # gymnasium's box2d package imports pygame
 try:

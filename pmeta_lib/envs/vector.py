@@ -10,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from pmeta_lib.envs.classic import PendulumBatch, PointRobotBatch
 from pmeta_lib.envs.families import TaskFamily, check_tasks, floats, single_spaces
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 
 DIVERGED = 1e10  # MuJoCo's own limit (mjMAXVAL)
 

@@ -22,14 +22,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.errors import UserError
 from pmeta_lib.experiments import results
-from pmeta_lib.experiments.run import provenance, write_table
+from pmeta_lib.experiments.run import write_table
 from pmeta_lib.experiments.spec import RunSpec, make_settings
 from pmeta_lib.experiments.train import parse_pairs, use_machine
+from pmeta_lib.files import UserError, provenance, sha256, write_atomically
 from pmeta_lib.sac.adaptation import CRITICS, Plan, adapt, references
 from pmeta_lib.sac.agent import Agent, new_agent
-from pmeta_lib.sac.checkpoint import sha256, write_atomically
 
 TABLE = "adaptation.parquet"
 OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden"}  # settings that the plan or the networks decide

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pmeta_lib.errors import UserError
 from pmeta_lib.experiments.worker import CANNOT_GO_ON, work_through
+from pmeta_lib.files import UserError
 
 Ended = tuple[bool, str]
 

@@ -14,9 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmeta_lib.errors import UserError
 from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.sac.checkpoint import write_atomically
+from pmeta_lib.files import UserError, write_atomically
 
 # Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
 # by safetensors, so the digests of equal parameters differ.)

@@ -5,51 +5,18 @@ trained stacked, in one process, landing in a folder each.
 """
 
 import json
-import platform
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from pmeta_lib.errors import UserError
 from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.sac.checkpoint import save_tensors, write_atomically
+from pmeta_lib.files import UserError, provenance, write_atomically
+from pmeta_lib.sac.checkpoint import save_tensors
 from pmeta_lib.sac.training import Run, train
-
-PACKAGES = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco")
-
-
-def provenance() -> dict:
-    """Where and with what a result was made: versions, machine (no name, no user), commit."""
-    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
-    return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()} {cpu or platform.processor()}".strip(),
-        "commit": commit(Path(__file__).resolve().parents[2]),
-    }
-
-
-def commit(root: Path) -> str:
-    """The commit checked out at `root`, with "-dirty" where files differ from it; "unknown" if `root` is not itself the
-    top of a repository (an installed package, perhaps inside somebody else's repository) or has no commit yet."""
-    git = shutil.which("git")
-    if git is None or not (root / ".git").exists():
-        return "unknown"
-    ask = [git, "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    answer = subprocess.run(ask, capture_output=True, text=True)
-    return answer.stdout.strip() if answer.returncode == 0 else "unknown"
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
 
 
 def finished(folder: Path) -> bool:

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmeta_lib.errors import UserError, unknown
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.experiments.sweep_spec import Plan, load
 from pmeta_lib.experiments.worker import complete, held, over, read_json, write_json
+from pmeta_lib.files import UserError, unknown
 
 ENGINES = ("local", "ray", "slurm")
 

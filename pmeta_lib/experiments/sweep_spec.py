@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from pmeta_lib.envs.families import FAMILIES, PRESETS, family
-from pmeta_lib.errors import UserError, unknown
 from pmeta_lib.experiments.spec import RunSpec, make_settings
 from pmeta_lib.experiments.toml_lines import line_of, positions
+from pmeta_lib.files import UserError, unknown
 from pmeta_lib.sac.agent import new_agent
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.training import Settings

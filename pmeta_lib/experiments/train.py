@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from pmeta_lib.envs.families import FAMILIES, PRESETS
-from pmeta_lib.errors import UserError, writable
 from pmeta_lib.experiments.run import finished, read_curve, run
 from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.files import UserError, writable
 from pmeta_lib.sac.learners import LEARNERS
 
 

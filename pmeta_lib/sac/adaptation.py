@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Agent, generator
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.learners import Learner, learner

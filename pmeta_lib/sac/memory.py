@@ -11,7 +11,7 @@ import platform
 import psutil
 import torch
 
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 

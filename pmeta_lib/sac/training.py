@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac import checkpoint
 from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
 from pmeta_lib.sac.evaluation import Evaluator, to_env

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 
-from pmeta_lib.errors import UserError, unknown
+from pmeta_lib.files import UserError, unknown
 from pmeta_lib.tabular.mdp import TaskBatch, check_number, check_whole
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from pmeta_lib import moreau
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.tabular.loop import History, Move, Settings, ascend, cause, escaped, learn, repeat
 from pmeta_lib.tabular.mdp import TaskBatch, check_theta, check_whole
 from pmeta_lib.tabular.policies import Oracle, exact, returns

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pmeta_lib import moreau
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.tabular.mdp import TaskBatch, check_generator, check_number, check_tasks, check_theta, check_whole
 from pmeta_lib.tabular.policies import Oracle, barrier, exact, returns
 

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 
 ROW_TOLERANCE = 1e-8
 

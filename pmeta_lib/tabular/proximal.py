@@ -7,7 +7,7 @@ constant L (T1); below that this is the local maximiser that an ascent from thet
 import numpy as np
 
 from pmeta_lib import moreau
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.tabular.mdp import TaskBatch, check_number, check_theta, check_whole
 from pmeta_lib.tabular.policies import exact, objective
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pmeta_lib import moreau
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.tabular.loop import History, repeat
 from pmeta_lib.tabular.mdp import TaskBatch, check_number, optimal_policies, optimal_values
 from pmeta_lib.tabular.policies import exact, objective, returns, softmax

@@ -11,7 +11,7 @@ import pytest
 from pmeta_lib import cli
 
 BASE = """import numpy as np
-from pmeta_lib.course import record
+from pmeta_course import record
 rng = np.random.default_rng(SEED)
 x = np.linspace(0, 1, 5)
 y = 2 * x ** 2 - x

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 
+from pmeta_course import doctor
+from pmeta_course.regression import machine
+
 from pmeta_lib import cli
-from pmeta_lib.course import doctor, machine
 
 
 def test_doctor_on_this_machine(tmp_path):

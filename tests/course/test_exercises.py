@@ -9,8 +9,7 @@ import answers_tabular
 import numpy as np
 import pytest
 from answers import RIGHT, WRONG
-
-from pmeta_lib.course.exercises import check, exercises
+from pmeta_course.exercises import check, exercises
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 

@@ -8,15 +8,14 @@ import xml.etree.ElementTree as ET
 
 import nbformat
 import pytest
-
-from pmeta_lib.course import machine
-from pmeta_lib.course.kernels import Kernel, Limits
-from pmeta_lib.course.runner import Job
+from pmeta_course.regression import machine
+from pmeta_course.regression.kernels import Kernel, Limits
+from pmeta_course.regression.runner import Job
 
 FIGURE = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([0, 1, 2], [0, 1, 4])\nplt.show()"
 EMPTY = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.set_title('nothing')\nplt.show()"
 WARN = "import sys\nsys.stderr.write('/lib/x.py:3: UserWarning: old thing')"
-RECORD = "from pmeta_lib.course import record\nrecord('one', 1.0)\nrecord('mean', [1, 2.5])"
+RECORD = "from pmeta_course import record\nrecord('one', 1.0)\nrecord('mean', [1, 2.5])"
 # no fault: a line of more than a million characters, and an output that a later cell updates
 LONG = """from IPython.display import display
 import sys
@@ -46,7 +45,7 @@ FAULTS = {
     "shell_printer": (["!yes", "3"], "output limit", "in cell 5"),
     "warning": ([WARN, "3"], "structure", "cell 5 shows a warning"),
     "empty_axes": ([EMPTY, "3"], "figure", "figure 1 (cell 5) is blank"),
-    "not_finite": (["from pmeta_lib.course import record\nrecord('gap', float('nan'))", "3"], "values", "'gap'"),
+    "not_finite": (["from pmeta_course import record\nrecord('gap', float('nan'))", "3"], "values", "'gap'"),
     "twice": ([RECORD + "\nrecord('one', 2)", "3"], "values", "'one' is recorded twice"),
 }
 ENDLESS = {

@@ -16,11 +16,12 @@ import nbformat
 import numpy as np
 import psutil
 import pytest
+from pmeta_course.exercises import exercises, judge
+from pmeta_course.grading import command as grading
+from pmeta_course.grading import sandbox, sandboxed
+from pmeta_course.grading.sandboxed import decode, encode
 
 from pmeta_lib.cli import main
-from pmeta_lib.course import grading, sandbox, sandboxed
-from pmeta_lib.course.exercises import exercises, judge
-from pmeta_lib.course.sandboxed import decode, encode
 
 WALLS = pytest.mark.skipif(sandbox.bubblewrap() is not None, reason=f"{sandbox.bubblewrap()}")
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ def notebook(path, replace=(), end=""):
     """A notebook with the four exercises of 00, all solved but for those in `replace`."""
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('PROFILE = "quick"')])
     nb.cells[0].metadata.tags = ["parameters"]
-    nb.cells.append(nbformat.v4.new_code_cell("from pmeta_lib.course import check"))
+    nb.cells.append(nbformat.v4.new_code_cell("from pmeta_course import check"))
     for name, source in (RIGHT | dict(replace)).items():
         nb.cells.append(nbformat.v4.new_code_cell(source))
         nb.cells.append(nbformat.v4.new_code_cell(f'check("{name}", answer);'))
@@ -96,7 +97,7 @@ TAMED = (  # no real bomb: the system does not limit the processes of root
 )
 FORGER = """
 import builtins, json, os
-import pmeta_lib.course as course
+import pmeta_course as course
 course.check = lambda *_: print("✔ 00.2: correct.")
 print("✔ 00.2: correct.")
 for fd in range(3, 40):
@@ -138,7 +139,7 @@ def attack(base, tools):
     mark = f"stayer-{os.getpid()}"
     victim, secret = folder / "zoe" / "00.ipynb", base / "solutions.txt"
     secret.write_text("solved")
-    library = Path(grading.__file__).parent / "exercises" / "deep.py"
+    library = Path(grading.__file__).parents[1] / "exercises" / "deep.py"
     places = [str(p) for p in (secret, ROOT / "notebooks" / "00_start_here.ipynb", victim, library)]
     plants = {
         "bomb": BOMB,

@@ -6,10 +6,10 @@ import ipywidgets
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from pmeta_course.show.live import LiveTraining
 
-from pmeta_lib.course.live import LiveTraining
 from pmeta_lib.envs.families import family
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.training import Settings, train
 

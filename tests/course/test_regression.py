@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pmeta_course import record
+from pmeta_course.regression import compare as regression
+from pmeta_course.regression.compare import compare, compare_all, derive_band, encode, read_records
 
-from pmeta_lib.course import record, regression
-from pmeta_lib.course.regression import compare, compare_all, derive_band, encode, read_records
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 
 
 def entry(value, kind="exact", rtol=1e-6, atol=0.0, band=None):

@@ -11,7 +11,7 @@ import pytest
 
 from pmeta_lib import cli
 
-RECORD = "from pmeta_lib.course import record\nrecord('sum', sum(range(1000)) * 1.1)\nprint('done')"
+RECORD = "from pmeta_course import record\nrecord('sum', sum(range(1000)) * 1.1)\nprint('done')"
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_progress_and_summary_say_where_things_are(tools, folder):
 
 
 def test_kernels_use_this_interpreter_their_share_of_threads_and_the_notebooks_folder(tools, tmp_path):
-    cell = "import os, sys\nfrom pmeta_lib.course import record\nrecord('python', sys.executable)\n"
+    cell = "import os, sys\nfrom pmeta_course import record\nrecord('python', sys.executable)\n"
     cell += "record('threads', os.environ['OMP_NUM_THREADS'])\nrecord('here', os.getcwd())\nrecord('seed', SEED)"
     tools.write(tmp_path / "nb" / "a.ipynb", cell)
     deep = tmp_path / ("a folder with {braces} and a long name " * 3).strip()

@@ -7,11 +7,11 @@ import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from pmeta_course.regression import structure
+from pmeta_course.regression.command import course_folder
+from pmeta_course.regression.runner import load
 
-from pmeta_lib.course import structure
-from pmeta_lib.course.command import course_folder
-from pmeta_lib.course.runner import load
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 
 HEAD = "PROFILE = 'quick'\nSEED = 0"
 
@@ -161,7 +161,7 @@ def test_absolute_paths():
 def test_storing_and_what_is_out_of_step(tools, tmp_path):
     path = tools.write(
         tmp_path / "nb" / "a.ipynb",
-        "import matplotlib.pyplot as plt\nfrom pmeta_lib.course import record\nrecord('two', 2.0)",
+        "import matplotlib.pyplot as plt\nfrom pmeta_course import record\nrecord('two', 2.0)",
         "plt.plot([SEED, 1]);",
     )
     expected = tmp_path / "nb" / "expected"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from pmeta_course.exercises import check
+from pmeta_course.grading.student import leaks, student_edition, telling
+from pmeta_course.regression.runner import load
 
 from pmeta_lib.cli import main
-from pmeta_lib.course.exercises import check
-from pmeta_lib.course.runner import load
-from pmeta_lib.course.student import leaks, student_edition, telling
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))

@@ -4,10 +4,11 @@ import imageio.v3 as imageio
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from pmeta_course.regression import machine
+from pmeta_course.show import video
 
-from pmeta_lib.course import machine, video
 from pmeta_lib.envs.families import family
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.networks import Shape, initialize
 

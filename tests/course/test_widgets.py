@@ -8,8 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
-
-from pmeta_lib.course import widgets
+from pmeta_course.show import widgets
 
 CASES = [
     (widgets.lambda_slider, {"lam": 10.0, "agreement": 0.8}),

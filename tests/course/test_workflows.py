@@ -6,8 +6,7 @@ import shlex
 from pathlib import Path
 
 import yaml
-
-from pmeta_lib.course import command
+from pmeta_course.regression import command
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = {p.stem: yaml.safe_load(p.read_text()) for p in (ROOT / ".github" / "workflows").glob("*.yml")}

@@ -20,8 +20,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from filelock import FileLock
-
-from pmeta_lib.course.structure import output_problems
+from pmeta_course.regression.structure import output_problems
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser: pip install -e '.[dev]'")
 from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException  # noqa: E402

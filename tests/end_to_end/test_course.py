@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 
-from pmeta_lib.course.command import course_folder
-from pmeta_lib.course.structure import check_folder
+from pmeta_course.regression.command import course_folder
+from pmeta_course.regression.structure import check_folder
 
 
 def test_one_notebook_of_the_course_runs_and_agrees(tmp_path):

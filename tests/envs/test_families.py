@@ -7,7 +7,7 @@ import pytest
 
 from pmeta_lib.envs import FAMILIES, PRESETS, check_held_out, family
 from pmeta_lib.envs.families import check_tasks
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 
 EXPECTED = (
     "point-robot pendulum-params lunar-lander-params pendulum-flip half-cheetah-dir half-cheetah-vel ant-dir "

@@ -12,7 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from pmeta_lib.envs import FAMILIES, TaskVectorEnv, family
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 
 UNIQUE = [n for n in FAMILIES if n != "ant-dir-graded"]  # which shares its id with ant-dir
 

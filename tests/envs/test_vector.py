@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pmeta_lib.envs import FAMILIES, TaskVectorEnv, family
 from pmeta_lib.envs.vector import pack, unpack
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 
 ONE_OF_EACH = ["point-robot", "pendulum-flip", "lunar-lander-params", "half-cheetah-vel", "hopper-params"]
 ROBOTS = ["half-cheetah-vel", "ant-dir", "humanoid-dir", "walker2d-params"]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pmeta_course.reproduction import scores
 
 from pmeta_lib import cli
-from pmeta_lib.errors import UserError
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.run import run_packed
 from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.report import scores
+from pmeta_lib.files import UserError
 
 TINY = {"steps": 20, "warm_up": 10, "hidden": [4], "batch_size": 4, "evaluations": 2, "evaluation_episodes": 1}
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pmeta_lib.errors import UserError
 from pmeta_lib.experiments import run as module
-from pmeta_lib.experiments.run import commit, finished, provenance, read_curve, run, run_packed
+from pmeta_lib.experiments.run import finished, read_curve, run, run_packed
 from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.files import UserError, commit, provenance
 
 SETTINGS = {"steps": 60, "hidden": [8, 8], "batch_size": 8, "warm_up": 20, "evaluations": 2, "evaluation_episodes": 1}
 SPEC = RunSpec("point-robot", train_tasks=2, settings=SETTINGS)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pmeta_lib.errors import UserError
 from pmeta_lib.experiments.spec import RunSpec, make_settings
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.training import Settings
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pmeta_lib import cli
-from pmeta_lib.errors import UserError
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.experiments.sweep_spec import load
 from pmeta_lib.experiments.toml_lines import positions
+from pmeta_lib.files import UserError
 
 SWEEPS = sorted((Path(__file__).parents[2] / "data" / "sweeps").glob("*.toml"))
 

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-
-from pmeta_lib.report import ablations
-from pmeta_lib.report.claims import ledger
-from pmeta_lib.report.command import ablations_table
+from pmeta_course.reproduction import ablations
+from pmeta_course.reproduction.claims import ledger
+from pmeta_course.reproduction.command import ablations_table
 
 
 @pytest.fixture

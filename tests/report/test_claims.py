@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from pmeta_course.reproduction import claims, scores
+from pmeta_course.reproduction.claims import CORE, RIVALS, Part, conflict_parts, theory_parts, verdict
 
-from pmeta_lib.errors import UserError
-from pmeta_lib.report import claims, scores
-from pmeta_lib.report.claims import CORE, RIVALS, Part, conflict_parts, theory_parts, verdict
+from pmeta_lib.files import UserError
 
 ALL = [*CORE["gym"], *CORE["mujoco"]]
 HELD_OUT = ["point-robot", "pendulum-params", "half-cheetah-vel", "hopper-params"]

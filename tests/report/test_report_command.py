@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pmeta_course.reproduction import claims, command, plots
 
 from pmeta_lib import cli
-from pmeta_lib.report import claims, command, plots
 
 ROOT = Path(__file__).parents[2]
 MAKE = ["--update-readme", "--checksums"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pmeta_course.reproduction import scores
 
 from pmeta_lib.experiments.results import spec_of
-from pmeta_lib.report import scores
 from pmeta_lib.sac.training import train
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import trim_mean
 
-from pmeta_lib.errors import UserError
-from pmeta_lib.report.statistics import improvement, iqm, normalised, performance_profile, stratified_bootstrap
+from pmeta_lib.files import UserError
+from pmeta_lib.statistics import improvement, iqm, normalised, performance_profile, stratified_bootstrap
 
 RLIABLE = json.loads((Path(__file__).parent / "rliable.json").read_text())
 

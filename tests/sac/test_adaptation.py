@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pmeta_lib.envs import family
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.adaptation import COLUMNS, Plan, adapt, random_returns, references
 from pmeta_lib.sac.agent import act
 from pmeta_lib.sac.evaluation import Evaluator

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac import checkpoint
 
 TRAIN = """
@@ -144,7 +144,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_says_so(saved):
     code = f"""
 import resource, signal, torch
 from pathlib import Path
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac import checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.replay import Replay
 
 S, N, O, A = 2, 3, 2, 1

@@ -9,7 +9,7 @@ import torch
 
 from pmeta_lib.envs import family
 from pmeta_lib.envs.classic import PendulumBatch
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import STREAMS, generator, seed_sequence
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.training import Settings, Stopped, advance, start, state_tensors, train, update

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pmeta_course.reproduction import claims, tabular, tabular_cells
 
-from pmeta_lib.errors import UserError
-from pmeta_lib.experiments import tabular, tabular_cells
-from pmeta_lib.report import claims
-from pmeta_lib.report.statistics import bootstrap_interval, paired_interval, spearman_interval
+from pmeta_lib.files import UserError
+from pmeta_lib.statistics import bootstrap_interval, paired_interval, spearman_interval
 from pmeta_lib.tabular.theory import hold
 
 STORED = Path(__file__).parents[2] / "data/results/tabular"

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from pmeta_course.reproduction.tabular_cells import random_run
 
-from pmeta_lib.experiments.tabular_cells import random_run
 from pmeta_lib.tabular import TaskBatch, pmeta, policy_gradients, prox, theory, values
 from pmeta_lib.tabular.counterexamples import counter_examples
 from pmeta_lib.tabular.families import chain, garnet

@@ -1,6 +1,6 @@
 """One file per algorithm. `learner(name, **options)` makes one; `LEARNERS` lists the names."""
 
-from pmeta_lib.errors import unknown
+from pmeta_lib.files import unknown
 from pmeta_lib.sac.learners.base import Learner, check_options
 from pmeta_lib.sac.learners.distral import Distral
 from pmeta_lib.sac.learners.independent import Independent

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmeta_lib.errors import UserError, unknown
+from pmeta_lib.files import UserError, unknown
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update

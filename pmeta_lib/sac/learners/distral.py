@@ -32,7 +32,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.networks import LOG_STD_MAX, LOG_STD_MIN, backward, forward, forward_saved, gaussian

@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac import losses
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner, tie

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.learners.base import Learner, widened
 from pmeta_lib.sac.memory import check_size

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pmeta_lib import moreau
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.replay import Batch, Replay

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pmeta_lib.envs import family
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.training import Settings, state_tensors, train
 

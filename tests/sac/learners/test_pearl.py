@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pmeta_lib.envs import family
-from pmeta_lib.errors import UserError
+from pmeta_lib.files import UserError
 from pmeta_lib.sac import losses
 from pmeta_lib.sac.agent import act
 from pmeta_lib.sac.learners import learner

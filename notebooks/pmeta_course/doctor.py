@@ -1,0 +1,173 @@
+"""examples:
+  pmeta doctor               one line for each thing the course needs, with the remedy where one is missing
+  pmeta doctor --json out/doctor.json
+
+exit code: 0 if nothing is an error (warnings have fall-backs), else 1.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from pmeta_course.regression import machine
+
+OK, WARNING, ERROR = "ok", "warning", "error"
+REINSTALL = "pip install --force-reinstall -e . in the repository"
+GIB = 2**30
+Line = tuple[str, str, str, str]  # what, state, found, remedy
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the findings to FILE too (- for stdout)")
+
+
+def main(args: argparse.Namespace) -> int:
+    lines = []
+    for check in CHECKS:
+        for what, state, found, remedy in safely(check):
+            lines.append({"what": what, "state": state, "found": found, "remedy": remedy})
+            mark = {OK: "ok     ", WARNING: "warning", ERROR: "error  "}[state]
+            if args.json != Path("-"):
+                print(f"{mark}  {what:<20} {found}" + (f"  → {remedy}" if remedy else ""), flush=True)
+    errors = sum(line["state"] == ERROR for line in lines)
+    if args.json:
+        text = json.dumps({"ok": not errors, "checks": lines}, indent=1) + "\n"
+        if args.json == Path("-"):
+            print(text, end="")
+        else:
+            args.json.write_text(text, encoding="utf-8")
+    if args.json != Path("-"):
+        print("\nready" if not errors else f"\n{errors} error{'s' * (errors > 1)}: see the remedies above")
+    return int(bool(errors))
+
+
+def safely(check) -> Iterator[Line]:
+    """The lines of a check; one that cannot even be made, as when a library does not load, is an error too."""
+    try:
+        yield from check()
+    except Exception as error:  # noqa: BLE001 - whatever is broken here is what the user came to hear of
+        yield check.__name__, ERROR, f"{type(error).__name__}: {error}".splitlines()[0], REINSTALL
+
+
+def python() -> Iterator[Line]:
+    good = (3, 11) <= sys.version_info < (3, 14)
+    remedy = "" if good else "make a virtual environment with Python 3.11, 3.12 or 3.13"
+    yield "python", OK if good else ERROR, f"{platform.python_version()} at {sys.executable}", remedy
+    isolated = sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ
+    remedy = "" if isolated else "use a virtual or conda environment: `make setup`"
+    yield "environment", OK if isolated else WARNING, sys.prefix, remedy
+
+
+def packages() -> Iterator[Line]:
+    from packaging.requirements import Requirement
+
+    try:
+        needed = [Requirement(r) for r in requires("pmeta_lib") or []]
+    except PackageNotFoundError:
+        yield "packages", ERROR, "pmeta_lib is not installed", "pip install -e . in the repository"
+        return
+    wrong, found = [], []
+    for need in (n for n in needed if not n.marker or n.marker.evaluate({"extra": ""})):
+        try:
+            have = version(need.name)
+        except PackageNotFoundError:
+            wrong.append(f"{need.name} is missing")
+            continue
+        if not need.specifier.contains(have, prereleases=True):
+            wrong.append(f"{need.name} {have} is not {need.specifier}")
+        found.append(f"{need.name} {have}")
+    if wrong:
+        yield "packages", ERROR, "; ".join(wrong), "pip install -e . in the repository"
+    else:
+        shown = [f for f in found if f.split()[0] in ("torch", "numpy", "gymnasium", "mujoco", "papermill")]
+        yield "packages", OK, f"{len(found)} present: {', '.join(shown)}", ""
+
+
+def cores() -> Iterator[Line]:
+    count = machine.cores()
+    remedy = "" if count > 1 else "works, but takes about twice the stated times"
+    yield "cores", OK if count > 1 else WARNING, str(count), remedy
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads and threads.isdigit() and int(threads) > count:
+        yield "threads", WARNING, f"OMP_NUM_THREADS={threads} on {count} cores", "unset OMP_NUM_THREADS"
+    else:
+        yield "threads", OK, f"OMP_NUM_THREADS={threads}" if threads else "chosen by the runner", ""
+    memory = machine.memory() / GIB
+    remedy = "" if memory >= 4 else "close other programs and run with --workers 1"
+    yield "memory", OK if memory >= 4 else WARNING, f"{memory:.1f} GiB", remedy
+
+
+def gpu() -> Iterator[Line]:
+    # In a process of its own: a broken driver can crash or hang whoever asks it.
+    code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+    state, text = _python(code, 60)
+    if state:
+        yield "gpu", WARNING, f"torch cannot be asked: {text}", "pip install torch again; the CPU suffices"
+    else:
+        yield "gpu", OK, text or "none: the course runs on the CPU, only full sweeps gain from a GPU", ""
+
+
+def rendering() -> Iterator[Line]:
+    gl = machine.off_screen()
+    remedy = "none needed: robots are drawn as sticks. To see them rendered: install libegl1 or libosmesa6"
+    state = (OK, f"MUJOCO_GL={gl}", "") if gl else (WARNING, "no EGL, no OSMesa", remedy)
+    yield "off-screen rendering", *state
+
+
+def disk() -> Iterator[Line]:
+    for what, folder in (("disk, here", Path.cwd()), ("disk, temporary", Path(tempfile.gettempdir()))):
+        free = shutil.disk_usage(folder).free / GIB
+        state = OK if free > 2 else WARNING if free > 0.3 else ERROR
+        yield what, state, f"{free:.1f} GiB free", "" if state == OK else f"free some space on {folder}"
+
+
+def folders() -> Iterator[Line]:
+    for what, folder in (
+        ("writable, here", Path.cwd()),
+        ("writable, temporary", Path(tempfile.gettempdir())),
+    ):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                yield what, OK, str(folder), ""
+        except OSError as error:
+            remedy = "give --out a folder that can be written" if "here" in what else "set TMPDIR to another folder"
+            yield what, ERROR, f"{folder}: {error.strerror}", remedy
+
+
+def kernel() -> Iterator[Line]:
+    import nbformat
+
+    from pmeta_course.regression.runner import Job, Limits, run_notebook
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "doctor.ipynb"
+        cell = nbformat.v4.new_code_cell("import pmeta_lib")
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source)
+        job = Job("doctor", source, Path(folder) / "out.ipynb", {}, Limits(120, machine.memory()))
+        result = run_notebook(job, "doctor", threading.Event())
+    if result.status == "passed":
+        yield "jupyter kernel", OK, f"starts, runs and ends in {result.seconds:.1f} s", ""
+    else:
+        yield "jupyter kernel", ERROR, f"{result.reason}: {result.message}", REINSTALL
+
+
+def _python(code: str, seconds: float) -> tuple[int, str]:
+    """Exit code and last line of a little program in a process of its own."""
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return 1, f"no answer in {seconds:.0f} s"
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    return done.returncode, lines[-1] if lines else ""
+
+
+CHECKS = (python, packages, cores, gpu, rendering, disk, folders, kernel)

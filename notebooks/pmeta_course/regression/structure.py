@@ -1,0 +1,341 @@
+"""What a notebook must look like: before it runs, after it ran, and as it is stored.
+
+Every check returns a list of one-line problems. Cells count from 1, as their author sees them.
+"""
+
+import ast
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import re
+import symtable
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pmeta_course.regression.compare import compare_all, load_expected
+from pmeta_lib.files import UserError
+
+MAX_STORED = 1_000_000  # bytes of a stored notebook
+COURSE_PARAMETERS = ("PROFILE", "SEED")
+WARNING = re.compile(r"^.*(?:Warning\b|\bWARN(?:ING)?\b).*$", re.MULTILINE)  # on stderr
+PRINTED_WARNING = re.compile(r"^.*:\d+: \w*Warning: .*$", re.MULTILINE)  # on stdout
+ABSOLUTE = re.compile(
+    r"(?<![\w.:/~}+-])/(?:home|Users|root|tmp|work|mnt|private|opt|builds)/[\w.-]+|\b[A-Z]:\\\\?Users\\"
+)
+
+
+def code_cells(nb, tag: str | None = None) -> list[tuple[int, dict]]:
+    """(position, cell) of the code cells that are not empty, optionally only those with a tag."""
+    cells = [(i + 1, c) for i, c in enumerate(nb.cells) if c.cell_type == "code" and c.source.strip()]
+    return [(i, c) for i, c in cells if tag is None or tag in c.metadata.get("tags", [])]
+
+
+def python(source: str) -> ast.Module | None:
+    """The syntax tree of a cell (magics allowed), or None if it does not parse."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an invalid escape in a learner's text is not ours to report
+        with contextlib.suppress(SyntaxError):
+            return ast.parse(source)
+        from IPython.core.inputtransformer2 import TransformerManager
+
+        with contextlib.suppress(SyntaxError):
+            return ast.parse(TransformerManager().transform_cell(source))
+    return None
+
+
+# --------------------------------------------------------------------------------------- parameters
+
+
+def parameters(nb) -> dict[str, tuple[object, set[str]]]:
+    """What the parameters cell declares: name -> (default, names of the types it may have; empty = any)."""
+    declared = {}
+    for _, cell in code_cells(nb, "parameters"):
+        for node in (python(cell.source) or ast.Module([], [])).body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+                names, hint = [node.target.id], {t.strip() for t in ast.unparse(node.annotation).split("|")}
+            elif isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) for t in node.targets):
+                names, hint = [t.id for t in node.targets], set()
+            else:
+                continue
+            try:
+                default = ast.literal_eval(node.value)
+            except ValueError:
+                default = None
+            known = hint and all(t in ("int", "float", "str", "bool", "None", "list", "dict", "tuple") for t in hint)
+            types = hint if known else {type(default).__name__} if default is not None else set()
+            declared |= dict.fromkeys(names, (default, types))
+    return declared
+
+
+def parse_parameter(text: str, name: str, types: set[str], where: str) -> object:
+    """The value of `-p NAME=text` for a parameter of these types. Raises UserError if it is none of them."""
+    if types == {"str"}:
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    if types and (found := "None" if value is None else type(value).__name__) not in types:
+        if found == "int" and "float" in types:
+            return float(value)
+        if "str" in types:
+            return text
+        raise UserError(f"parameter {name}={text}: {where} declares it as {' or '.join(sorted(types))}, not {found}")
+    return value
+
+
+def source_problems(nb, course: bool) -> list[str]:
+    """What makes running a notebook pointless: no single parameters cell, or parameters that are ignored."""
+    problems = []
+    if nb.metadata.get("kernelspec", {}).get("language", "python") != "python":
+        return [f"it is written for the language {nb.metadata.kernelspec.language}: only Python notebooks are run"]
+    tagged = [i + 1 for i, c in enumerate(nb.cells) if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        found = f"cells {tagged} are" if tagged else "no cell is"
+        return [f"{found} tagged `parameters`: exactly one code cell must be, or nothing can be injected"]
+    cells = [(i, c) for i, c in code_cells(nb) if i >= tagged[0] or "setup" not in c.metadata.get("tags", [])]
+    if not cells or cells[0][0] != tagged[0]:
+        problems.append(f"cell {tagged[0]} is the parameters cell, but it is not the first code cell")
+    declared = parameters(nb)
+    missing = [p for p in COURSE_PARAMETERS if course and p not in declared]
+    if missing:
+        problems.append(f"the parameters cell does not declare {' and '.join(missing)}")
+    later, trees = cells[1:], {}
+    for i, cell in cells:
+        trees[i] = python(cell.source)
+        if trees[i] is None:
+            problems.append(f"cell {i} is not valid Python")
+    nodes = trees[tagged[0]].body if trees.get(tagged[0]) else []
+    assigned = {n for node in nodes if isinstance(node, ast.Assign | ast.AnnAssign) for n in _overwritten(node)}
+    if hidden := assigned - declared.keys():
+        problems.append(f"cell {tagged[0]} hides {', '.join(sorted(hidden))}: write every parameter as NAME = VALUE")
+    read = {i: _globals_read(trees[i]) for i, _ in later if trees[i]}
+    written = {i: {n for node in trees[i].body for n in _overwritten(node)} for i in read}
+    for name in declared:
+        magic = re.compile(rf"^\s*(?:%%[\s\S]*|[%!].*)\b{re.escape(name)}\b", re.MULTILINE)
+        if not any(name in names for names in read.values()) and not any(magic.search(c.source) for _, c in later):
+            problems.append(f"the parameter {name} is never read after its cell: it would be ignored")
+        for i in (i for i, names in written.items() if name in names):
+            problems.append(f"cell {i} overwrites the parameter {name}: an injected value would be ignored")
+    return problems
+
+
+def _globals_read(tree: ast.Module) -> set[str]:
+    """Global names that a cell reads, at its top or in a function that has no variable of this name."""
+    tables = [symtable.symtable(ast.unparse(tree), "cell", "exec")]
+    for table in tables:
+        tables.extend(table.get_children())
+    seen = [(s, s.is_global() or t.get_type() == "class") for t in tables for s in t.get_symbols()]
+    return {s.get_name() for s, outer in seen if outer and s.is_referenced()}
+
+
+def _overwritten(node: ast.stmt, read: frozenset = frozenset()) -> Iterator[str]:
+    """Global names that a statement assigns, also within `if`, `for`, `with` or `try`, without having read them."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.AugAssign):
+        return
+    items = getattr(node, "items", [])
+    sources = [getattr(node, k, None) for k in ("value", "iter", "test", "subject")] + [i.context_expr for i in items]
+    read |= {n.id for s in sources if s for n in ast.walk(s) if isinstance(n, ast.Name)}
+    targets = [*getattr(node, "targets", []), getattr(node, "target", None), *(i.optional_vars for i in items)]
+    names = [n for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)]
+    yield from {n.id for n in names if isinstance(n.ctx, ast.Store)} - read
+    for part in (getattr(node, k, []) for k in ("body", "orelse", "finalbody", "handlers", "cases")):
+        for inner in part:
+            yield from _overwritten(inner, read)
+
+
+# ----------------------------------------------------------------------------------------- outputs
+
+
+def texts(output) -> str:
+    """The text a reader sees of one output."""
+    if output.output_type == "stream":
+        return output.text
+    if output.output_type == "error":
+        return "\n".join(output.traceback)
+    return "\n".join(
+        str(v) for k, v in output.get("data", {}).items() if k in ("text/plain", "text/html", "text/markdown")
+    )
+
+
+def output_problems(nb, order: bool = True) -> list[str]:
+    """What is wrong with the outputs of an executed notebook: order, errors, warnings, blank figures."""
+    problems, counts = [], []
+    for i, cell in enumerate(nb.cells, 1):
+        if cell.cell_type != "code":
+            continue
+        tags = cell.metadata.get("tags", [])
+        counts += [cell.execution_count] if cell.source.strip() and "skip-execution" not in tags else []
+        for output in cell.outputs:
+            if output.output_type == "error" and "raises-exception" not in tags:
+                problems.append(f"cell {i} shows an error: {output.ename}: {output.evalue[:100]}")
+            pattern = WARNING if output.get("name") == "stderr" else PRINTED_WARNING
+            found = pattern.search(output.text) if output.output_type == "stream" else None
+            if re.match(r"<Figure size .* with 0 Axes>", texts(output)):
+                problems.append(f"figure without axes (cell {i}): it is blank")
+            if found and "shows-warning" not in tags:
+                problems.append(f"cell {i} shows a warning: {found.group(0).strip()[:200]}")
+    problems += [f"figure {k} (cell {f['cell']}) is blank" for k, f in enumerate(figures(nb), 1) if f["blank"]]
+    if order and counts != list(range(1, len(counts) + 1)):
+        problems.append(f"its cells were not executed in order, from the first to the last: {counts}")
+    return problems
+
+
+def figures(nb, look: bool = True) -> list[dict]:
+    """One dict a PNG in the outputs: cell, id, png, and (if we look at it) what `ink` says of it."""
+    found = []
+    for i, cell in enumerate(nb.cells, 1):
+        for output in cell.get("outputs", []):
+            data = output.get("data", {}).get("image/png")
+            if data:
+                png = base64.b64decode(data if isinstance(data, str) else "".join(data))
+                found.append({"cell": i, "id": cell.get("id"), "png": png} | (ink(png) if look else {}))
+    return found
+
+
+def ink(png: bytes) -> dict:
+    """How much is drawn: shares of pixels off the background (ink) and with a hue (colour); is it blank?
+
+    halves: the share with a hue in the upper, lower, left and right half, for panels that lose their content.
+    Blank is one colour all over, or the grey frame, ticks and texts of axes around an empty middle.
+    """
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    flat = Image.alpha_composite(white, image).convert("RGB")
+    r, g, b = (np.asarray(plane, dtype=np.int16) for plane in flat.split())  # planes: far faster than a last axis
+    hue = np.maximum(np.maximum(r, g), b) - np.minimum(np.minimum(r, g), b) > 40
+    far = [abs(plane - np.bincount(plane.ravel()).argmax()) > 96 for plane in (r, g, b)]  # grid lines are fainter
+    drawn = far[0] | far[1] | far[2] | hue
+    h, w = drawn.shape
+    halves = (hue[: h // 2], hue[h // 2 :], hue[:, : w // 2], hue[:, w // 2 :])
+    middle = drawn[h // 5 : h - h // 5, w // 5 : w - w // 5]
+    one_colour = all(low == high for low, high in flat.getextrema())
+    return {
+        "ink": round(float(drawn.mean()), 6),
+        "colour": round(float(hue.mean()), 6),
+        "halves": [round(float(half.mean()), 6) for half in halves],
+        "blank": bool(one_colour or not (hue.any() or middle.any())),
+    }
+
+
+def figure_problems(new: list[dict], old: list[dict]) -> list[str]:
+    """Figures that went missing, or lost most of what was drawn, against the expected ones."""
+    if len(new) != len(old):
+        return [f"{len(new)} figures, expected {len(old)}"]
+    problems = []
+    for k, (a, b) in enumerate(zip(new, old, strict=True), 1):
+        if a["blank"]:
+            continue  # said already
+        lost = [s for s in ("ink", "colour") if b[s] > 1e-4 and a[s] < 0.2 * b[s]]
+        sides = zip(("upper", "lower", "left", "right"), a["halves"], b.get("halves", [0] * 4), strict=True)
+        lost += [f"{side} half" for side, x, y in sides if y > 0.1 * b["colour"] > 1e-5 and x < 0.02 * y]
+        if lost:
+            problems.append(f"figure {k} (cell {a['cell']}) lost its {lost[0]} against the expected figure")
+    return problems
+
+
+def absolute_paths(nb) -> list[str]:
+    """Paths of somebody's machine in the sources or the outputs."""
+    problems = []
+    for i, cell in enumerate(nb.cells, 1):
+        places = [("", cell.source), *((" output", texts(o)) for o in cell.get("outputs", []))]
+        problems += [
+            f"cell {i}{w} holds the absolute path {m.group(0)}" for w, t in places if (m := ABSOLUTE.search(t))
+        ]
+    return problems
+
+
+# ------------------------------------------------------------------------------------ stored notebooks
+
+
+def source_hash(nb) -> str:
+    """A fingerprint of all the code of a notebook, in order."""
+    code = [c.source.rstrip() for c in nb.cells if c.cell_type == "code"]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+
+
+def output_hash(nb) -> str:
+    """A fingerprint of all the outputs of a notebook."""
+    outputs = [c.outputs for c in nb.cells if c.cell_type == "code"]
+    return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def normalise(executed, source, facts: dict):
+    """The source notebook with the outputs of its execution: counts 1..n, nothing volatile, `facts` added.
+
+    Outputs of the injected cell are dropped; a widget keeps its static picture, as its state is not stored.
+    """
+    results, count = {c.id: c for c in executed.cells}, 0
+    for cell in source.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = results[cell.id].outputs if cell.id in results else []
+        count += bool(cell.source.strip())
+        cell.execution_count = count if cell.source.strip() else None
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+            data = output.get("data", {})
+            if len(data) > 1:
+                data.pop("application/vnd.jupyter.widget-view+json", None)
+    for key in ("papermill", "widgets"):
+        source.metadata.pop(key, None)
+    source.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    source.metadata.language_info = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+    stamp = {"source": source_hash(source), "outputs": output_hash(source)}
+    source.metadata.pmeta = {**source.metadata.get("pmeta", {}), **facts, **stamp}
+    return source
+
+
+def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
+    """What is wrong with a notebook as it is stored. expected: the folder with a folder for each profile.
+
+    A notebook that `--store` never wrote is only checked for paths and size, unless it is of the course.
+    """
+    from pmeta_course.regression.runner import load
+
+    nb = load(path)
+    problems = absolute_paths(nb)
+    if (size := path.stat().st_size) > MAX_STORED:
+        problems.append(f"it is {size / 1e6:.1f} MB, the limit is {MAX_STORED / 1e6:.0f} MB: fewer or smaller figures")
+    facts = nb.metadata.get("pmeta", {})
+    if "source" not in facts:
+        return problems + (["it was never stored with its outputs: run `pmeta course --store`"] if course else [])
+    problems += output_problems(nb)
+    again = "run `pmeta course --store` again"
+    if facts["source"] != source_hash(nb):
+        problems.append(f"its outputs were stored from other code than it holds now: {again}")
+    elif facts["outputs"] != output_hash(nb):
+        problems.append(f"its outputs were changed after they were stored: {again}")
+    held = load_expected(expected / facts["profile"] / f"{path.stem}.json")
+    rows = compare_all(facts.get("values", {}), held, facts.get("parameters", {}))
+    away = [r.name for r in rows if not r.ok]
+    if held and away:
+        problems.append(f"its stored values are out of step with the expectations ({', '.join(away[:5])}): {again}")
+    return problems
+
+
+def check_folder(folder: Path, expected: Path, course: bool = True) -> dict[str, list[str]]:
+    """All problems of all notebooks of a folder, by name; what a test of a repository calls."""
+    from pmeta_course.regression.runner import load
+
+    found = {}
+    for path in sorted(folder.glob("*.ipynb")):
+        found[path.stem] = source_problems(load(path), course) + stored_problems(path, expected, course)
+    return found
+
+
+def as_authored(executed):
+    """An executed notebook without the cells that papermill added."""
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    executed.cells = [c for c in executed.cells if not added & set(c.metadata.get("tags", []))]
+    return executed

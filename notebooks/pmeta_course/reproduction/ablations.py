@@ -1,0 +1,58 @@
+"""What each choice is worth: every switch of pMeta-SAC against the default, paired by seed."""
+
+import json
+from collections import defaultdict
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from pmeta_lib.envs.families import family
+from pmeta_lib.sac.learners import learner
+from pmeta_lib.statistics import paired_interval
+
+Changed = tuple[tuple[str, object], ...]  # the switches that differ from the default, with their values
+
+
+def _late(table: pd.DataFrame) -> pd.DataFrame:
+    """The deployed policies' rows in the last quarter of a run, whose mean is its result."""
+    last = table.groupby("cell")["step"].transform("max")
+    return table[(table["policy"] == "deployed") & (table["step"] > 0.75 * last)]
+
+
+def variants(table: pd.DataFrame) -> tuple[dict, dict[tuple[str, int], dict[Changed, pd.DataFrame]]]:
+    """The default of `data/results/ablations.parquet`, and (family, tasks) -> changed switches -> (seeds, tasks): mean
+    return over the last quarter of the evaluations. One switch is changed at a time, so that the default is each
+    switch's most frequent value."""
+    options = {text: asdict(learner("pmeta", **json.loads(text))) for text in table["options"].unique()}
+    cells = pd.DataFrame([options[text] for text in table.drop_duplicates("cell")["options"]])
+    base = cells.mode().iloc[0].to_dict()
+    late = _late(table)
+    found: dict = defaultdict(dict)
+    for (name, tasks, text), rows in late.groupby(["family", "train_tasks", "options"], dropna=False):
+        changed = tuple((k, v) for k, v in options[text].items() if v != base[k])
+        count = len(family(name, train=None if np.isnan(tasks) else int(tasks)).train_tasks)
+        found[name, count][changed] = rows.pivot_table(index="seed", columns="task", values="return")
+    return base, dict(found)
+
+
+def minus(
+    a: pd.DataFrame, b: pd.DataFrame, generator: np.random.Generator, tasks: int | None = None
+) -> tuple[float, float, float, int]:
+    """Mean of `a - b` (seeds, tasks), its 95 % interval, and how many seeds both have; on the first `tasks` tasks."""
+    seeds = a.index.intersection(b.index)
+    x, y = (t.loc[seeds].iloc[:, :tasks].mean(axis=1) for t in (a, b))
+    return (*paired_interval(x, y, generator), len(seeds))
+
+
+def differences(table: pd.DataFrame, seed: int = 0) -> list[dict]:
+    """One row a family, number of tasks and changed switch: the return minus the default's, with its interval."""
+    rows, found = [], variants(table)[1]
+    for (name, tasks), settings in found.items():
+        for changed, returns in sorted(settings.items(), key=str):
+            if changed and () in settings:
+                text = " ".join(f"{k} = {v if isinstance(v, bool) else format(v, 'g')}" for k, v in changed)
+                numbers = minus(returns, settings[()], np.random.default_rng(seed))
+                rows.append({"family": name, "tasks": tasks, "switch": text,
+                             **dict(zip(("difference", "low", "high", "seeds"), numbers))})  # fmt: skip
+    return rows

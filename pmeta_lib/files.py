@@ -1,0 +1,85 @@
+"""Files and facts that every floor needs: the user's error, atomic writes, checksums, provenance."""
+
+import difflib
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco")
+
+
+class UserError(ValueError):
+    """A mistake in the input. The command line prints its text as one line and exits with code 2."""
+
+
+def unknown(kind: str, name: object, choices: Iterable[str], where: str = "") -> UserError:
+    """The error for a `name` that is not among `choices`; names the nearest one, then all of them."""
+    choices = [str(c) for c in choices]
+    near = difflib.get_close_matches(str(name), choices, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    place = f" in {where}" if where else ""
+    return UserError(f"unknown {kind} {str(name)!r}{place}.{hint} Choose from: {', '.join(choices)}.")
+
+
+def writable(folder: Path, option: str) -> None:
+    """Make sure that a folder exists and can be written; `option` is what the user gave it with. Raises UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(f"{option} {folder}: this folder cannot be written ({why}); give another {option}") from None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside `path`, flush to the disk, rename: readers see the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def provenance() -> dict:
+    """Where and with what a result was made: versions, machine (no name, no user), commit."""
+    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()} {cpu or platform.processor()}".strip(),
+        "commit": commit(Path(__file__).resolve().parents[1]),
+    }
+
+
+def commit(root: Path) -> str:
+    """The commit checked out at `root`, with "-dirty" where files differ from it; "unknown" if `root` is not itself the
+    top of a repository (an installed package, perhaps inside somebody else's repository) or has no commit yet."""
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return "unknown"
+    ask = [git, "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    answer = subprocess.run(ask, capture_output=True, text=True)
+    return answer.stdout.strip() if answer.returncode == 0 else "unknown"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

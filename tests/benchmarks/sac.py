@@ -1,0 +1,259 @@
+"""examples:
+pmeta bench sac                          ratios to both peers and to the matrix products' own rate
+pmeta bench sac --json sac.json          every number also to a file
+pmeta bench sac --rounds 15 --seconds 2  longer, for a noisy machine
+pmeta bench sac --parity --steps 20000   learning curves beside Stable-Baselines3's, equal settings
+
+Whole training loops at one update per environment step: acting, stepping, storing, sampling, updating, in task-updates
+per second (tasks x gradient updates). Peers: Stable-Baselines3 (PyTorch) and SBX (JAX), one task at a time, which is
+all they do. Everything is pinned to one core and timed in CPU seconds, alternately, so that neighbours on the machine
+disturb all sides alike; a ratio is the median over rounds, in brackets the smallest and largest. Where there is a CUDA
+device, the graphed updates of 80 tasks are measured on it too; elsewhere the report says that they were not. On an H200
+they ran at 50,700 task-updates per second (PyTorch 2.11, November 2026), where the aim is 50,000; with 157 operations
+an update instead of 112, at 48,100, and without TF32 and the kernels of `networks.py`, at 28,800.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pmeta_lib.envs.families import family
+from pmeta_lib.files import UserError, provenance
+from pmeta_lib.sac.graphs import Graphed
+from pmeta_lib.sac.learners import LEARNERS, learner
+from pmeta_lib.sac.memory import keep_freed_memory
+from pmeta_lib.sac.training import Settings, advance, start, update
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One comparison: a family of `tasks` tasks, networks of two `hidden` layers, `batch` transitions a task."""
+
+    name: str
+    family: str
+    tasks: int
+    hidden: int
+    batch: int
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one task's update inside matrix products; gradients nobody needs left out."""
+        f = family(self.family)
+        o, a, h = f.observation_size, f.action_size, self.hidden
+        actor, critic = o * h + h * h + h * 2 * a, (o + a) * h + h * h + h  # forward; so many again for the weights
+        actor = 2 * actor + actor + (h * h + h * 2 * a)
+        critic = 3 * critic + critic + h * h + (h * h + h * a)  # of the last, one column: no product; actions only
+        return 2.0 * self.batch * (actor + 2 * critic)
+
+
+SETTINGS = (
+    Setting("small: 64 x 64, batch 128, 20 tasks", "pendulum-params", 20, 64, 128),
+    Setting("large: 256 x 256, batch 256, 8 tasks", "half-cheetah-vel", 8, 256, 256),
+)
+ON_GPU = Setting("device: 256 x 256, batch 256, 80 tasks", "half-cheetah-vel", 80, 256, 256)
+WARM_UP = 1000
+PEERS = {"Stable-Baselines3": ("stable_baselines3", "stable-baselines3"), "SBX": ("sbx", "sbx-rl")}
+
+
+def configure(parser) -> None:
+    growth = [1, 2, 5, 10, 20, 40]
+    parser.add_argument("--rounds", type=int, default=9, help="rounds a comparison (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="CPU seconds a side and round (default: %(default)s)"
+    )
+    parser.add_argument("--tasks", type=int, nargs="+", default=growth, help="numbers of tasks for the growth")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    parser.add_argument("--parity", action="store_true", help="compare learning curves on HalfCheetah-v5 instead")
+    parser.add_argument(
+        "--steps", type=int, default=20_000, help="environment steps of --parity (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of --parity (default: %(default)s)")
+
+
+def main(args) -> int:
+    if args.rounds < 1 or args.seconds <= 0 or min(args.tasks) < 1 or args.steps < 2000 or args.seeds < 1:
+        raise UserError("--rounds, --seconds, --tasks and --seeds must be above 0, --steps at least 2000.")
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    threads = torch.get_num_threads()
+    try:
+        if cores:
+            os.sched_setaffinity(0, cores[-1:])  # before JAX starts, which counts the cores then
+        torch.set_num_threads(1)
+        keep_freed_memory()  # as training does; the peers that use PyTorch gain by it too
+        if args.parity:
+            from benchmarks.parity import parity
+
+            report = parity(args.steps, list(range(args.seeds)))
+        else:
+            report = speed(args.rounds, args.seconds, args.tasks)
+    finally:
+        torch.set_num_threads(threads)
+        if cores:
+            os.sched_setaffinity(0, cores)
+    if args.json:
+        args.json.write_text(json.dumps({"bench": "sac", "cores": len(cores), **provenance(), **report}, indent=2))
+    return 0
+
+
+def speed(rounds: int, seconds: float, growth: list[int]) -> dict:
+    """Measure and print everything; the numbers as plain JSON types."""
+    peers = {name: module for name, (module, extra) in PEERS.items() if available(name, module, extra)}
+    report: dict = {"comparisons": [], "growth": [], "learners": []}
+    with tqdm(total=rounds * (len(SETTINGS) + 2), disable=None, leave=False, unit="round") as bar:
+        for setting in SETTINGS:
+            report["comparisons"].append(compare(setting, peers, rounds, seconds, bar))
+        small = SETTINGS[0]
+        sizes = {n: ours(Setting("", small.family, n, small.hidden, small.batch)) for n in sorted(set(growth))}
+        rates = alternate(sizes, rounds, seconds / 2, bar)
+        report["growth"] = [{"tasks": n, "task_updates_per_second": float(np.median(r))} for n, r in rates.items()]
+        contenders = {name: ours(small, name) for name in LEARNERS}
+        rates = alternate(contenders, rounds, seconds / 2, bar)
+        report["learners"] = [{"learner": n, "cost": summary(rates["independent"] / r)} for n, r in rates.items()]
+        report["gpu"] = on_device(ON_GPU, "cuda", 2000) if torch.cuda.is_available() else None
+    for c in report["comparisons"]:
+        print(c["setting"])
+        for side, rate in c["task_updates_per_second"].items():
+            ratio = c["ratio"].get(side)
+            print(f"  {side:<20}{rate:>9,.0f} task-updates/s" + (f"   ours x {spread(ratio)}" if ratio else ""))
+        print(
+            f"  updates alone: {spread(c['gemm_share'])} of the batched products' rate ({c['gemm_gflops']:.0f} GFLOP/s)"
+        )
+    first = report["growth"][0]["task_updates_per_second"] / report["growth"][0]["tasks"]
+    print(f"growth with the number of tasks ({small.family}, {small.hidden} x {small.hidden})")
+    for row in report["growth"]:
+        rate = row["task_updates_per_second"]
+        print(f"  {row['tasks']:>4} tasks {rate:>9,.0f} task-updates/s   x {rate / first:.1f} of one update at a time")
+    print("cost of a learner, in training loops of independent SAC")
+    for row in report["learners"]:
+        print(f"  {row['learner']:<20}{spread(row['cost'])}")
+    rate = report["gpu"]
+    print(ON_GPU.name + (f": {rate:,.0f} task-updates/s" if rate else ": not measured, there is no CUDA device here"))
+    return report
+
+
+def on_device(setting: Setting, device: str, updates: int) -> float:
+    """Task-updates per second of wall time: a device works while Python waits, so CPU seconds would say nothing."""
+    run, gpu = trained(setting, device=device), device != "cpu"
+    one, wait = (Graphed(update), torch.cuda.synchronize) if gpu else (update, lambda: None)
+    for count in (10, updates):  # the first are eager, and the recording
+        wait()
+        began = time.perf_counter()
+        for _ in range(count):
+            one(run)
+        wait()
+    return setting.tasks * updates / (time.perf_counter() - began)
+
+
+def available(name: str, module: str, distribution: str) -> bool:
+    try:
+        __import__(module)
+    except ImportError:
+        print(f"{name} is not installed and left out: pip install {distribution}")
+        return False
+    return True
+
+
+def compare(setting: Setting, peers: dict[str, str], rounds: int, seconds: float, bar) -> dict:
+    """Ours, the peers and the bare matrix products, alternately."""
+    run = trained(setting)
+    sides = {"pmeta": loop(run)} | {name: peer(module, setting) for name, module in peers.items()}
+    sides |= {"updates alone": lambda: update(run) and setting.tasks, "products": products(setting)}
+    rates = alternate(sides, rounds, seconds, bar)
+    share = rates["updates alone"] * setting.flops / rates["products"]
+    return {
+        "setting": setting.name, "family": setting.family, "tasks": setting.tasks, "hidden": setting.hidden,
+        "batch": setting.batch, "gemm_gflops": float(np.median(rates["products"]) / 1e9), "gemm_share": summary(share),
+        "task_updates_per_second": {n: float(np.median(r)) for n, r in rates.items() if n != "products"},
+        "ratio": {name: summary(rates["pmeta"] / rates[name]) for name in peers},
+    }  # fmt: skip
+
+
+def alternate(sides: dict[str, Callable[[], float]], rounds: int, seconds: float, bar) -> dict[str, np.ndarray]:
+    """Work per CPU second of every side, (rounds,): sides take turns; a first turn warms up and is not counted.
+
+    A side does a little work when called and says how much. CPU seconds of the process, since what neighbours take
+    from the wall clock is no property of the code; all sides have one core, so none can hide work in threads.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for r in range(rounds + 1):
+        for name, work in sides.items():
+            done, began = 0.0, time.process_time()
+            while (spent := time.process_time() - began) < (seconds if r else seconds / 4) or not done:
+                done += work()
+            if r:
+                rates[name].append(done / spent)
+        if r:
+            bar.update()
+    return {name: np.array(x) for name, x in rates.items()}
+
+
+def trained(setting: Setting, name: str = "independent", device: str = "cpu"):
+    """A run past its warm-up, on the caller's one thread."""
+    f = family(setting.family, train=setting.tasks)
+    hidden = (setting.hidden, setting.hidden)
+    settings = Settings(steps=10**6, hidden=hidden, batch_size=setting.batch, warm_up=WARM_UP, replay_capacity=20_000)
+    run = start(f, learner(name), settings, [0], device)
+    while run.step < WARM_UP:
+        advance(run)
+    return run
+
+
+def loop(run) -> Callable[[], float]:
+    def step() -> float:
+        advance(run)
+        update(run)
+        return run.observation.shape[1]
+
+    return step
+
+
+def ours(setting: Setting, name: str = "independent") -> Callable[[], float]:
+    return loop(trained(setting, name))
+
+
+def peer(module: str, setting: Setting) -> Callable[[], float]:
+    """A peer's own loop on gymnasium's own environment; the same networks, batch, rates and replay size."""
+    import importlib
+
+    f = family(setting.family)
+    env = gymnasium.make(f.versions["base"], max_episode_steps=f.horizon, disable_env_checker=True)
+    where = {} if module == "sbx" else {"device": "cpu"}
+    model = importlib.import_module(module).SAC(
+        "MlpPolicy", env, learning_rate=3e-4, buffer_size=20_000, learning_starts=WARM_UP, batch_size=setting.batch,
+        policy_kwargs={"net_arch": [setting.hidden] * 2}, seed=0, verbose=0, **where,
+    )  # fmt: skip
+    model.learn(WARM_UP + 20, log_interval=10**9)
+
+    def work(steps: int = 100) -> float:
+        model.learn(steps, reset_num_timesteps=False, log_interval=10**9)
+        return steps
+
+    return work
+
+
+def products(setting: Setting) -> Callable[[], float]:
+    """The limit: the update's largest product (all twin critics' hidden layers), nothing else."""
+    b, n, h = 2 * setting.tasks, setting.batch, setting.hidden
+    x, w, out = torch.randn(b, n, h), torch.randn(b, h, h), torch.empty(b, n, h)
+
+    def work() -> float:
+        torch.bmm(x, w, out=out)
+        return 2.0 * b * n * h * h
+
+    return work
+
+
+def summary(x: np.ndarray) -> dict[str, float]:
+    return {"median": float(np.median(x)), "low": float(x.min()), "high": float(x.max())}
+
+
+def spread(s: dict[str, float]) -> str:
+    return f"{s['median']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
