@@ -32,7 +32,8 @@ from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.networks import Shape, forward, gaussian
-from pmeta_lib.sac.training import Settings, train
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import train
 
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
 CHOSEN = TABLE.parents[1] / "tuning" / "deep" / "chosen.json"

@@ -70,7 +70,8 @@ def measure() -> None:
 
     from pmeta_lib.envs.families import FAMILIES, family
     from pmeta_lib.sac.learners import learner
-    from pmeta_lib.sac.training import Settings, advance, start
+    from pmeta_lib.sac.settings import Settings
+    from pmeta_lib.sac.training import advance, start
 
     torch.set_num_threads(1)
 

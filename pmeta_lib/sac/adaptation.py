@@ -20,7 +20,8 @@ from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Agent, generator
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.learners import Learner, learner
-from pmeta_lib.sac.training import Settings, train
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import train
 
 CRITICS = ("learned", "fresh")
 COLUMNS = ("way", "seed", "step", "episode", "task", "return", "return_std", "episodes")

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from pmeta_lib.envs.families import family
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.sac.training import Settings, train
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import train
 
 
 def parity(steps: int, seeds: list[int], hidden: int = 128, batch: int = 128, evaluations: int = 10) -> dict:

@@ -30,7 +30,8 @@ from pmeta_lib.files import UserError, provenance
 from pmeta_lib.sac.graphs import Graphed
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.memory import keep_freed_memory
-from pmeta_lib.sac.training import Settings, advance, start, update
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import advance, start, update
 
 
 @dataclass(frozen=True)

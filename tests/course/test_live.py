@@ -11,7 +11,8 @@ from pmeta_course.show.live import LiveTraining
 from pmeta_lib.envs.families import family
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.sac.training import Settings, train
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import train
 
 SETTINGS = Settings(steps=400, warm_up=20, hidden=(8, 8), batch_size=8, evaluations=20, evaluation_episodes=1)
 

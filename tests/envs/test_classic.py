@@ -124,7 +124,8 @@ from pathlib import Path
 from pmeta_lib.envs.families import family
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.replay import Replay
-from pmeta_lib.sac.training import Settings, train
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import train
 
 add, taken = Replay.add, []
 def watched(self, *transition):

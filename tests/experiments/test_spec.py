@@ -6,7 +6,7 @@ import pytest
 
 from pmeta_lib.experiments.spec import RunSpec, make_settings
 from pmeta_lib.files import UserError
-from pmeta_lib.sac.training import Settings
+from pmeta_lib.sac.settings import Settings
 
 
 def test_json_round_trip_keeps_identity():

@@ -7,7 +7,8 @@ import torch
 
 from pmeta_lib.envs import family
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.sac.training import Settings, train
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import train
 
 
 @pytest.fixture(autouse=True)

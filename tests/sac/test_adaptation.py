@@ -12,7 +12,8 @@ from pmeta_lib.sac.adaptation import COLUMNS, Plan, adapt, random_returns, refer
 from pmeta_lib.sac.agent import act
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.learners import LEARNERS, learner
-from pmeta_lib.sac.training import Settings, advance, start, train, update
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import advance, start, train, update
 
 PLACE = replace(family("pendulum-params", train=3, test=2), horizon=30)
 SETTINGS = Settings(steps=60, hidden=(16, 16), batch_size=16, warm_up=20, evaluations=1, evaluation_episodes=1,

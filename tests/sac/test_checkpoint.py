@@ -22,7 +22,8 @@ from dataclasses import replace
 torch.set_num_threads(1)
 from pmeta_lib.envs import family
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.sac.training import Settings, train
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import train
 made = replace(family("half-cheetah-vel", train=2), horizon=30)
 settings = Settings(steps=240, hidden=(16, 16), batch_size=16, warm_up=30, evaluations=8, evaluation_episodes=1,
                     replay_capacity=100, updates_per_step=0.5)

@@ -7,7 +7,8 @@ from pmeta_lib import moreau
 from pmeta_lib.envs import family
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.learners import LEARNERS, learner
-from pmeta_lib.sac.training import Settings, advance, start, update
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import advance, start, update
 
 
 @pytest.mark.parametrize("decoupled", [False, True])

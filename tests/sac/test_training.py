@@ -12,7 +12,8 @@ from pmeta_lib.envs.classic import PendulumBatch
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import STREAMS, generator, seed_sequence
 from pmeta_lib.sac.learners import LEARNERS, learner
-from pmeta_lib.sac.training import Settings, Stopped, advance, start, state_tensors, train, update
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import Stopped, advance, start, state_tensors, train, update
 
 
 def rows_of(run, seed):

@@ -13,7 +13,8 @@ from pmeta_lib.sac.agent import act
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.learners.pearl import Inference, divergence, posterior
 from pmeta_lib.sac.networks import fold, forward, gaussian, squash
-from pmeta_lib.sac.training import Settings, advance, start, train
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import advance, start, train
 
 
 def make(made=None, seeds=(0, 1), steps=0, **options):
