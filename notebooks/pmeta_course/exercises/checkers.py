@@ -111,4 +111,5 @@ def choice(right: object, wrong: dict) -> Callable:
             return f"answer with one of {', '.join(repr(a) for a in sorted([right, *wrong]))}"
         return None if answer == right else wrong[answer]
 
+    checker.options = sorted([right, *wrong])  # for whoever shows the question as a form
     return checker
