@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "docs" / "site"), str(ROOT), str(ROOT / "notebooks")]
 import alive  # noqa: E402
 import frames  # noqa: E402
-
 from pmeta_course.grading.student import student_edition  # noqa: E402
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -76,8 +75,8 @@ CHANGELOG
 """
 
 STORED = (
-    "*This page shows the stored run of the `{profile}` profile. Its sliders move here, over frames drawn beforehand; in "
-    "JupyterLab (`pmeta lab`) they take every value.* {{download}}`Download the notebook <{name}>`"
+    "*This page shows the stored run of the `{profile}` profile. Its sliders move here, over frames drawn beforehand; "
+    "in JupyterLab (`pmeta lab`) they take every value.* {{download}}`Download the notebook <{name}>`"
 )
 NO_THEATRE = "<p>This copy of the site was built without Node, so the theatre is not in it: see the README.</p>"
 

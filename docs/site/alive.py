@@ -86,7 +86,7 @@ def hidden(text: str, secret: str, size: int) -> str:
 
 
 def question(name: str, text: str) -> str:
-    """The form of the choice question `name`, whose options are read off the exercise's `text`; "" for other exercises."""
+    """The form of the choice question `name`, in the words of the exercise's `text`; "" for any other exercise."""
     options = getattr(exercises().get(name), "options", None)
     if not options:
         return ""
@@ -164,6 +164,8 @@ def as_written(lines: list[str]) -> None:
             continue
         bits = re.split(r"(`[^`]*`)", text)
         safe = [f"`{b}`" if b.startswith("`") and len(b) > 2 else re.sub(r"([\\*|`_])", r"\\\1", b) for b in bits]
-        joined = "".join(b + ("\\ " if b.endswith("``") and n[:1].isalnum() else "") for b, n in zip(safe, [*safe[1:], ""]))
+        joined = "".join(
+            b + ("\\ " if b.endswith("``") and n[:1].isalnum() else "") for b, n in zip(safe, [*safe[1:], ""])
+        )
         out += [*joined.splitlines(), ""]
     lines[:] = out

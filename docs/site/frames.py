@@ -15,6 +15,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import symtable
 import typing
@@ -29,7 +30,6 @@ import nbformat
 import numpy as np
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
-
 from pmeta_course.show import widgets
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,9 @@ def flat(statements: list[ast.stmt]):
             case ast.For():
                 yield ast.Assign([node.target], node.iter)
             case ast.With():
-                yield from (ast.Assign([i.optional_vars or ast.Name("_", ast.Store())], i.context_expr) for i in node.items)
+                yield from (
+                    ast.Assign([i.optional_vars or ast.Name("_", ast.Store())], i.context_expr) for i in node.items
+                )
             case ast.If() | ast.While():
                 yield ast.Expr(node.test)
             case ast.Try():
@@ -197,9 +199,12 @@ def draw(explorer: widgets.Explorer, budget: int, folder: Path) -> dict:
 
 
 def key(cells: list[str], budget: int) -> str:
-    """Names the pictures by everything they are made from."""
+    """Names the pictures by everything they are made from: the cells, the library, what they import of the course."""
     about = hashlib.sha256(json.dumps([cells, budget, DPI, COLOURS, matplotlib.__version__]).encode())
-    for path in sorted([*(ROOT / "pmeta_lib").rglob("*.py"), *(ROOT / "notebooks").rglob("*.py"), Path(__file__)]):
+    course, named = ROOT / "notebooks" / "pmeta_course", set(re.findall(r"pmeta_course\.([\w.]+)", "\n".join(cells)))
+    imported = [course / name.replace(".", "/") for name in named]
+    paths = {p for part in (ROOT / "pmeta_lib", *imported) for p in (*part.rglob("*.py"), part.with_suffix(".py"))}
+    for path in sorted(p for p in paths | {Path(__file__), Path(widgets.__file__)} if p.is_file()):
         about.update(path.read_bytes())
     about.update((ROOT / "data" / "SHA256SUMS").read_bytes())
     return about.hexdigest()[:16]

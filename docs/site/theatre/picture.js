@@ -85,8 +85,8 @@ export class Scene {
     }
     const [x, y] = data.xpos.subarray(3 * TORSO);
     this.floor.position.set(2 * Math.round(x / 2), 2 * Math.round(y / 2), 0);
-    this.camera.position.set(x + 0.6, y - 4.6, 1.7);
-    this.camera.lookAt(x, y, 0.65);
+    this.camera.position.set(x + 0.5, y - 3.6, 1.35);
+    this.camera.lookAt(x, y, 0.6);
     this.renderer.render(this.scene, this.camera);
   }
 

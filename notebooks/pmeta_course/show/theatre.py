@@ -1,4 +1,4 @@
-"""The theatre: stored policies move simulated robots in the reader's browser, physics included, without a kernel's help.
+"""The theatre: stored policies move simulated robots in the reader's browser, physics included.
 
 `Theatre()` as the last line of a cell shows it in JupyterLab, VS Code or Colab (an anywidget); the website has it on a
 page. Both run the same JavaScript module (docs/site/theatre), MuJoCo's WebAssembly build for the physics, gymnasium's
@@ -17,6 +17,7 @@ import anywidget
 import gymnasium
 import numpy as np
 import traitlets
+from matplotlib.colors import to_hex
 from safetensors import safe_open
 from torch import Tensor
 
@@ -45,7 +46,9 @@ def casts(name: str, weights: Path) -> dict[str, dict]:
     """What can play in the family `name`: a menu entry -> the file of its weights, its layer sizes, its colour."""
     found = {}
     pattern = re.compile(rf"{name.replace('-', '_')}_([a-z0-9_]+)_seed(\d+)\.safetensors")
-    files = {m[1]: (path, m[2]) for path in sorted(weights.iterdir(), reverse=True) if (m := pattern.fullmatch(path.name))}
+    files = {
+        m[1]: (path, m[2]) for path in sorted(weights.iterdir(), reverse=True) if (m := pattern.fullmatch(path.name))
+    }
     for learner in sorted(files, key=lambda n: (*ORDER, n).index(n)):
         path, seed = files[learner]
         with safe_open(path, "np") as stored:
@@ -54,10 +57,10 @@ def casts(name: str, weights: Path) -> dict[str, dict]:
         about = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                  "widths": json.loads(facts["actor"])}  # fmt: skip
         trained = f" (seed {seed}, {int(facts['steps']):,} steps)"
-        found[key] = about | {"label": LABELS.get(key, key) + trained, "colour": COLOURS[key], "tensor": "actor",
+        found[key] = about | {"label": LABELS.get(key, key) + trained, "tensor": "actor", "colour": to_hex(COLOURS[key]),
                               "mix": key == "pmeta"}  # fmt: skip
         if key == "pmeta":
-            found["meta"] = about | {"label": LABELS["meta"] + trained, "colour": COLOURS["meta-policy"],
+            found["meta"] = about | {"label": LABELS["meta"] + trained, "colour": to_hex(COLOURS["meta-policy"]),
                                      "tensor": "meta", "mix": False}  # fmt: skip
     return found
 
@@ -82,7 +85,7 @@ def stage_set(name: str, tasks: int) -> tuple[dict, Path]:
 
 
 def files(weights: Path = WEIGHTS) -> dict[str, bytes]:
-    """What the theatre reads besides MuJoCo: "theatre.json", gymnasium's models and the weights in the folder `weights`.
+    """What the theatre reads besides MuJoCo: "theatre.json", gymnasium's models, the weights in the folder `weights`.
 
     Raises `UserError` if the folder holds no weights of any of its families.
     """
@@ -143,7 +146,7 @@ def double_policy(widths: list[int], row: Tensor) -> Callable[[np.ndarray], np.n
 
 
 def replay(name: str, member: dict, task: int, start: int, weights: Path = WEIGHTS) -> Episode:
-    """An episode of the page in Python: a member of the casts of the family `name`, on a task, from an initial state."""
+    """An episode of the page in Python: a member of the casts of family `name`, on a task, from an initial state."""
     place = family(name)
     with safe_open(weights / member["file"], "pt") as stored:
         rows = stored.get_tensor(member["tensor"])
