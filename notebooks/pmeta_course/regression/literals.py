@@ -12,7 +12,7 @@ NOT_FINITE = {"inf": math.inf, "Infinity": math.inf, "nan": math.nan, "NaN": mat
 
 
 class _NotFinite(ast.NodeTransformer):
-    """`inf`, `nan`, `math.inf`, `np.nan`, `float("inf")` as the numbers that they are."""
+    """`inf`, `math.nan`, `np.inf`, `float("inf")`, `complex(inf, 0)` as the numbers that they are."""
 
     def visit_Name(self, node):
         return ast.Constant(NOT_FINITE[node.id]) if node.id in NOT_FINITE else node
@@ -22,9 +22,9 @@ class _NotFinite(ast.NodeTransformer):
         return ast.Constant(NOT_FINITE[node.attr]) if known and node.attr in NOT_FINITE else node
 
     def visit_Call(self, node):
-        text = node.args[0].value if len(node.args) == 1 and isinstance(node.args[0], ast.Constant) else None
-        if isinstance(node.func, ast.Name) and node.func.id == "float" and isinstance(text, str) and not node.keywords:
-            return ast.Constant(float(text))
+        makers = {"float": float, "complex": complex}
+        if isinstance(node.func, ast.Name) and node.func.id in makers and not node.keywords:
+            return ast.Constant(makers[node.func.id](*(evaluate(a) for a in node.args)))
         return node
 
 
