@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pmeta_course.regression.literals import from_json, same
 from pmeta_lib.files import UserError, unknown
 
 KINDS = ("exact", "stochastic")
@@ -215,8 +216,9 @@ def compare_all(new: dict[str, dict], expected: dict, parameters: dict) -> list[
     """Every value of a notebook against its expectation file (a dict that may be empty), parameters first."""
     old, rows = expected.get("values", {}), []
     for name, value in expected.get("parameters", {}).items():
-        if name in parameters and parameters[name] != value:
-            rows.append(Row(f"parameter {name}", "differs", repr(value), repr(parameters[name]), "0", math.inf))
+        old_value, new_value = from_json(value), from_json(parameters.get(name))
+        if name in parameters and not same(old_value, new_value):
+            rows.append(Row(f"parameter {name}", "differs", repr(old_value), repr(new_value), "0", math.inf))
     return rows + [compare(name, new.get(name), old.get(name)) for name in [*old, *(n for n in new if n not in old)]]
 
 

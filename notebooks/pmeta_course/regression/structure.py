@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pmeta_course.regression import literals
 from pmeta_course.regression.compare import compare_all, load_expected
 from pmeta_lib.files import UserError
 
 MAX_STORED = 1_000_000  # bytes of a stored notebook
+TYPES = ("int", "float", "complex", "str", "bytes", "bool", "None", "list", "dict", "tuple", "set")
 COURSE_PARAMETERS = ("PROFILE", "SEED")
 WARNING = re.compile(r"^.*(?:Warning\b|\bWARN(?:ING)?\b).*$", re.MULTILINE)  # on stderr
 PRINTED_WARNING = re.compile(r"^.*:\d+: \w*Warning: .*$", re.MULTILINE)  # on stdout
@@ -63,10 +65,10 @@ def parameters(nb) -> dict[str, tuple[object, set[str]]]:
             else:
                 continue
             try:
-                default = ast.literal_eval(node.value)
+                default = literals.evaluate(node.value)
             except ValueError:
                 default = None
-            known = hint and all(t in ("int", "float", "str", "bool", "None", "list", "dict", "tuple") for t in hint)
+            known = hint and all(t in TYPES for t in hint)
             types = hint if known else {type(default).__name__} if default is not None else set()
             declared |= dict.fromkeys(names, (default, types))
     return declared
@@ -77,8 +79,8 @@ def parse_parameter(text: str, name: str, types: set[str], where: str) -> object
     if types == {"str"}:
         return text
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        value = literals.evaluate(text)
+    except ValueError:
         value = {"true": True, "false": False}.get(text.lower(), text)
     if types and (found := "None" if value is None else type(value).__name__) not in types:
         if found == "int" and "float" in types:
@@ -92,7 +94,7 @@ def parse_parameter(text: str, name: str, types: set[str], where: str) -> object
 def source_problems(nb, course: bool) -> list[str]:
     """What makes running a notebook pointless: no single parameters cell, or parameters that are ignored."""
     problems = []
-    if nb.metadata.get("kernelspec", {}).get("language", "python") != "python":
+    if nb.metadata.get("kernelspec", {}).get("language", "python").lower() not in ("python", "python3", "ipython"):
         return [f"it is written for the language {nb.metadata.kernelspec.language}: only Python notebooks are run"]
     tagged = [i + 1 for i, c in enumerate(nb.cells) if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
@@ -114,15 +116,27 @@ def source_problems(nb, course: bool) -> list[str]:
     assigned = {n for node in nodes if isinstance(node, ast.Assign | ast.AnnAssign) for n in _overwritten(node)}
     if hidden := assigned - declared.keys():
         problems.append(f"cell {tagged[0]} hides {', '.join(sorted(hidden))}: write every parameter as NAME = VALUE")
-    read = {i: _globals_read(trees[i]) for i, _ in later if trees[i]}
+    read = {i: _globals_read(trees[i]) | _words(cell.source, trees[i]) for i, cell in later if trees[i]}
+    elsewhere = nb.metadata.get("pmeta", {}).get("read_elsewhere", [])
     written = {i: {n for node in trees[i].body for n in _overwritten(node)} for i in read}
     for name in declared:
-        magic = re.compile(rf"^\s*(?:%%[\s\S]*|[%!].*)\b{re.escape(name)}\b", re.MULTILINE)
-        if not any(name in names for names in read.values()) and not any(magic.search(c.source) for _, c in later):
-            problems.append(f"the parameter {name} is never read after its cell: it would be ignored")
+        if name not in elsewhere and not any(name in names for names in read.values()):
+            problems.append(
+                f"the parameter {name} is never read after its cell: it would be ignored (if it is read in a way that "
+                f'cannot be seen here, say so in the notebook\'s metadata: "pmeta": {{"read_elsewhere": ["{name}"]}})'
+            )
         for i in (i for i, names in written.items() if name in names):
             problems.append(f"cell {i} overwrites the parameter {name}: an injected value would be ignored")
     return problems
+
+
+def _words(source: str, tree: ast.Module) -> set[str]:
+    """Names that texts refer to (`query("x > @N")`, "{N}", ":N", "N"); words in magics and in lines for the shell."""
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    words = {t for t in texts if t.isidentifier()} | {w for t in texts for w in re.findall(r"[@{$:]\s*(\w+)", t)}
+    whole = source.lstrip().startswith("%%")
+    lines = [line for line in source.splitlines() if whole or re.match(r"\s*(\w[\w, ]*=\s*)?[%!]", line)]
+    return words | {word for line in lines for word in re.findall(r"\w+", line)}
 
 
 def _globals_read(tree: ast.Module) -> set[str]:
@@ -294,6 +308,15 @@ def normalise(executed, source, facts: dict):
     stamp = {"source": source_hash(source), "outputs": output_hash(source)}
     source.metadata.pmeta = {**source.metadata.get("pmeta", {}), **facts, **stamp}
     return source
+
+
+def lost(nb, executed) -> list[str]:
+    """Whether a notebook that is about to be stored holds other outputs than its execution made, cell by cell."""
+    made = [len(c.outputs) for c in as_authored(executed).cells if c.cell_type == "code"]
+    kept = [len(c.outputs) for c in nb.cells if c.cell_type == "code"]
+    return (
+        [] if kept == made else [f"it would hold {sum(kept)} of the {sum(made)} outputs that ran; nothing was changed"]
+    )
 
 
 def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
