@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -182,19 +183,19 @@ def _grade(work: HandedIn, limits: Limits, walled: bool) -> None:
         position, errors = None, []
         try:
             with Sandbox(work.path, work.material, data if data.is_dir() else None, limits, walled) as box:
-                error = ""
+                raised_before = ""
                 for step in todo:
                     position = step.position
                     if step.exercise:
                         if step.exercise not in grades:
-                            grades[step.exercise] = _judge(box, step.exercise, error)
-                        error = ""
+                            grades[step.exercise] = _judge(box, step.exercise, raised_before)
+                        raised_before = ""
                         continue
                     if position in skip:
                         continue
                     if said := box.ask(run=step.code).get("error"):
-                        error = f"cell {position}: {_line(said)}"
-                        errors.append(error)
+                        raised_before = f"cell {position}: {_line(said)}"
+                        errors.append(raised_before)
                     if PROFILE.search(step.code):  # tagged as parameters or not: graded in seconds, not in hours
                         box.ask(run='PROFILE = "smoke"')
             break
@@ -250,7 +251,7 @@ def _call(box: Sandbox, arguments: tuple) -> object:
     return _decoded(box, reply.get("value"), None)
 
 
-def _decoded(box: Sandbox, message: object, call) -> object:
+def _decoded(box: Sandbox, message: object, call) -> Any:
     """What the sandbox sent, or its end if that is no value."""
     try:
         return decode(message, call)

@@ -12,6 +12,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def record(name: str, value: object, rtol: float = 1e-6, atol: float = 1e-12, ki
             file.write(json.dumps({"name": name, **entry}) + "\n")
 
 
-def encode(value: object, where: str = "record") -> dict:
+def encode(value: Any, where: str = "record") -> dict:
     """`value` as strict JSON: {"type": scalar | array | table | text, …}; not finite numbers become texts."""
     if isinstance(value, str):
         if len(value) > MAX_TEXT:
@@ -81,7 +82,7 @@ def _column(series, where: str) -> list:
     return _json(array) if array.dtype.kind in "biuf" else [str(x) for x in array]
 
 
-def _json(array: np.ndarray) -> object:
+def _json(array: np.ndarray) -> Any:
     if array.dtype.kind != "f":
         return array.tolist()
     flat = [x if math.isfinite(x) else str(x) for x in array.astype(float).ravel().tolist()]
@@ -231,7 +232,14 @@ def derive_band(entries: list[dict], seeds: list[int]) -> dict:
 
     n, first = len(entries), entries[0]
     factor = float(t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * math.sqrt(1 + 1 / n)
-    band = {"rule": RULE, "seeds": list(seeds), "factor": factor, "mean": {}, "sd": {}, "half_width": {}}
+    band: dict[str, Any] = {
+        "rule": RULE,
+        "seeds": list(seeds),
+        "factor": factor,
+        "mean": {},
+        "sd": {},
+        "half_width": {},
+    }
     for label, part in _parts(first).items():
         if part.dtype.kind == "U":
             continue

@@ -59,7 +59,7 @@ class Kernel:
         self.records = job.executed.with_suffix(".values.jsonl")
         self.notebook = self.current = None  # what is executed in it, and the last cell that was started
         self.verdict: tuple[str, str] | None = None
-        self.bytes = self.text = 0
+        self.bytes = self.text = 0.0
         self.done = threading.Event()
         self.outlived = False  # whether its process was alive when the run had ended, one way or the other
         self.seconds = 0.0
@@ -157,7 +157,7 @@ class Kernel:
             else:
                 self.process.kill()
 
-    def count(self, text: int = 0, output: float = 0) -> None:
+    def count(self, text: float = 0, output: float = 0) -> None:
         """Add to the characters that stand in the notebook and to its output; beyond a limit the notebook ends."""
         self.text, self.bytes = self.text + text, self.bytes + output
         limits = self.job.limits

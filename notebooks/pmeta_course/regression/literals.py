@@ -6,6 +6,7 @@ literals, nested.
 
 import ast
 import math
+from typing import Any
 
 SCALARS = (type(None), bool, int, float, complex, str, bytes)
 NOT_FINITE = {"inf": math.inf, "Infinity": math.inf, "nan": math.nan, "NaN": math.nan}
@@ -37,7 +38,7 @@ def evaluate(source: str | ast.expr) -> object:
         raise ValueError(f"no Python literal: {error}") from error
 
 
-def source(value: object, ordered: bool = False) -> str:
+def source(value: Any, ordered: bool = False) -> str:
     """The source code of a literal. ordered: sets and dicts by their items' code, so that equal values look equal.
 
     Raises ValueError for what is no literal.

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -41,7 +42,7 @@ class Session:
     recorded: dict = field(default_factory=dict)
     finished: list[Result] = field(default_factory=list)
 
-    def run(self, sources: dict[Path, object], parameters: dict[Path, dict], args) -> int:
+    def run(self, sources: dict[Path, Any], parameters: dict[Path, dict], args) -> int:
         """Run, judge, report; the exit code."""
         self.sources = {p.stem: nb for p, nb in sources.items()}
         self.expectations = {s: load_expected(self.expected / f"{s}.json") for s in self.sources}

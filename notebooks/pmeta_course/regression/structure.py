@@ -14,6 +14,7 @@ import symtable
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ ABSOLUTE = re.compile(
 )
 
 
-def code_cells(nb, tag: str | None = None) -> list[tuple[int, dict]]:
+def code_cells(nb, tag: str | None = None) -> list[tuple[int, Any]]:
     """(position, cell) of the code cells that are not empty, optionally only those with a tag."""
     cells = [(i + 1, c) for i, c in enumerate(nb.cells) if c.cell_type == "code" and c.source.strip()]
     return [(i, c) for i, c in cells if tag is None or tag in c.metadata.get("tags", [])]
@@ -61,7 +62,7 @@ def parameters(nb) -> dict[str, tuple[object, set[str]]]:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
                 names, hint = [node.target.id], {t.strip() for t in ast.unparse(node.annotation).split("|")}
             elif isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) for t in node.targets):
-                names, hint = [t.id for t in node.targets], set()
+                names, hint = [t.id for t in node.targets if isinstance(t, ast.Name)], set()
             else:
                 continue
             try:
@@ -78,6 +79,7 @@ def parse_parameter(text: str, name: str, types: set[str], where: str) -> object
     """The value of `-p NAME=text` for a parameter of these types. Raises UserError if it is none of them."""
     if types == {"str"}:
         return text
+    value: Any
     try:
         value = literals.evaluate(text)
     except ValueError:
@@ -230,7 +232,8 @@ def ink(png: bytes) -> dict:
     h, w = drawn.shape
     halves = (hue[: h // 2], hue[h // 2 :], hue[:, : w // 2], hue[:, w // 2 :])
     middle = drawn[h // 5 : h - h // 5, w // 5 : w - w // 5]
-    one_colour = all(low == high for low, high in flat.getextrema())
+    extrema: Any = flat.getextrema()  # (low, high) of each plane
+    one_colour = all(low == high for low, high in extrema)
     return {
         "ink": round(float(drawn.mean()), 6),
         "colour": round(float(hue.mean()), 6),
