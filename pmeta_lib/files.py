@@ -1,17 +1,25 @@
 """Files and facts that every floor needs: the user's error, atomic writes, checksums, provenance."""
 
 import difflib
+import errno
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 PACKAGES = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco")
+HICCUPS = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOLCK, errno.ENOTCONN)  # of a file server; they pass
+PAUSES = tuple(0.1 * 2**k for k in range(10))  # seconds, 102 in all: servers that fail over take a minute or more
+HOST = platform.node().replace(".", "-")
+T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -44,17 +52,44 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def patiently(action: Callable[..., T], *args, **kwargs) -> T:
+    """What `action(*args, **kwargs)` returns; it is called again, after growing pauses, while a file server is out of
+    order (`HICCUPS`). Raises the last `OSError` if the server stays so, and any other at once."""
+    for pause in PAUSES:
+        try:
+            return action(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in HICCUPS:
+                raise
+            time.sleep(pause)
+    return action(*args, **kwargs)
+
+
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     """Write beside `path`, flush to the disk, rename: readers see the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    patiently(_write, path, parts)  # all of it: after a failed fsync the kernel forgets what it did not write
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.{threading.get_native_id()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_halves(folder: Path) -> None:
+    """Delete the temporary files of atomic writes in `folder` whose writer, a process of this machine, is gone."""
+    import psutil
+
+    for path in folder.glob(f".*.{HOST}.*.tmp"):
+        pid = path.name.split(".")[-3]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            path.unlink(missing_ok=True)
 
 
 def provenance() -> dict:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pmeta_lib import signals
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
@@ -139,7 +140,8 @@ def train(
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
     With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from
-    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one.
+    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one. A
+    signal that is heeded (`signals.heeded`) asks for a checkpoint at once, and then raises `signals.Left`.
     `callback(run)` is called after each evaluation but the first (at step 0) and stops the run early by
     returning True. `initial` is as in `start`; `evaluate_at` are steps to evaluate after (0 is always one), instead of
     the settings' own. Raises `Stopped` when an environment or a network yields a number that is not finite.
@@ -172,9 +174,10 @@ def train(
                 if callback is not None and callback(run):
                     break
             run.seconds = time.monotonic() - began
-            if folder is not None and time.monotonic() - last_saved > checkpoint_seconds:
+            if folder is not None and (signals.asked() or time.monotonic() - last_saved > checkpoint_seconds):
                 save(run, Path(folder), identity)
                 last_saved = time.monotonic()
+                signals.answer()
         if folder is not None:
             save(run, Path(folder), identity)
     except FloatingPointError as error:
