@@ -24,7 +24,9 @@ VARIED = ("learning_rate", "polyak")  # the engine's settings on the grid; optio
 
 def scores(table: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     """One row a learner and point: its normalised score by family, and their mean."""
-    late = table[(table["policy"] == "deployed") & (table["step"] > 0.75 * table.groupby("run")["step"].transform("max"))]
+    late = table[
+        (table["policy"] == "deployed") & (table["step"] > 0.75 * table.groupby("run")["step"].transform("max"))
+    ]
     late = late.assign(point=[_point(s, o) for s, o in zip(late["settings"], late["options"])])
     found = late.groupby(["family", "learner", "point", "seed"])["return"].mean()
     found = found.groupby(level=["family", "learner", "point"]).mean()
