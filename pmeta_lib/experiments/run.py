@@ -13,10 +13,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from pmeta_lib.experiments.learners import trainer
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.files import UserError, provenance, write_atomically
 from pmeta_lib.sac.checkpoint import save_tensors
-from pmeta_lib.sac.training import Run, train
+from pmeta_lib.sac.training import Run
 
 
 def finished(folder: Path) -> bool:
@@ -47,7 +48,7 @@ def run_packed(
         shutil.rmtree(scratch, ignore_errors=True)  # a kill may have left it
         return folders
     family, learner = specs[0].make_family(), specs[0].make_learner()
-    result = train(
+    result = trainer(learner)(
         family, learner, specs[0].settings, [s.seed for s in specs], folder=scratch, device=device, threads=threads,
         progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback,
     )  # fmt: skip
@@ -82,14 +83,12 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
         for name, table in (("curve", result.curve), ("losses", result.losses)):
             rows = table[table["seed"] == spec.seed].reset_index(drop=True)
             write_table(folder / f"{name}.parquet", rows.assign(**identity))
-        agent = result.agent
-        tensors = {name: getattr(agent, name)[position] for name in ("actor", "critic", "target", "log_alpha")}
-        tensors |= {f"extra.{name}": x[position] for name, x in agent.extra.items() if x.shape[0] == len(result.seeds)}
+        tensors, widths = result.final(position)
         tensors["tasks"] = torch.from_numpy(family.train_tasks)
-        shapes = {"actor": json.dumps(agent.actor_shape.widths), "critic": json.dumps(agent.critic_shape.widths)}
+        shapes = {name: json.dumps(sizes) for name, sizes in widths.items()}
         digest = save_tensors(folder / "checkpoint.safetensors", tensors, shapes)
         record = {
-            "run": spec.key, "step": result.step, "updates": agent.updates, "packed": packed,
+            "run": spec.key, "step": result.step, "updates": result.updates, "packed": packed,
             "seconds": round(result.seconds / packed, 3), "device": device, "held_out": family.held_out,
             "evaluation": f"mean of {result.settings.evaluation_episodes} episodes per task, deterministic policy",
             "preset_evaluation": family.evaluation,
