@@ -97,7 +97,7 @@ def improvement_interval(ours: list[np.ndarray], theirs: list[np.ndarray], level
 
 
 def improvement_p(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
-    """One-sided p of "no better than even", by the same statistic: below 0.025 exactly where the interval exceeds 1/2."""
+    """One-sided p of "no better than even", by the same statistic: below 0.025 where the interval exceeds one half."""
     value, trials = _improvement(ours, theirs)
     return float(stats.norm.sf((value - 0.5) * 2 * np.sqrt(trials)))
 
