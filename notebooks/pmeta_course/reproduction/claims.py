@@ -39,34 +39,33 @@ SLOPE, ROUNDING, SHRUNK = -1.0, 1e-9, 10.0  # C2: steepest allowed, what counts 
 CLAIMS = {  # id: claim, criterion, commands
     "C1": (
         "conflicting tasks hurt one policy for all (joint) and one initialisation for all (MAML)",
-        "tabular and deep, for joint, for MAML as its authors define it (policy gradients; tabular: exact), for MAML on "
-        "SAC: the deficit to learning alone at full heterogeneity minus that at none, normalised, exceeds 0.1; and so does "
-        "cancellation, 1 - norm of the mean gradient / mean norm of the gradients, at joint's solution",
+        "tabular and deep, for joint, for MAML as its authors define it (policy gradients) and for MAML on SAC: the "
+        "deficit to learning alone at full heterogeneity minus that at none, normalised, exceeds 0.1; so does "
+        "cancellation, 1 - norm of the mean gradient / mean norm of the gradients",
         "pmeta tabular --only conflict; python data/results/conflict.py",
     ),
     "C2": (
         "the tabular algorithm converges",
-        "T3-T6 hold wherever their conditions are met, in settings with exact constants where a bound shrunk tenfold is "
-        "violated; Phi falls in each round; the log-log slope of the true gradient's best squared norm is at most -1 with "
-        "warm start and R = 1, and cold start and R > 1 fail that test",
+        "T3-T6 hold wherever their conditions are met, in settings with exact constants where a bound shrunk tenfold "
+        "is violated; Phi falls in each round; the log-log slope of the true gradient's best squared norm is at most "
+        "-1 with warm start and R = 1, and cold start and R > 1 fail that test",
         "pmeta tabular --only theory,convergence",
     ),
     "C3": (
         "the version on soft actor-critic learns continuous control",
-        "on each core family of the suite pMeta's normalised score exceeds 0.8 (0: the best of three placebos, 1: "
-        "independent SAC)",
+        "on each core family the normalised score exceeds 0.8 (0: the best of three placebos, 1: independent SAC)",
         "pmeta sweep data/sweeps/gym.toml and mujoco.toml",
     ),
     "C4": (
         "it beats earlier meta-reinforcement learning",
-        "probability of improvement over joint, MAML (SAC), MAML (policy gradients), ProMP, RL2, Reptile and PEARL above "
-        "one half, in meta-training and in the mean return of the first twenty episodes on unseen tasks, on each suite; "
-        "Holm's correction for all parts of a scale; and learning alone beats the rival less",
+        "probability of improvement over joint, MAML (SAC), MAML (policy gradients), ProMP, RL2, Reptile and PEARL "
+        "above one half, in meta-training and in the mean return of the first twenty episodes on unseen tasks, on "
+        "each suite; Holm's correction over all parts of a scale; and learning alone beats the rival less",
         "pmeta sweep data/sweeps/gym.toml, mujoco.toml and adaptation.toml; pmeta adapt",
     ),
     "C5": (
         "personalization helps between learning alone and sharing all (ours)",
-        "over heterogeneity x data per task pMeta beats both independent and joint learning (probability of improvement "
+        "over heterogeneity x data per task it beats both independent and joint learning (probability of improvement "
         "above one half) in more cells than chance alone would decide (95 %)",
         "see data/README.md, map.parquet",
     ),
@@ -371,7 +370,7 @@ def _claim(key: str, judged: list[Part]) -> dict:
     both = {scale: verdict([p for p in judged if p.scale in ("any", scale)]) for scale in ("field", "desk")}
     return {"id": key, "claim": claim, "whose": whose, "criterion": criterion, "verdict": both["field"],
             "desk_verdict": both["desk"], "parts": [asdict(p) for p in judged],
-            "command": f"{command}; then make report", "files": sorted({f for p in judged for f in p.files})}  # fmt: skip
+            "command": command, "files": sorted({f for p in judged for f in p.files})}  # fmt: skip
 
 
 def _rows(s: Scores) -> list[dict]:
