@@ -26,7 +26,7 @@ from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.files import UserError
 from pmeta_lib.statistics import Interval
 
-MET, ALONE, IDLE, NOT, OPEN = "met", "met by learning alone too", "uninformative", "not met", "open"
+WORDS = MET, ALONE, IDLE, NOT, OPEN = "met", "met by learning alone too", "uninformative", "not met", "open"
 # What a suite is judged on, planned before the runs; families beyond these enter C4 where they were run.
 _GYM = ("point-robot", "pendulum-params", "pendulum-flip")
 CORE = {
@@ -184,9 +184,10 @@ def theory_parts(
             continue
         rows = theory[theory["statement"].str.startswith(starts)]
         wrong = int(rows["holds"].eq(False).sum())
-        exact = rows[rows["met"] & rows["exact_constants"].astype(bool)].groupby("statement")["margin"].min()
+        bounds = rows[rows["margin"].notna()]  # an identity has no margin
+        exact = bounds[bounds["met"] & bounds["exact_constants"].astype(bool)].groupby("statement")["margin"].min()
         idle = [f"{s}: conditions never met" for s, r in rows.groupby("statement") if not r["met"].any()]
-        idle += [f"{s}: not in a setting with exact constants" for s in set(rows["statement"]) - set(exact.index)]
+        idle += [f"{s}: not in a setting with exact constants" for s in set(bounds["statement"]) - set(exact.index)]
         loosest = float(exact.max()) if len(exact) else np.inf
         word = NOT if wrong else OPEN if idle or rows.empty else NOT if loosest >= SHRUNK else MET
         n = f"{int(rows['met'].sum())} checks in {rows['run'].nunique()} runs, {wrong} violations"
@@ -220,8 +221,8 @@ def score_parts(found: list[Scores], scale: str, ours: str = "pmeta") -> list[Pa
         for name in names:
             label, s = f"{suite}, {name}: normalised score above 0.8", there.get(name)
             short = s.lack((ours, "independent")) if s else "not run"
-            if short or not s.placebos:
-                parts.append(Part(label, scale, OPEN, lacks=(short or "no placebos",)))
+            if short:
+                parts.append(Part(label, scale, OPEN, lacks=(short,)))
                 continue
             if short := s.unscaled():
                 parts.append(Part(label, scale, IDLE, lacks=(short,), files=(s.source,)))
@@ -238,10 +239,8 @@ def score_parts(found: list[Scores], scale: str, ours: str = "pmeta") -> list[Pa
 
 
 def select(found: list[Scores], scale: str, suite: str, split: str, learners: tuple[str, ...]):
-    """The suite's families that can be judged for these learners, and what the core families lack, as two tuples.
-
-    A family decides only where it has a scale; on test tasks, only where those are held out.
-    """
+    """The suite's families that can be judged for these learners, what the core families lack, and why a family decides
+    nothing (it has no scale), as three tuples. On test tasks only families count that hold them out."""
     mine = [s for s in found if (s.scale, s.suite) == (scale, suite)]
     flat = {s.name: why for s in mine if s.split == "train" and (why := s.unscaled())}
     there, core = {s.name: s for s in mine if s.split == split}, CORE[scale][suite]
@@ -249,7 +248,8 @@ def select(found: list[Scores], scale: str, suite: str, split: str, learners: tu
         there, core = {n: s for n, s in there.items() if family(n).held_out}, [n for n in core if family(n).held_out]
     usable = tuple(s for n, s in there.items() if n not in flat and not s.lack(learners))
     reasons = {n: there[n].lack(learners) if n in there else "not run" for n in core if n not in flat}
-    return usable, tuple(f"{n}: {why}" for n, why in reasons.items() if why)
+    idle = tuple(f"{n}: {flat[n]}" for n in there if n in flat)
+    return usable, tuple(f"{n}: {why}" for n, why in reasons.items() if why), idle
 
 
 def improvement_parts(found: list[Scores], scale: str, ours: str = "pmeta") -> list[Part]:
@@ -261,14 +261,14 @@ def improvement_parts(found: list[Scores], scale: str, ours: str = "pmeta") -> l
     ):
         for suite in CORE[scale]:
             for rival in RIVALS:
-                usable, lacks = select(found, scale, suite, split, (ours, rival, alone))
-                cells.append((f"{suite}, {words}: improvement over {rival}", usable, lacks, rival, alone))
+                chosen = select(found, scale, suite, split, (ours, rival, alone))
+                cells.append((f"{suite}, {words}: improvement over {rival}", *chosen, rival, alone))
     tests = [1.0 if lacks or not usable else statistics.improvement_p(_of(usable, ours), _of(usable, rival))
-             for _, usable, lacks, rival, _ in cells]  # fmt: skip
+             for _, usable, lacks, _, rival, _ in cells]  # fmt: skip
     parts = []
-    for (name, usable, lacks, rival, alone), p in zip(cells, statistics.holm(tests), strict=True):
+    for (name, usable, lacks, flat, rival, alone), p in zip(cells, statistics.holm(tests), strict=True):
         if not usable:
-            parts.append(Part(name, scale, OPEN if lacks else IDLE, lacks=lacks or ("no family has a scale",)))
+            parts.append(Part(name, scale, OPEN if lacks else IDLE, lacks=lacks or flat))
             continue
         mine, theirs = improvement(usable, ours, rival), improvement(usable, alone, rival)
         head = improvement(usable, ours, alone)
@@ -283,6 +283,7 @@ def improvement_parts(found: list[Scores], scale: str, ours: str = "pmeta") -> l
         seeds = sorted({len(s.result(n)) for s in usable for n in (ours, rival)})
         n = f"{len(usable)} families x {'-'.join(map(str, seeds))} seeds"
         n += ", still rising: " + ", ".join(r) if (r := [s.name for s in usable if s.rising()]) else ""
+        n += f" (without {', '.join(flat)})" if flat else ""
         parts.append(Part(name, scale, word, mine, 0.5, {alone: theirs, f"it over {alone}": head}, idle,
                           None if lacks else p, n, lacks, tuple(sorted({s.source for s in usable}))))  # fmt: skip
     return parts
@@ -358,6 +359,7 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
         "version": 2,
         "claims": [_claim(key, judged[key]) for key in CLAIMS],
         "scores": [r for s in found for r in _rows(s)],
+        "differences": [r for s in found for r in _differences(s, ours)],
         "not_run": [n for n in FAMILIES if n not in {s.name for s in found}],
         "map": map_cells(made["map"]) if "map" in made else [],
         "ablations": ablations.differences(made["ablations"]) if "ablations" in made else [],
@@ -375,7 +377,7 @@ def _claim(key: str, judged: list[Part]) -> dict:
 
 def _rows(s: Scores) -> list[dict]:
     """One row a placebo and learner: every table shows the two ends of the scale."""
-    rows, scaled = [], s.split == "train" and not s.unscaled()
+    rows, scaled = [], s.split == "train" and not (s.lack(("independent",)) or s.unscaled())
     for name in (*s.placebos, *s.curves):
         final, row = s.final(name), {"family": s.name, "scale": s.scale, "tasks": s.split, "learner": name}
         row |= {
@@ -394,6 +396,14 @@ def _rows(s: Scores) -> list[dict]:
         row |= {"zero": True} if name == s.zero else {}
         rows.append(row)
     return rows
+
+
+def _differences(s: Scores, ours: str) -> list[dict]:
+    """One row an opponent of pMeta: its mean return minus theirs, seeds not paired."""
+    others = [n for n in s.curves if n != ours and min(len(s.curves[n]), len(s.curves.get(ours, ()))) >= SEEDS_NEEDED]
+    return [{"family": s.name, "scale": s.scale, "tasks": s.split, "other": n,
+             **dict(zip(("value", "low", "high"), statistics.difference_interval(s.final(ours), s.final(n))))}
+            for n in others]  # fmt: skip
 
 
 def _rounded(x):

@@ -1,10 +1,10 @@
 """The stored deep runs, family by family, fit to be compared: what exists, on which scale, and what must not be mixed.
 
 Training curves come from the sweeps' tables (`pmeta sweep results`), `gym*.parquet`, `mujoco*.parquet` and (on-policy
-learners) `policy_gradient*.parquet`, a table for each machine or set of versions; families that these lack come from
-`deep/`. What learners do on meta-test tasks comes from `adaptation*.parquet` (the tables of `pmeta adapt`, one below
-the other). A table with `field` in its name is of the field scale, any other of the desk scale; the two never mix. The
-0 of a score is the best of three policies that learned nothing (`placebos.parquet`), the 1 is independent SAC.
+learners) `policy_gradient*.parquet`, a table for each machine or set of versions. What learners do on meta-test tasks
+comes from `adaptation*.parquet` (the tables of `pmeta adapt`, one below the other). A table with `field` in its name is
+of the field scale, any other of the desk scale; the two never mix. The 0 of a score is the best of three policies that
+learned nothing (`placebos.parquet`), the 1 is independent SAC.
 """
 
 import json
@@ -16,7 +16,7 @@ import pandas as pd
 
 from pmeta_lib import statistics
 from pmeta_lib.envs.families import FAMILIES, family
-from pmeta_lib.experiments.results import CURVE, DECISIVE, row
+from pmeta_lib.experiments.results import DECISIVE
 from pmeta_lib.files import UserError, unknown
 from pmeta_lib.statistics import Interval, last_quarter
 
@@ -70,9 +70,9 @@ class Scores:
         return statistics.score_interval(self.final(name), self.final("independent"), self.placebos[self.zero])
 
     def unscaled(self) -> str:
-        """Why there is no scale ("" if there is one): learning alone is not above the best placebo beyond chance."""
-        if self.zero is None or "independent" not in self.curves:
-            return "no placebos" if self.zero is None else "no independent"
+        """Why there is no scale ("" if there is one, or nothing to tell from): learning alone is not above 0."""
+        if self.lack(("independent",)):
+            return ""
         gain = statistics.difference_interval(self.final("independent"), self.placebos[self.zero])
         return "" if gain[1] > 0 else f"no scale: learning alone is not above {self.zero}"
 
@@ -90,12 +90,12 @@ class Scores:
 
     def lack(self, learners: tuple[str, ...]) -> str:
         """Why the family cannot be judged for these learners ("" if it can)."""
-        there = {n: len(c) for n, c in self.curves.items()} if self.split == "train" else {
-            n: len(x) for n, x in self.few.items()}  # fmt: skip
-        missing = "no " if self.split == "train" else f"no episodes {FEW[0]} to {FEW[-1]} of "
-        short = [f"{missing}{n}" for n in learners if n not in there and n not in self.placebos]
-        return ", ".join(short + [f"{n}: {there[n]} of {SEEDS_NEEDED} seeds" for n in learners
-                                  if there.get(n, SEEDS_NEEDED) < SEEDS_NEEDED])  # fmt: skip
+        there = self.curves if self.split == "train" else self.few
+        absent = [n for n in learners if n not in there and n not in self.placebos]
+        what = "no " if self.split == "train" else f"no episodes {FEW[0]}-{FEW[-1]} of "
+        short = [f"{n}: {len(x)} of {SEEDS_NEEDED} seeds" for n, x in there.items()
+                 if n in learners and len(x) < SEEDS_NEEDED]  # fmt: skip
+        return "; ".join(([what + ", ".join(absent)] if absent else []) + short + ["no placebos"] * (not self.placebos))
 
 
 def scale_of(source: str) -> str:
@@ -117,11 +117,13 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
                 raise UserError(
                     f"{place} is in {newer[*key, learner]} and in {name}; keep one, runs of two tables do not mix"
                 )
-    for path in sorted((folder / "deep").glob("*.parquet")):
-        table = _with_origin(path)
-        if not {place for place, split, _, _ in newer if split == "train"} & set(table["family"]):
-            found[f"deep/{path.name}"] = table
     return found
+
+
+def rows(found: dict[str, pd.DataFrame], s: Scores) -> pd.DataFrame:
+    """The rows of `tables` that one family's scores were computed from."""
+    mine = pd.concat([found[name] for name in s.source.split(", ")], ignore_index=True)
+    return mine[mine["family"] == s.name]
 
 
 def split_of(source: str) -> str:
@@ -220,16 +222,6 @@ def _adapted(table: pd.DataFrame) -> pd.DataFrame:
     names = {"learner": "scratch", "run": "scratch " + scratch["family"] + " " + scratch["seed"].astype(str)}
     own = table[~table["way"].isin(("scratch", "random"))]
     return pd.concat([own, scratch.assign(**names)], ignore_index=True).assign(policy="deployed")
-
-
-def _with_origin(path: Path) -> pd.DataFrame:
-    """A table of `deep/` with the columns of a sweep's table, from the JSON beside it."""
-    try:
-        runs = json.loads(path.with_suffix(".json").read_text())["runs"]
-        head = pd.DataFrame([row(r["spec"], r) for r in runs])
-        return _stored(path)[["run", *(c for c in CURVE)]].merge(head, on="run", validate="many_to_one")
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} or its JSON is damaged ({error}); make both again with regenerate.py") from error
 
 
 def _placebos(idle: pd.DataFrame | None, rows: pd.DataFrame, split: str, source: str) -> dict[str, np.ndarray]:
