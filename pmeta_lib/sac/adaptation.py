@@ -54,7 +54,7 @@ class Plan:
     def settings(self, base: Settings, horizon: int) -> Settings:
         """The settings of the adapting runs: those of `base`, for as many steps as the plan has."""
         steps = max(self.at(horizon))
-        return replace(base, steps=steps, warm_up=min(horizon, steps) - 1, evaluations=1)
+        return replace(base, steps=steps, warm_up=min(horizon, steps) - 1, evaluations=1, envs_per_task=1)
 
 
 def adapt(

@@ -56,11 +56,11 @@ def test_what_is_brought_along_acts_from_the_first_step():
         test = start(PLACE, learner("independent"), SETTINGS, [0], initial=start_from)
         (g,) = test.agent.generators["noise"]
         state = g.get_state()
-        noise = test.agent.noise(3, 1)
+        noise = test.agent.noise(3, 1, 1)
         g.set_state(state)
         want = act(test.agent.actor_shape, test.agent.actor, test.observation, noise)
         advance(test)
-        assert torch.allclose(test.replay.rows[:, :, 0, 3:4], want) is same
+        assert torch.allclose(test.replay.rows[:, :, :1, 3:4], want) is same
 
 
 def test_the_plan_merges_steps_and_episodes():

@@ -44,7 +44,8 @@ class Learner:
         return sac_update(agent, batch)
 
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
-        """After each environment step, whose transitions are `replay.last()`; `ended (S N,)` says whose episode is."""
+        """After each step of the environments, whose transitions are `replay.last (S, N, E, ·)`; `ended (S N E,)` says
+        whose episode is."""
 
     def phase(self, updates: int) -> Hashable | None:
         """What kind of update follows `updates` updates: those of equal phase do the very same operations on the

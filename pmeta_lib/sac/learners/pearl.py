@@ -57,9 +57,9 @@ def divergence(mean: Tensor, variance: Tensor) -> Tensor:
 class Pearl(Learner):
     """Hyper-parameters; k = `latent_size`, m = `context_batch`, W = `context_window`.
 
-    Its tensors in `agent.extra`: "encoder" (S, 1, E), the ring "context" (S, N, W, 2o + a + 1) of exploration, "seen"
-    (S, N) transitions ever put there, "explores" (S, N) whether the episode is one of exploration, "z" (S, N, k) that
-    acts.
+    Each of a task's E environments collects by itself. The tensors in `agent.extra`: "encoder" (S, 1, ·), the ring
+    "context" (S, N, E, W, 2o + a + 1) of exploration, "seen" (S, N, E) transitions ever put there, "explores" (S, N, E)
+    whether the episode is one of exploration, "z" (S, N, E, k) that acts.
     """
 
     name: ClassVar[str] = "pearl"
@@ -68,7 +68,7 @@ class Pearl(Learner):
     latent_size: int = 5
     kl_weight: float = 0.01  # the authors use 0.1 on rewards scaled by 5, so losses 25 times ours
     context_batch: int = 64  # transitions of each task that an update infers z from
-    context_window: int = 400  # the latest transitions of exploration, of each task, that they are drawn from
+    context_window: int = 400  # the latest transitions of exploration, of each environment, that they are drawn from
 
     def __post_init__(self):
         for name in ("latent_size", "context_batch", "context_window"):
@@ -86,21 +86,23 @@ class Pearl(Learner):
     def start(self, agent: Agent, tasks: int) -> None:
         seeds, device = len(agent.actor), agent.actor.device
         width = 2 * self._observation_size(agent) + agent.actor_shape.widths[-1] // 2 + 1
-        gib = {"option context_window": seeds * tasks * self.context_window * width * 4 / 2**30}
+        slots = (seeds, tasks, agent.envs)
+        gib = {"option context_window": seeds * tasks * agent.envs * self.context_window * width * 4 / 2**30}
         check_size(gib, device)
         shape = self._encoder(agent)
         encoder = torch.stack([initialize(shape, 1, g) for g in agent.generators["learner"]])
         agent.optimizers["encoder"] = Adam(encoder, float(agent.optimizers["actor"].learning_rate))
         agent.extra |= {
             "encoder": encoder,
-            "context": torch.zeros(seeds, tasks, self.context_window, width, device=device),
-            "seen": torch.zeros(seeds, tasks, dtype=torch.float64, device=device),
-            "explores": torch.ones(seeds, tasks, device=device),
-            "z": agent.noise(tasks, self.latent_size),
+            "context": torch.zeros(*slots, self.context_window, width, device=device),
+            "seen": torch.zeros(slots, dtype=torch.float64, device=device),
+            "explores": torch.ones(slots, device=device),
+            "z": agent.noise(tasks, agent.envs, self.latent_size),
         }
 
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
-        return _append(observation, agent.extra["z"])
+        z = agent.extra["z"]  # what an evaluation deploys has its own z in the networks, and ignores this one
+        return _append(observation, z if observation.shape[2] == z.shape[2] else z[:, :, :1])
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         encoder = agent.extra["encoder"].detach().requires_grad_()
@@ -110,7 +112,7 @@ class Pearl(Learner):
             mean, variance = self._infer(agent, rows, counted, encoder)
             z = mean + variance.sqrt() * noise
         at = slice(batch.observation.shape[-1], batch.observation.shape[-1] + self.latent_size)
-        losses = sac_update(agent, widened(batch, lambda x: _append(x, z.detach())), context=at)
+        losses = sac_update(agent, widened(batch, lambda x: _append(x, z.detach().unsqueeze(2))), context=at)
         from_critics = losses.pop("context").view(*batch.reward.shape, -1).sum(2)  # (S, N, k)
         with torch.enable_grad():
             surrogate = (z * from_critics).sum() + self.kl_weight * divergence(mean, variance).mean(1).sum()
@@ -124,15 +126,14 @@ class Pearl(Learner):
     @torch.no_grad()
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
         extra = agent.extra
-        at = (extra["seen"] % self.context_window).long().view(*extra["seen"].shape, 1, 1)
-        at = at.expand(-1, -1, 1, extra["context"].shape[-1])
+        at = (extra["seen"] % self.context_window).long()[..., None, None]
+        at = at.expand(-1, -1, -1, 1, extra["context"].shape[-1])
         kept = torch.ones_like(extra["explores"]) if self.keeps_all else extra["explores"]
         flag = sum(replay.sizes) + 1  # the column of the terminated flag, which is no part of the context
-        row = replay.last()
-        row = torch.cat((row[..., :flag], row[..., flag + 1 :]), -1).unsqueeze(2)
-        extra["context"].scatter_(2, at, torch.where(kept[..., None, None] > 0, row, extra["context"].gather(2, at)))
+        row = torch.cat((replay.last[..., :flag], replay.last[..., flag + 1 :]), -1).unsqueeze(3)
+        extra["context"].scatter_(3, at, torch.where(kept[..., None, None] > 0, row, extra["context"].gather(3, at)))
         extra["seen"] += kept
-        noise = agent.noise(extra["z"].shape[1], self.latent_size)  # always, lest one seed's episodes shift another's
+        noise = agent.noise(*extra["z"].shape[1:])  # always, lest one seed's episodes shift another's
         if ended.any():
             over = torch.from_numpy(ended).to(noise.device).view(kept.shape)
             turn = torch.zeros_like(kept) if self.keeps_all else 1.0 - extra["explores"]
@@ -143,14 +144,14 @@ class Pearl(Learner):
 
     @torch.no_grad()
     def inferred(self, agent: Agent) -> tuple[Tensor, Tensor]:
-        """Mean and variance (S, N, k) of z given all of each task's context; the prior's where there is none."""
+        """Mean and variance (S, N, E, k) of z given all that each environment explored; the prior's at first."""
         seen, rows = agent.extra["seen"], agent.extra["context"]
         counted = torch.arange(self.context_window, device=rows.device) < seen.unsqueeze(-1)
         return self._infer(agent, rows, counted.to(rows.dtype), agent.extra["encoder"])
 
     def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
-        mean, _ = self.inferred(agent)
+        mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
         told = {"deployed": mean, "meta": torch.zeros_like(mean)}
         o = self._observation_size(agent)
         return {name: fold(agent.actor_shape, agent.actor, o, z) for name, z in told.items()}
@@ -170,22 +171,25 @@ class Pearl(Learner):
 
     def _draw(self, agent: Agent) -> tuple[Tensor, Tensor]:
         """m transitions of each task's context (S, N, m, ·), with replacement, and whether they count (S, N, m)."""
-        rows, seen = agent.extra["context"], agent.extra["seen"]
+        rows, seen, window = agent.extra["context"].flatten(2, 3), agent.extra["seen"], self.context_window
         size = (rows.shape[1], self.context_batch)
         uniform = [torch.rand(size, dtype=torch.float64, generator=g, device=g.device)
                    for g in agent.generators["learner"]]  # fmt: skip
-        at = (torch.stack(uniform) * seen.clamp(max=self.context_window).unsqueeze(-1)).long()
+        place = torch.stack(uniform) * agent.envs  # one number draws the environment and, by its fraction, the row
+        env = place.long()
+        seen = seen.gather(2, env)
+        at = env * window + ((place - env) * seen.clamp(max=window)).long()
         drawn = rows.gather(2, at.unsqueeze(-1).expand(*at.shape, rows.shape[-1]))
-        return drawn, (seen > 0).to(rows.dtype).unsqueeze(-1).expand(at.shape)
+        return drawn, (seen > 0).to(rows.dtype)
 
     def _infer(self, agent: Agent, rows: Tensor, counted: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
-        factors = fused(self._encoder(agent), encoder.squeeze(1), rows.flatten(1, 2))
-        return posterior(factors.view(*rows.shape[:3], -1), counted)
+        factors = fused(self._encoder(agent), encoder.squeeze(1), rows.flatten(1, -2))
+        return posterior(factors.view(*rows.shape[:-1], -1), counted)
 
 
 def _append(x: Tensor, z: Tensor) -> Tensor:
-    """(S, N, n, ·) with the task's z (S, N, k) behind every row."""
-    return torch.cat((x, z.unsqueeze(2).expand(*x.shape[:3], z.shape[-1])), -1)
+    """`x (S, N, n, ·)` with `z (S, N, n or 1, k)` behind every row."""
+    return torch.cat((x, z.expand(*x.shape[:3], z.shape[-1])), -1)
 
 
 class Inference(Pearl):
@@ -209,4 +213,4 @@ class TunedInference(Inference):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         mean, variance = self._infer(agent, *self._draw(agent), agent.extra["encoder"])
         z = mean + variance.sqrt() * agent.noise(*mean.shape[1:])
-        return sac_update(agent, widened(batch, lambda x: _append(x, z)))
+        return sac_update(agent, widened(batch, lambda x: _append(x, z.unsqueeze(2))))

@@ -17,12 +17,11 @@ from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import advance, start, train
 
 
-def make(made=None, seeds=(0, 1), steps=0, **options):
+def make(made=None, seeds=(0, 1), steps=0, envs=1, **options):
     made = made or replace(family("pendulum-params", train=3), horizon=10)
     options = {"latent_size": 2, "context_batch": 8, "context_window": 25} | options
-    run = start(
-        made, learner("pearl", **options), Settings(steps=500, hidden=(12, 12), batch_size=8, warm_up=15), list(seeds)
-    )
+    settings = Settings(steps=500, hidden=(12, 12), batch_size=8, warm_up=15, envs_per_task=envs)
+    run = start(made, learner("pearl", **options), settings, list(seeds))
     for _ in range(steps):
         advance(run)
     return run
@@ -31,7 +30,7 @@ def make(made=None, seeds=(0, 1), steps=0, **options):
 def test_without_context_the_posterior_is_the_prior_exactly():
     run = make()
     mean, variance = run.learner.inferred(run.agent)
-    assert (mean == 0).all() and (variance == 1).all() and mean.shape == (2, 3, 2)
+    assert (mean == 0).all() and (variance == 1).all() and mean.shape == (2, 3, 1, 2)
     deployed = run.learner.deployed(run.agent)
     assert torch.equal(deployed["deployed"], deployed["meta"])
     advance(run)
@@ -64,14 +63,14 @@ def test_the_divergence_is_torchs():
 def test_the_order_of_the_context_does_not_matter_but_its_content_does():
     run = make(steps=25)
     mean, variance = run.learner.inferred(run.agent)
-    rows = run.agent.extra["context"]
+    rows = run.agent.extra["context"].squeeze(2)
     filled = int(run.agent.extra["seen"].min())
     assert filled == 15
     rows[:, :, :filled] = rows[:, :, torch.randperm(filled, generator=torch.Generator().manual_seed(1))].clone()
     for got, want in zip(run.learner.inferred(run.agent), (mean, variance)):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
     rows[0, 1, 3] += 1.0
-    moved = (run.learner.inferred(run.agent)[0] - mean).abs().amax(-1) > 1e-5
+    moved = (run.learner.inferred(run.agent)[0] - mean).abs().amax((2, 3)) > 1e-5
     assert moved.tolist() == [[False, True, False], [False, False, False]]
     mean, _ = run.learner.inferred(run.agent)
     rows[:, :, filled:] = 7.0  # what is not filled yet does not count
@@ -83,7 +82,7 @@ def test_the_context_is_the_exploration_and_nothing_else():
     run = make(context_window=15)
     acted = []
     for _ in range(45):
-        acted.append(run.agent.extra["z"].clone())
+        acted.append(run.agent.extra["z"].squeeze(2).clone())
         advance(run)
     z = torch.stack(acted)  # (t, S, N, k)
     assert all(torch.equal(z[t], z[t - t % 10]) for t in range(45))  # constant within an episode
@@ -92,15 +91,15 @@ def test_the_context_is_the_exploration_and_nothing_else():
     stored = torch.cat((stored[..., :5], stored[..., 6:]), -1)  # without the flag of termination
     explored = torch.cat((stored[:, :, :10], stored[:, :, 20:30], stored[:, :, 40:45]), 2)
     assert (run.agent.extra["seen"] == 25).all()
-    ring = run.agent.extra["context"]  # the latest 15 of 25: 10 … 24, the first of them at 10
+    ring = run.agent.extra["context"].squeeze(2)  # the latest 15 of 25: 10 … 24, the first of them at 10
     assert torch.equal(torch.cat((ring[:, :, 10:], ring[:, :, :10]), 2), explored[:, :, 10:])
 
 
 def test_z_is_the_priors_on_exploration_and_the_posteriors_after_it():
     run = make(seeds=(0,), context_window=400)
-    noise = torch.tensor([0.7, -1.1]).expand(1, 3, 2)
+    noise = torch.tensor([0.7, -1.1]).expand(1, 3, 1, 2)
     draw = run.agent.noise
-    run.agent.noise = lambda *shape: noise if shape == (3, 2) else draw(*shape)
+    run.agent.noise = lambda *shape: noise if shape == (3, 1, 2) else draw(*shape)
     for episode in range(4):
         for _ in range(10):
             advance(run)
@@ -119,7 +118,37 @@ def test_an_episode_that_ends_early_changes_its_own_slot_only():
         changed = (run.agent.extra[name] != x).view(2, 3, -1).any(-1)
         assert changed.tolist() == [[False, False, False], [False, True, False]], name
     run.learner.stepped(run.agent, run.replay, np.zeros(6, bool))
-    assert run.agent.extra["seen"].tolist() == [[5, 5, 5], [5, 4, 5]]
+    assert run.agent.extra["seen"].squeeze(2).tolist() == [[5, 5, 5], [5, 4, 5]]
+
+
+def test_every_environment_of_a_task_collects_and_infers_by_itself():
+    """E = 3 hoppers, which fall at different times: each one's context is its own exploration, its z the prior's or
+    the posterior's of that, and an update draws from all of them alike."""
+    made = replace(family("hopper-params", train=2), horizon=20)
+    run = make(made, seeds=(0,), envs=3, context_window=1000, context_batch=4000)
+    explored = torch.zeros(0, *run.agent.extra["seen"].shape, dtype=torch.bool)
+    for _ in range(70):
+        explored = torch.cat((explored, run.agent.extra["explores"][None] > 0))
+        advance(run)
+    seen = run.agent.extra["seen"]
+    assert torch.equal(seen, explored.sum(0).double()) and len(set(seen.flatten().tolist())) > 2
+    stored = run.replay.rows[0, :, :210].unflatten(1, (70, 3))
+    flag = made.observation_size + made.action_size + 1
+    stored = torch.cat((stored[..., :flag], stored[..., flag + 1 :]), -1)
+    for i in range(2):
+        for e in range(3):
+            own = stored[i, explored[:, 0, i, e], e]
+            assert torch.equal(run.agent.extra["context"][0, i, e, : len(own)], own)
+    mean, _ = run.learner.inferred(run.agent)
+    assert len({tuple(m) for m in mean.flatten(0, 2).tolist()}) == 6
+    assert torch.equal(run.learner.deployed(run.agent)["deployed"], fold(
+        run.agent.actor_shape, run.agent.actor, made.observation_size, mean[:, :, 0]))  # fmt: skip
+    drawn, counted = run.learner._draw(run.agent)
+    assert counted.all()
+    for i in range(2):  # one environment in three each, whatever it has seen
+        of = [(drawn[0, i][:, None] == run.agent.extra["context"][0, i, e, : int(n)]).all(-1).any(1).double().mean()
+              for e, n in enumerate(seen[0, i])]  # fmt: skip
+        torch.testing.assert_close(torch.stack(of), torch.full((3,), 1 / 3).double(), atol=0.04, rtol=0)
 
 
 def test_at_meta_test_every_episode_is_context_and_nothing_is_trained():
@@ -143,7 +172,7 @@ def test_gradients_equal_autograd_of_the_losses():
     """The encoder's from critic loss and KL, the critics' and the actor's at a z that is constant to them."""
     run = make(steps=25, kl_weight=0.3)
     agent, extra, made = run.agent, run.agent.extra, run.learner
-    extra["context"].copy_(extra["context"][:, :, :1].expand_as(extra["context"]))  # whatever is drawn, it is this
+    extra["context"].copy_(extra["context"][..., :1, :].expand_as(extra["context"]))  # whatever is drawn, it is this
     batch = run.replay.sample(8, agent.generators["replay"])
     g = torch.Generator().manual_seed(2)
     eps, noise = torch.randn(2, 3, 2, generator=g), torch.randn(2, 2, 3, 8, 1, generator=g)
@@ -153,7 +182,7 @@ def test_gradients_equal_autograd_of_the_losses():
     made.update(agent, batch)
 
     shape = made._encoder(agent)
-    factors = forward(shape, encoder.view(2, -1), extra["context"][:, :, :8].flatten(1, 2)).view(2, 3, 8, 4)
+    factors = forward(shape, encoder.view(2, -1), extra["context"][:, :, 0, :8].flatten(1, 2)).view(2, 3, 8, 4)
     mean, variance = posterior(factors, torch.ones(2, 3, 8))
     z = mean + variance.sqrt() * eps
 
@@ -188,18 +217,19 @@ def test_folding_a_context_in_changes_nothing_but_the_need_to_append_it():
     agent = run.agent
     mean, _ = run.learner.inferred(agent)
     x = torch.randn(2, 3, 4, 3, generator=torch.Generator().manual_seed(0))
-    told = torch.cat((x, mean.unsqueeze(2).expand(2, 3, 4, 2)), -1)
+    told = torch.cat((x, mean.expand(2, 3, 4, 2)), -1)
     want = act(agent.actor_shape, agent.actor, told.flatten(1, 2))
     got = run.policy("deployed")(x.flatten(1, 2))
     torch.testing.assert_close(got, want)
     assert not torch.allclose(run.policy("meta")(x.flatten(1, 2)), want)
     assert not torch.equal(agent.extra["z"], mean)  # what `inputs` appends is ignored by it
-    assert torch.equal(fold(agent.actor_shape, agent.actor, 3, mean), run.learner.deployed(agent)["deployed"])
+    folded = fold(agent.actor_shape, agent.actor, 3, mean.squeeze(2))
+    assert torch.equal(folded, run.learner.deployed(agent)["deployed"])
 
 
 def separation(run):
     """(S,): how far the two tasks' posteriors lie apart, in the sum of their standard deviations, at best over z."""
-    mean, variance = run.learner.inferred(run.agent)
+    mean, variance = (x.squeeze(2) for x in run.learner.inferred(run.agent))
     std = variance.sqrt()
     return ((mean[:, 0] - mean[:, 1]).abs() / (std[:, 0] + std[:, 1])).amax(-1)
 
