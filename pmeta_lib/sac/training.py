@@ -199,7 +199,8 @@ def advance(run: Run) -> None:
     if run.uniform and run.step < run.settings.warm_up:
         action = torch.erf(noise / 2**0.5)  # uniform on (-1, 1): the normal's own distribution function
     else:
-        action = act(agent.actor_shape, agent.actor, run.learner.inputs(agent, run.observation), noise)
+        inputs = run.learner.inputs(agent, run.observation)
+        action = act(agent.actor_shape, agent.actor, inputs, None if run.learner.by_mode else noise)
     env_action = to_env(run.family, action)
     if not np.isfinite(env_action).all():
         raise FloatingPointError(
