@@ -49,20 +49,24 @@ def adapt_run(folder: Path, plan: Plan | None = None, **how) -> Path:
 
 def adapt_packed(
     folders: list[Path], plan: Plan, *, family: str | None = None, out: Path | None = None, changes: dict | None = None,
-    device: str = "cpu", threads: int = 1, progress: bool = False, shared: Path | None = None,
+    alone: dict | None = None, device: str = "cpu", threads: int = 1, progress: bool = False,
+    shared: Path | None = None,
 ) -> list[Path]:  # fmt: skip
     """Adapt finished runs that differ only in their seed, stacked: one `adaptation.parquet` each, its path returned.
 
     The table goes into the run's folder, or into `out/<run>/`; it is there at once if the same was asked before, and a
     killed call goes on where it was. `family` names another family than the run's; `changes` are settings other than
-    the run's; `shared` is a folder that keeps the references, which runs of equal settings have in common, for other
-    calls, of other processes too. Raises `UserError` for a folder without a sound finished run, and for a family whose
-    observations or actions are of another size.
+    the run's, `alone` those of learning from scratch (the same, if not given); `shared` is a folder that keeps the
+    references, which runs of equal settings have in common, for other calls, of other processes too. Raises `UserError`
+    for a folder without a sound finished run, and for a family whose observations or actions are of another size.
     """
     specs, agent = trained(folders, device)
     place = target(specs[0], family, agent, folders[0])
-    settings = plan.settings(make_settings({**asdict(specs[0].settings), **(changes or {})}), place.horizon)
-    asked = json.dumps([place.name, place.preset, place.test_tasks.tolist(), asdict(plan), asdict(settings)])
+    base, changes = asdict(specs[0].settings), changes or {}
+    settings, scratchs = (plan.settings(make_settings(base | x), place.horizon)
+                          for x in (changes, changes if alone is None else alone))  # fmt: skip
+    about_place = [place.name, place.preset, place.test_tasks.tolist()]
+    asked = json.dumps([*about_place, asdict(plan), asdict(settings), asdict(scratchs)])
     digests = [sha256(folder / "checkpoint.safetensors") for folder in folders]
     keys = [hashlib.sha256(f"{s.key} {d} {asked}".encode()).hexdigest()[:16] for s, d in zip(specs, digests)]
     paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
@@ -80,26 +84,28 @@ def adapt_packed(
                 **how)  # fmt: skip
     about = provenance()
     if shared is None:
-        known = references(place, settings, seeds, plan, **how)
+        known = references(place, scratchs, seeds, plan, **how)
     else:
-        name = hashlib.sha256(f"{asked} {seeds} {device} {about['versions']}".encode()).hexdigest()[:16]
+        same = json.dumps([*about_place, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
+        name = hashlib.sha256(same.encode()).hexdigest()[:16]
         with filelock.FileLock(shared / f"references-{name}.lock"):  # whoever comes first computes them
             if not (kept := shared / f"references-{name}.parquet").exists():
-                known = references(place, settings, seeds, plan, **how)
+                known = references(place, scratchs, seeds, plan, **how)
                 try:
                     write_table(kept, known)
                 except OSError as error:
                     raise UserError(f"cannot write {kept}: {error.strerror}; choose another --out") from error
             known = pd.read_parquet(kept)
-    table = pd.concat([own, known], ignore_index=True)
+    parts = (own.assign(settings=json.dumps(asdict(settings))), known.assign(settings=json.dumps(asdict(scratchs))))
+    table = pd.concat(parts, ignore_index=True)
     for spec, path, key, digest in zip(specs, paths, keys, digests):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
             run=spec.key, family=place.name, trained_on=spec.family, preset=place.preset, learner=spec.learner,
             options=json.dumps(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
-            held_out=place.name != spec.family or place.held_out, settings=json.dumps(asdict(settings)),
-            adaptation=key, packed=len(specs), device=device, **about["versions"], env=place.versions["env"],
-            base=place.versions["base"], machine=about["machine"], commit=about["commit"],
-            checkpoint_sha256=digest, seconds=round((time.monotonic() - began) / len(specs), 3),
+            held_out=place.name != spec.family or place.held_out, adaptation=key, packed=len(specs), device=device,
+            **about["versions"], env=place.versions["env"], base=place.versions["base"], machine=about["machine"],
+            commit=about["commit"], checkpoint_sha256=digest,
+            seconds=round((time.monotonic() - began) / len(specs), 3),
         )  # fmt: skip
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -239,13 +245,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def few_shot(table: pd.DataFrame) -> pd.DataFrame:
     """The same by episode, as lived; the last column is the mean of them all, the few-shot endpoint."""
     means = _means(table[table["policy"] == "acting"], "episode")
-    k = int(max(means.columns, default=0))
-    return means.assign(**{f"1 to {k}": means.mean(axis=1, skipna=False)})
+    return means.assign(**{f"1 to {means.columns.max()}": means.mean(axis=1, skipna=False)}) if len(means) else means
 
 
 def _means(table: pd.DataFrame, by: str) -> pd.DataFrame:
     shared = table["way"].isin(["scratch", "random"])
     name = table["learner"].where(~shared, "(any)") + table["options"].where(~shared, "").replace("{}", "")
     keys = ["family", "learner", "way", "seed", by]
-    seeds = table.assign(learner=name).groupby(keys)["return"].mean()
+    seeds = table.assign(learner=name, **{by: table[by].astype(int)}).groupby(keys)["return"].mean()
     return seeds.groupby(level=["family", "learner", "way", by]).mean().unstack(by)
