@@ -9,6 +9,8 @@ from pmeta_lib.files import UserError, unknown
 from pmeta_lib.experiments.learners import LEARNERS, Learner, learner
 from pmeta_lib.sac.settings import Settings
 
+SINCE_0_2 = ("envs_per_task", "precision")  # settings
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -61,9 +63,13 @@ class RunSpec:
     def key(self) -> str:
         """The run's identity and folder name: 16 hex digits of the SHA-256 of its canonical JSON.
 
-        Numbers are normalised (1 and 1.0 are one), and a learner option at its default counts as not given.
+        Numbers are normalised (1 and 1.0 are one), and a learner option at its default counts as not given; so does a
+        setting that 0.1 did not have, lest its runs change their names.
         """
         data = self.to_json()
+        for f in fields(Settings):
+            if f.name in SINCE_0_2 and data["settings"][f.name] == f.default:
+                del data["settings"][f.name]
         chosen = self.make_learner()
         data["options"] = {
             f.name: getattr(chosen, f.name) for f in fields(chosen) if getattr(chosen, f.name) != f.default
