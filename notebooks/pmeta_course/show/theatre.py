@@ -57,8 +57,8 @@ def casts(name: str, weights: Path) -> dict[str, dict]:
         about = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                  "widths": json.loads(facts["actor"])}  # fmt: skip
         trained = f" (seed {seed}, {int(facts['steps']):,} steps)"
-        found[key] = about | {"label": LABELS.get(key, key) + trained, "tensor": "actor", "colour": to_hex(COLOURS[key]),
-                              "mix": key == "pmeta"}  # fmt: skip
+        found[key] = about | {"label": LABELS.get(key, key) + trained, "colour": to_hex(COLOURS[key]),
+                              "tensor": "actor", "mix": key == "pmeta"}  # fmt: skip
         if key == "pmeta":
             found["meta"] = about | {"label": LABELS["meta"] + trained, "colour": to_hex(COLOURS["meta-policy"]),
                                      "tensor": "meta", "mix": False}  # fmt: skip
