@@ -33,7 +33,7 @@ NO_WEBGL = "--disable-gpu --disable-3d-apis"
 NO_BROWSER = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no Chromium with its driver (Debian: apt install chromium chromium-driver)"
 )
-FRAMES = "00 01 02"  # the notebooks whose sliders are alive in the site that the tests build
+FRAMES, BUDGET = "00 01 02", 48  # the notebooks whose sliders are alive in the site of the tests; frames of each slider
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def build_site(folder: Path, shared: Path, *more: str) -> None:
     cut = ["unshare", "--map-root-user", "--net"]
     if not shutil.which("unshare") or subprocess.run([*cut, "true"], capture_output=True).returncode:
         cut = []
-    few = ["-D", "pmeta_budget=8", "-D", f"pmeta_notebooks={FRAMES}"]
+    few = ["-D", f"pmeta_budget={BUDGET}", "-D", f"pmeta_notebooks={FRAMES}"]
     done = subprocess.run(
         [*cut, sys.executable, *words[1:], *few, str(folder)], cwd=ROOT, capture_output=True, text=True
     )
