@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import shutil
+import signal
 import sys
 import time
 import uuid
@@ -27,6 +28,7 @@ from pmeta_lib.experiments.state import State, locked, progress, read_json, sett
 from pmeta_lib.experiments.sweep_spec import Plan, load
 from pmeta_lib.experiments.worker import End
 from pmeta_lib.files import UserError, patiently, unknown
+from pmeta_lib.signals import LEAVE
 
 ENGINES = ("local", "ray", "slurm")
 
@@ -83,6 +85,9 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("--out is missing: name the sweep's folder, e.g. --out out/smoke")
     if any(spec.family == "lunar-lander-params" for spec in plan.runs):
         importlib.import_module("pmeta_lib.envs.lunar")  # says how to install Box2D, now instead of at that run
+    if args.engine != "slurm":  # whose jobs outlive this command; other workers get time to save, as at Ctrl-C
+        for number in LEAVE:
+            signal.signal(number, signal.default_int_handler)
     counts = sweep(
         plan, args.out, lambda: _engine(args), jobs=args.jobs, device=args.device, threads=args.threads,
         attempts=args.attempts, retry_failed=args.retry_failed, checkpoint_seconds=args.checkpoint_seconds,
@@ -129,9 +134,12 @@ def sweep(
     """
     out, started = Path(out).resolve(), time.monotonic()
     runs = {spec.key: spec for spec in plan.runs}
+    doing = "write to"
     try:
-        with locked([out / ".locks"]):  # two processes in one run: better no sweep where that cannot be ruled out
-            pass
+        patiently(out.mkdir, parents=True, exist_ok=True)
+        doing = "lock files in"
+        with locked([out / ".locks"]):  # where two workers might get the same run, better no sweep
+            doing = "write to"
         for key, spec in runs.items():
             patiently((out / key).mkdir, parents=True, exist_ok=True)
             if not patiently((out / key / "spec.json").exists):
@@ -142,8 +150,7 @@ def sweep(
                 patiently((out / key / "failure.json").unlink, missing_ok=True)
         left = {tuple(s.key for s in pack): pack for pack in packs(plan, out)}
     except OSError as error:
-        what = "lock files in" if str(error.filename or "").endswith("lock") else "write to"
-        raise UserError(f"cannot {what} {out}: {error.strerror}; choose a folder where you can") from error
+        raise UserError(f"cannot {doing} {out}: {error.strerror}; choose a folder where you can") from error
     work = {keys: seconds(pack[0], len(pack)) for keys, pack in left.items()}
     job = {
         "out": str(out), "device": device, "threads": threads, "attempts": attempts, "session": uuid.uuid4().hex,

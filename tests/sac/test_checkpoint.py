@@ -130,7 +130,9 @@ def test_halves_that_a_kill_left_are_swept_away(saved):
     gone.wait()
     (saved / f".step-000000015.json.{HOST}.{gone.pid}.1.tmp").write_bytes(b"half a file")
     others = [saved / name for name in ("step-notes.txt", "step-7.csv", "step-000000007.csv")]
-    others += [saved / f".step-000000015.json.{who}.1.tmp" for who in (f"{HOST}.{os.getpid()}", f"elsewhere.{gone.pid}")]
+    others += [
+        saved / f".step-000000015.json.{who}.1.tmp" for who in (f"{HOST}.{os.getpid()}", f"elsewhere.{gone.pid}")
+    ]
     for path in others:
         path.write_text("somebody's own")
     folder = saved / "step-000000003.json"
