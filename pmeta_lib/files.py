@@ -10,10 +10,14 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PACKAGES = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco")
 HICCUPS = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOLCK, errno.ENOTCONN)  # of a file server; they pass
@@ -90,6 +94,50 @@ def remove_halves(folder: Path) -> None:
         pid = path.name.split(".")[-3]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(target: Path, remedy: str) -> Iterator[None]:
+    """Turn an `OSError` of the block into one `UserError`: what cannot be written, why, and the `remedy`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error
+
+
+def write_table(path: Path, frame: "pd.DataFrame") -> None:
+    """`frame` as Parquet, atomically, in columns of four kinds whatever pandas calls them: whole numbers are int64,
+    other numbers float64, truth values bool, all else text. So pandas 2 and 3 write the same schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pandas.api import types as kind
+
+    def column(values) -> pa.DataType:
+        if kind.is_bool_dtype(values.dtype):
+            return pa.bool_()
+        if kind.is_numeric_dtype(values.dtype):
+            return pa.float64() if kind.is_float_dtype(values.dtype) else pa.int64()
+        return pa.string()
+
+    schema, sink = pa.schema([(name, column(values)) for name, values in frame.items()]), pa.BufferOutputStream()
+    table = pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
+    """A Parquet file (its `columns`). Text is text however the file has it (pandas 2, pandas 3, categories), so that
+    any such frames can be concatenated by name. Raises `UserError` for a file that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path).read(columns=columns).replace_schema_metadata()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it, or delete it and make it again") from error
+    words = [pa.types.is_dictionary(f.type) or pa.types.is_large_string(f.type) for f in table.schema]
+    plain = [f.with_type(pa.string()) if word else f for f, word in zip(table.schema, words)]
+    return table.cast(pa.schema(plain)).to_pandas()
 
 
 def provenance() -> dict:

@@ -23,7 +23,7 @@ from pathlib import Path
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
-from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.experiments.spec import RunSpec, old_runs
 from pmeta_lib.experiments.state import State, locked, progress, read_json, settled, state, write_json
 from pmeta_lib.experiments.sweep_spec import Plan, load
 from pmeta_lib.experiments.worker import End
@@ -134,6 +134,8 @@ def sweep(
     """
     out, started = Path(out).resolve(), time.monotonic()
     runs = {spec.key: spec for spec in plan.runs}
+    if old := old_runs(out):
+        print(f"{len(old)} runs in {out} are of an older version ({old[0].name}, …) and are left alone; none is used")
     doing = "write to"
     try:
         patiently(out.mkdir, parents=True, exist_ok=True)
@@ -258,7 +260,9 @@ def _failures(out: Path, found: dict[str, State]) -> dict[str, str]:
 def _status(out: Path, target: Path | None) -> int:
     if not out.is_dir():
         raise UserError(f"{out} is not a folder; name the --out of a sweep")
-    found = states(out, sorted(p.parent.name for p in out.glob("*/spec.json")))
+    if old := old_runs(out):
+        print(f"{len(old)} runs are of an older version ({old[0].name}, …) and do not count")
+    found = states(out, sorted({p.parent.name for p in out.glob("*/spec.json")} - {folder.name for folder in old}))
     if not found:
         raise UserError(f"{out} holds no runs; name the --out of a sweep")
     names = (State.DONE, State.FAILED, State.RUNNING, State.WAITING)
@@ -291,7 +295,7 @@ def _dry_run(plan: Plan, target: Path | None) -> int:
         first, sizes = cell.runs[0], [len(cell.runs[i : i + cell.pack]) for i in range(0, len(cell.runs), cell.pack)]
         cost = sum(seconds(first, size) for size in sizes)
         total += cost
-        options = " ".join(f"{k}={v}" for k, v in first.options.items()) or "default"
+        options = " ".join(f"{k}={v}" for k, v in first.changed.items()) or "default"
         rows.append({"spec": first.to_json(), "seeds": [s.seed for s in cell.runs], "pack": cell.pack, "seconds": cost})
         print(f"{first.family:<20} {first.learner:<12} {options[:34]:<34} {first.settings.steps:>10,} "
               f"{len(cell.runs):>5} {cell.pack:>4} {duration(cost):>9}")  # fmt: skip

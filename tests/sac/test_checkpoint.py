@@ -26,16 +26,17 @@ from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import train
 made = replace(family("half-cheetah-vel", train=2), horizon=30)
-settings = Settings(steps=240, hidden=(16, 16), batch_size=16, warm_up=30, evaluations=8, evaluation_episodes=1,
-                    replay_capacity=100, updates_per_step=0.5)
+settings = dict(steps=240, hidden=(16, 16), batch_size=16, warm_up=30, evaluations=8, evaluation_episodes=1,
+                    replay_capacity=100, updates_per_step=0.5) | eval(sys.argv[2])
 print("ready", flush=True)
-train(made, learner("pmeta", inner_steps=7, tasks_per_round=1), settings, [0, 1], folder=Path(sys.argv[1]),
-      checkpoint_seconds=0.0 if len(sys.argv) < 3 else 1e9)
+train(made, learner("pmeta", inner_steps=7, tasks_per_round=1), Settings(**settings), [0, 1], folder=Path(sys.argv[1]),
+      checkpoint_seconds=0.0 if len(sys.argv) < 4 else 1e9)
 """
 
 
-def start_training(folder, *more):
-    return subprocess.Popen([sys.executable, "-c", TRAIN, str(folder), *more], stdout=subprocess.PIPE, text=True)
+def start_training(folder, changes, *more):
+    command = [sys.executable, "-c", TRAIN, str(folder), repr(changes), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def content(folder):
@@ -45,12 +46,13 @@ def content(folder):
     return load_file(folder / f"step-{step:09d}.safetensors"), {k: v for k, v in body.items() if k != "seconds"}
 
 
-def test_killed_at_random_moments_and_restarted_ends_bit_identical(tmp_path):
-    undisturbed = start_training(tmp_path / "whole", "at its end only")
+@pytest.mark.parametrize("changes", [{}, {"steps": 960, "envs_per_task": 16, "updates_per_step": 0.11}])
+def test_killed_at_random_moments_and_restarted_ends_bit_identical(tmp_path, changes):
+    undisturbed = start_training(tmp_path / "whole", changes, "at its end only")
     assert undisturbed.wait() == 0
     rng, kills, folder = random.Random(), 0, tmp_path / "killed"
     while True:
-        process = start_training(folder)
+        process = start_training(folder, changes)
         assert process.stdout.readline() == "ready\n"
         if kills < 4:  # let it get somewhere, then kill it anywhere: mid-update, mid-write, mid-evaluation
             before = checkpoint.steps(folder)[:1]
@@ -67,7 +69,8 @@ def test_killed_at_random_moments_and_restarted_ends_bit_identical(tmp_path):
         kills += 1
     assert kills >= 1
     (tensors, record), (want_tensors, want) = content(folder), content(tmp_path / "whole")
-    assert record["step"] == 240 and record == want  # rows of the curve, losses, counters, checksum of the tensors
+    assert record["step"] == changes.get("steps", 240)
+    assert record == want  # rows of the curve, losses, counters, checksum of the tensors
     assert tensors.keys() == want_tensors.keys() and all(torch.equal(tensors[k], want_tensors[k]) for k in tensors)
     assert not list(folder.glob(".*")) and len(list(folder.iterdir())) <= 2 * checkpoint.KEEP  # no litter
 
