@@ -24,7 +24,7 @@ from pmeta_lib.experiments import results
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
 from pmeta_lib.experiments.spec import RunSpec, old_runs
-from pmeta_lib.experiments.state import State, locked, progress, read_json, settled, state, write_json
+from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state, write_json
 from pmeta_lib.experiments.sweep_spec import Plan, load
 from pmeta_lib.experiments.worker import End
 from pmeta_lib.files import UserError, patiently, unknown
@@ -51,12 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--address", help="ray: auto, or host:port of the cluster's head (default: a Ray of its own, here)")
     add("--gpus-per-run", type=float, default=0.0, help="GPUs of a worker; ray: also 0.25, slurm: whole ones")
     add("--slurm-executor", default="slurm", choices=("slurm", "local"), help="local: try the job array here")
-    add(
-        "--slurm-minutes",
-        type=int,
-        default=24 * 60,
-        help="time limit of a job (default: a day); it queues itself again",
-    )
+    add("--slurm-minutes", type=int, default=24 * 60, help="time limit of a job; it requeues itself (default: a day)")
     add("--slurm-partition", help="partition of the jobs")
     add("--allow-mixed", action="store_true", help="results: of several versions or devices in one table")
     add("--json", type=Path, metavar="FILE", help="write the counts (or the plan) there as well")
@@ -112,7 +107,7 @@ def packs(plan: Plan, out: Path) -> list[list[RunSpec]]:
     todo = []
     for cell in plan.cells:
         by_key = {spec.key: spec for spec in cell.runs}
-        left = {key for key in by_key if state(out / key) not in (State.DONE, State.FAILED)}
+        left = {key for key in by_key if not ended(out / key)}
         for key in by_key:
             begun = read_json(out / key / "claim.json").get("pack", [])
             if begun and begun[0] == key and all(k in by_key for k in begun):
