@@ -1,5 +1,4 @@
-"""Every learner that a run can name: those on soft actor-critic, and the on-policy rivals. One file and one line each.
-"""
+"""Every learner that a run can name: those on soft actor-critic, and the on-policy rivals. One file and one line each."""
 
 from collections.abc import Callable
 

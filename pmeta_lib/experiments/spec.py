@@ -5,8 +5,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 
 from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, family
-from pmeta_lib.files import UserError, unknown
 from pmeta_lib.experiments.learners import LEARNERS, Learner, learner
+from pmeta_lib.files import UserError, unknown
 from pmeta_lib.sac.settings import Settings
 
 

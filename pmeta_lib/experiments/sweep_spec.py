@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from pmeta_lib.envs.families import FAMILIES, PRESETS, family
+from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.experiments.spec import RunSpec, make_settings
 from pmeta_lib.experiments.toml_lines import line_of, positions
 from pmeta_lib.files import UserError, unknown
 from pmeta_lib.sac.agent import new_agent
-from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.sac.settings import Settings
 
 COMMON = ("families", "learners", "preset", "train_tasks", "seeds", "pack", "settings", "options")

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from pmeta_lib.envs.families import FAMILIES, PRESETS
+from pmeta_lib.experiments.learners import LEARNERS
 from pmeta_lib.experiments.run import finished, read_curve, run
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.files import UserError, writable
-from pmeta_lib.experiments.learners import LEARNERS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """What on-policy learners have in common: how a policy acts, how it takes inner steps, and what a learner must answer.
 
-Policy gradients adapt by `theta_i <- theta_i + s grad surrogate_i(theta_i)` on episodes of theta_i itself. A *surrogate*
+Policy gradients adapt by `theta_i <- theta_i + s grad surrogate_i(theta_i)` on episodes of theta_i itself. A surrogate
 turns log probabilities of what was done into numbers whose mean has the policy gradient as its first derivative; the
 learners differ in its second, and so in the gradient of what comes after the step:
 
@@ -200,8 +200,7 @@ class OnPolicy(Learner):
         return {"deployed": deployed} | ({"meta": found[0]} if len(found) > 1 else {})
 
     def fisher(self, shape: Shape, rows: Tensor, window: Window, groups: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-        """v (S, G, P) -> Fisher information of `rows (B, P)` times v, mean over a policy's tasks, on every fifth step.
-        """
+        """v (S, G, P) -> Fisher information of `rows (B, P)` times v, mean over a policy's tasks, on every fifth step."""
         rows = rows.detach().requires_grad_()
         with torch.enable_grad():
             new = gaussian(shape, rows, window.observation[:, :, ::5])

@@ -115,8 +115,8 @@ class RL2(OnPolicy):
     def __post_init__(self):
         super().__post_init__()
         if self.trial_episodes < 2:
-            raise UserError(f"option trial_episodes of learner rl2 is {self.trial_episodes}; one episode leaves nothing "
-                            "to use what was learned in: give 2 or more")  # fmt: skip
+            raise UserError(f"option trial_episodes of learner rl2 is {self.trial_episodes}; one episode leaves "
+                            "nothing to use what was learned in: give 2 or more")  # fmt: skip
         for name in ("epochs", "minibatches", "clip"):
             if not getattr(self, name) > 0:
                 raise UserError(f"option {name} of learner rl2 is {getattr(self, name)}; it must be greater than 0")
@@ -167,7 +167,7 @@ class RL2(OnPolicy):
         new = theta.detach().clone()
         optimizer = adam(new, run.settings.learning_rate, state)
         trials = inputs.shape[1]
-        for epoch in range(self.epochs):
+        for _ in range(self.epochs):
             # an order of the update's own: every seed the same, and none of the acting's randomness used up
             shuffled = torch.randperm(trials, generator=torch.Generator().manual_seed(int(state["order"])))
             state["order"] += 1
