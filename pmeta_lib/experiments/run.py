@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 from pmeta_lib.experiments.learners import trainer
-from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.files import UserError, provenance, write_atomically
+from pmeta_lib.experiments.spec import RunSpec, stored_spec
+from pmeta_lib.files import UserError, provenance, read_table, write_atomically, write_table
 from pmeta_lib.sac.checkpoint import save_tensors
 from pmeta_lib.sac.training import Run
 
@@ -63,16 +63,12 @@ def _claim(spec: RunSpec, folder: Path) -> None:
     path = folder / "spec.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            there = RunSpec.from_json(json.loads(path.read_text()))
-            if there.key != spec.key:
-                raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
-        else:
+        if not path.is_file():
             write_atomically(path, json.dumps(spec.to_json(), indent=1).encode())
+        elif (there := stored_spec(folder)).key != spec.key:
+            raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose a folder you can write to") from error
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
 
 
 def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int, device: str) -> None:
@@ -101,13 +97,8 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
         ) from error
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Parquet, atomically."""
-    write_atomically(path, table.to_parquet(index=False, compression="zstd"))
-
-
 def read_curve(folder: Path) -> pd.DataFrame:
     """The curve of a finished run; `UserError` if it is not finished."""
     if not finished(folder):
         raise UserError(f"{folder} holds no finished run (no result.json)")
-    return pd.read_parquet(Path(folder) / "curve.parquet")
+    return read_table(Path(folder) / "curve.parquet")

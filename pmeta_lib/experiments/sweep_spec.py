@@ -195,7 +195,7 @@ def _check_section(reader: _Reader, path: tuple, section: dict, known: tuple) ->
 def _check_names(reader: _Reader, path: tuple, value, kind: str, choices: Iterable[str]) -> list[str]:
     good = []
     for i, name in enumerate(_as_list(value)):
-        if name not in choices:
+        if not isinstance(name, str) or name not in choices:
             reader.wrong((*path, i), unknown(kind, name, choices))
         elif name in good:
             reader.wrong((*path, i), f"{kind} {name!r} stands there twice")
