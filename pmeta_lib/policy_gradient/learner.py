@@ -200,7 +200,7 @@ class OnPolicy(Learner):
         return {"deployed": deployed} | ({"meta": found[0]} if len(found) > 1 else {})
 
     def fisher(self, shape: Shape, rows: Tensor, window: Window, groups: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-        """v (S, G, P) -> Fisher information of `rows (B, P)` times v, mean over a policy's tasks, on every fifth step."""
+        """v (S, G, P) -> Fisher information of `rows (B, P)` times v, mean over a policy's tasks, every fifth step."""
         rows = rows.detach().requires_grad_()
         with torch.enable_grad():
             new = gaussian(shape, rows, window.observation[:, :, ::5])
