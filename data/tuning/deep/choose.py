@@ -2,10 +2,10 @@
 
 With the folder of `pmeta sweep data/sweeps/tuning.toml --out FOLDER` it first stores its table as `tuning.parquet`,
 which keeps those of its runs that the folder lacks and the file still plans; without, it chooses from the stored
-table again. A run's result is the deployed policies' mean return over the last
-quarter of its evaluations, on all training tasks. Per family 0 is the random policy and 1 the best point of any
-learner; a learner's point is the one with the highest mean over the two families, seeds averaged. `chosen.json` holds
-the choice, which `data/sweeps/*.toml` read, and the score of every point, so that a choice at a grid's edge shows.
+table again. A run's result is the deployed policies' mean return over the last quarter of its evaluations, on all
+training tasks. Per family 0 is the best of three placebos and 1 the best point of any learner; a learner's point is the
+one with the highest mean over the two families, seeds averaged. `chosen.json` holds the choice, which
+`data/sweeps/*.toml` read, and the score of every point, so that a choice at a grid's edge shows.
 """
 
 import json
@@ -16,23 +16,25 @@ import pandas as pd
 
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.sweep_spec import load
+from pmeta_lib.statistics import last_quarter
 
 HERE = Path(__file__).resolve().parent
-TABLE, RANDOM = HERE / "tuning.parquet", HERE.parents[1] / "results" / "random_policy.parquet"
+TABLE, PLACEBOS = HERE / "tuning.parquet", HERE.parents[1] / "results" / "placebos.parquet"
 VARIED = ("learning_rate", "polyak")  # the engine's settings on the grid; options of a learner are all its own
 
 
-def scores(table: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+def scores(table: pd.DataFrame, placebos: pd.DataFrame) -> pd.DataFrame:
     """One row a learner and point: its normalised score by family, and their mean."""
-    late = table[(table["policy"] == "deployed") & (table["step"] > 0.75 * table.groupby("run")["step"].transform("max"))]
+    late = table.groupby("run")["step"].transform(last_quarter).astype(bool)
+    late = table[(table["policy"] == "deployed") & late]
     late = late.assign(point=[_point(s, o) for s, o in zip(late["settings"], late["options"])])
     found = late.groupby(["family", "learner", "point", "seed"])["return"].mean()
     found = found.groupby(level=["family", "learner", "point"]).mean()
     columns = {}
     for family, values in found.groupby(level="family"):
         tasks = table.loc[table["family"] == family, "task"].unique()
-        zero = random[(random["family"] == family) & (random["split"] == "train") & random["task"].isin(tasks)]
-        low = zero["return"].mean()
+        mine = (placebos["family"] == family) & (placebos["split"] == "train") & placebos["task"].isin(tasks)
+        low = placebos[mine].groupby("placebo")["return"].mean().max()
         columns[family] = ((values - low) / (values.max() - low)).droplevel("family")
     wide = pd.DataFrame(columns)
     return wide.assign(score=wide.mean(axis=1, skipna=False)).sort_index()
@@ -50,7 +52,7 @@ def main() -> None:
         kept = stored[stored["run"].isin(planned - set(new["run"]))]
         results.compact(pd.concat([new, kept], ignore_index=True), TABLE)
     table = pd.read_parquet(TABLE)
-    wide = scores(table, pd.read_parquet(RANDOM))
+    wide = scores(table, pd.read_parquet(PLACEBOS))
     chosen = {}
     for learner, part in wide.groupby(level="learner"):
         best = json.loads(part["score"].idxmax()[1])

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pmeta_course.reproduction import claims
+from pmeta_course.reproduction import judging
 from pmeta_lib.files import UserError
 
 PAGES = {
@@ -19,7 +19,7 @@ CHECKED = {
 FACT = re.compile(r"<!-- = (.*?) -->(.*?)<!-- / -->", re.DOTALL)  # a number in prose, by what it is
 NAMES = (  # digits that are no results
     r"<!--.*?-->|`[^`]*`|\]\([^)]*\)|https?:\S+|arXiv \S+|\[\d\d(?:\d\d\.\d+)?\]|\b(?:19|20)\d\d\b|\b[CT]\d\b"
-    r"|\bR (?:=|>) 1\b|\bnotebooks? \d\d(?: (?:and|to) \d\d)?|95 %|[Vv]ersion \d|\d+ x \d+"
+    r"|\bR (?:=|>) 1\b|\bnotebooks? \d\d(?: (?:and|to) \d\d)?|9[35] %|[Vv]ersion \d|\d+ x \d+"
 )
 
 
@@ -71,7 +71,7 @@ def claims_table(ledger: dict) -> str:
         for scale in ("field", "desk"):
             words = [p["verdict"] for p in c["parts"] if p["scale"] in ("any", scale)]
             counts.append(
-                ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(sorted(words, key=claims.WORDS.index)))
+                ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(sorted(words, key=judging.WORDS.index)))
             )
         rows.append((c["id"], c["claim"], f"**{c['verdict']}**", counts[0], c["desk_verdict"], counts[1]))
     return _markdown(("", "claim", "verdict (field scale)", "its parts", "at desk scale", "its parts"), rows)
