@@ -27,8 +27,7 @@ from torch import Tensor
 
 from pmeta_lib.envs.classic import STEP
 from pmeta_lib.envs.families import TaskFamily, family
-from pmeta_lib.experiments.run import write_table
-from pmeta_lib.files import provenance
+from pmeta_lib.files import provenance, write_table
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.learners import learner

@@ -42,7 +42,7 @@ def seconds(spec, packed: int) -> float:
     episodes = (
         (settings.evaluations + 1) * place.horizon * (STEP + packed * tasks * settings.evaluation_episodes * slot)
     )
-    acting = settings.steps * (STEP + packed * tasks * slot)
+    acting = settings.steps * (STEP / settings.envs_per_task + packed * tasks * slot)
     return float(episodes + acting + settings.updates_until(settings.steps) * update)
 
 

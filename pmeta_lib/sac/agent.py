@@ -65,6 +65,7 @@ class Agent:
     discount: float
     polyak: float
     target_entropy: float
+    envs: int = 1  # E, environments a task
     extra: dict[str, Tensor] = field(default_factory=dict)
     updates: int = 0
     layers: dict[str, Layers] = field(init=False)  # views of actor, critic, target; the tensors change in place
@@ -92,7 +93,7 @@ class Agent:
 def new_agent(
     seeds: list[int], policies: int, observation_size: int, action_size: int, *, hidden: tuple[int, ...],
     learning_rate: float, discount: float, polyak: float, initial_temperature: float = 1.0,
-    target_entropy: float | None = None, device: str = "cpu",
+    target_entropy: float | None = None, envs: int = 1, device: str = "cpu",
 ) -> Agent:  # fmt: skip
     """A fresh agent. All policies of a seed start equal (as the algorithm's `theta_i = theta`), seeds differ."""
     actor_shape = Shape((observation_size, *hidden, 2 * action_size))
@@ -108,16 +109,16 @@ def new_agent(
         {"actor": Adam(actor, learning_rate), "critic": Adam(critic, learning_rate),
          "log_alpha": Adam(log_alpha, learning_rate)},
         {stream: [generator(s, stream, device) for s in seeds] for stream in ("replay", "noise", "learner")},
-        discount, polyak, -float(action_size) if target_entropy is None else target_entropy,
+        discount, polyak, -float(action_size) if target_entropy is None else target_entropy, envs,
     )  # fmt: skip
     return agent
 
 
 @torch.no_grad()
 def act(shape: Shape, actor: Tensor, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Actions (S, N, a) in (-1, 1) of `actor (S, G, P)` at `observation (S, N, o)`; the mode where `noise` is None."""
-    seeds, tasks = observation.shape[:2]
-    x = observation.reshape(seeds * actor.shape[1], -1, observation.shape[-1])
+    """Actions (S, N, …, a) in (-1, 1) of `actor (S, G, P)` at `observation (S, N, …, o)`; the mode where `noise` is
+    None."""
+    x = observation.reshape(actor.shape[0] * actor.shape[1], -1, observation.shape[-1])
     mean, log_std = gaussian(forward(shape, actor.reshape(-1, shape.size), x))
     action = torch.tanh(mean if noise is None else mean + log_std.exp() * noise.reshape(mean.shape))
-    return action.view(seeds, tasks, -1)
+    return action.view(*observation.shape[:-1], -1)

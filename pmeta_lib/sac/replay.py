@@ -40,6 +40,7 @@ class Replay:
         self.rows = torch.zeros(seeds, tasks, capacity, width, device=device)
         self.sizes = (observation_size, action_size)
         self.added = 0
+        self.last = self.rows[:, :, :0]  # (S, N, E, width), the latest addition
         self._filled = torch.zeros((), dtype=torch.float64, device=device)  # on the device, for captured graphs
         base = torch.arange(seeds * tasks, device=device) * capacity
         self._base = base.view(seeds, tasks, 1)
@@ -55,19 +56,16 @@ class Replay:
         terminated: Tensor,
         next_observation: Tensor,
     ):
-        """Store one transition a slot; every argument is (S, N, ·), rewards and flags (S, N)."""
-        row = self.rows[:, :, self.added % self.rows.shape[2]]
-        torch.cat(
-            (observation, action, reward.unsqueeze(-1), terminated.unsqueeze(-1), next_observation),
-            -1,
-            out=row,
-        )
-        self.added += 1
+        """Store E transitions a slot: arguments (S, N, E, ·), rewards and flags (S, N, E); without the E, one."""
+        parts = (observation, action, reward.unsqueeze(-1), terminated.unsqueeze(-1), next_observation)
+        self.last = torch.cat(parts, -1).view(*self.rows.shape[:2], -1, self.rows.shape[3])
+        capacity, count = self.rows.shape[2], self.last.shape[2]
+        at = self.added % capacity
+        self.rows[:, :, at : at + count] = self.last[:, :, : capacity - at]
+        if at + count > capacity:
+            self.rows[:, :, : at + count - capacity] = self.last[:, :, capacity - at :]
+        self.added += count
         self._filled.fill_(len(self))
-
-    def last(self) -> Tensor:
-        """The rows (S, N, width) of the latest addition."""
-        return self.rows[:, :, (self.added - 1) % self.rows.shape[2]]
 
     def restore(self, rows: Tensor, added: int) -> None:
         """Put back `rows (S, N, filled, width)` as saved after `added` additions."""

@@ -8,9 +8,14 @@ from pmeta_lib.files import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """What all learners share: budget, networks, soft actor-critic. Steps are environment steps *per task*."""
+    """What all learners share: budget, networks, soft actor-critic. Steps are transitions *per task*.
+
+    With E environments a task (`envs_per_task`) every step of them counts E; where E divides neither the steps nor
+    those of an evaluation, the next multiple of E is meant.
+    """
 
     steps: int = 40_000
+    envs_per_task: int = 1  # E, stepped together
     hidden: tuple[int, ...] = (128, 128)
     batch_size: int = 128  # transitions of each task in an update
     learning_rate: float = 3e-4  # Adam, for actors, critics and temperatures
@@ -27,8 +32,8 @@ class Settings:
     def __post_init__(self):
         for f in fields(self):
             object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), f.default))
-        positive = ("steps", "batch_size", "learning_rate", "updates_per_step", "evaluations", "evaluation_episodes",
-                    "initial_temperature")  # fmt: skip
+        positive = ("steps", "envs_per_task", "batch_size", "learning_rate", "updates_per_step", "evaluations",
+                    "evaluation_episodes", "initial_temperature")  # fmt: skip
         for name in positive:
             if not getattr(self, name) > 0:
                 raise UserError(f"setting {name} is {getattr(self, name)}; it must be greater than 0")
@@ -43,13 +48,23 @@ class Settings:
             raise UserError(f"setting replay_capacity is {self.replay_capacity}; give 0 (keep all) or more")
         if self.evaluations > self.steps:
             raise UserError(f"setting evaluations is {self.evaluations}, more than steps ({self.steps})")
+        envs, stored = self.envs_per_task, min(self.replay_capacity or self.steps, self.steps)
+        if envs > stored:
+            raise UserError(f"setting envs_per_task is {envs}, but the replay of a task holds {stored} transitions")
+        if not self.updates_until(self.whole(self.steps)):
+            raise UserError(f"setting updates_per_step is {self.updates_per_step:g}: no update is ever reached in "
+                            f"{self.steps} steps, {self.warm_up} of them warm-up; raise it or steps")  # fmt: skip
 
     def evaluation_steps(self) -> set[int]:
         """The steps after which policies are evaluated: 0, then evenly spaced up to the last."""
-        return {round(k * self.steps / self.evaluations) for k in range(self.evaluations + 1)}
+        return {self.whole(round(k * self.steps / self.evaluations)) for k in range(self.evaluations + 1)}
+
+    def whole(self, step: int) -> int:
+        """The first multiple of `envs_per_task` that is not below `step`."""
+        return -(-step // self.envs_per_task) * self.envs_per_task
 
     def updates_until(self, step: int) -> int:
-        """How many updates belong to the first `step` environment steps."""
+        """How many updates belong to the first `step` transitions; fractions of one wait for the rest."""
         return int(max(0, step - self.warm_up) * self.updates_per_step + 1e-9)
 
 

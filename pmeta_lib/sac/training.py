@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pmeta_lib import signals
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
@@ -45,7 +46,7 @@ class Run:
     agent: Agent
     replay: Replay
     env: TaskVectorEnv
-    observation: Tensor  # (S, N, o)
+    observation: Tensor  # (S, N, E, o)
     uniform: bool = True  # whether actions are uniform until `warm_up`; False: the policy's own from the start
     step: int = 0
     seconds: float = 0.0  # spent in `train`, over all its starts
@@ -65,6 +66,18 @@ class Run:
     def losses(self) -> pd.DataFrame:
         """One row a seed, evaluated step and policy slot: the last update's losses, entropy and temperature."""
         return pd.DataFrame(self.metrics, columns=list(self.METRICS))
+
+    @property
+    def updates(self) -> int:
+        """How many updates there were."""
+        return self.agent.updates
+
+    def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
+        """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
+        agent = self.agent
+        tensors = {name: getattr(agent, name)[position] for name in ("actor", "critic", "target", "log_alpha")}
+        extra = {f"extra.{n}": x[position] for n, x in agent.extra.items() if x.shape[0] == len(self.seeds)}
+        return tensors | extra, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
 
     def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
         """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
@@ -104,6 +117,7 @@ def start(
         seeds, learner.policies(tasks), size, family.action_size, hidden=settings.hidden,
         learning_rate=settings.learning_rate, discount=settings.discount, polyak=settings.polyak, device=device,
         initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy,
+        envs=settings.envs_per_task,
     )  # fmt: skip
     given = dict(initial or {})
     for name in given.keys() & {"actor", "critic", "log_alpha"}:
@@ -113,9 +127,11 @@ def start(
     for name, x in given.items():
         agent.extra[name].copy_(x)
     replay = Replay(len(seeds), tasks, capacity, family.observation_size, family.action_size, device)
-    children = [child for seed in seeds for child in seed_sequence(seed, "environments").spawn(tasks)]
-    env = TaskVectorEnv(family, np.tile(family.train_tasks, (len(seeds), 1)), children, threads=threads)
-    observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, -1)
+    envs = settings.envs_per_task
+    children = [child for seed in seeds for child in seed_sequence(seed, "environments").spawn(tasks * envs)]
+    rows = np.tile(family.train_tasks.repeat(envs, axis=0), (len(seeds), 1))
+    env = TaskVectorEnv(family, rows, children, threads=threads)
+    observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, envs, -1)
     return Run(family, learner, settings, list(seeds), agent, replay, env, observation, initial is None)
 
 
@@ -125,7 +141,8 @@ def needed(family: TaskFamily, settings: Settings, seeds: int, tasks: int, capac
     parameters = sum((i + 1) * o for i, o in pairwise(widths))
     rows = {"replay_capacity, steps": capacity * (2 * family.observation_size + family.action_size + 2)}
     rows["batch_size, hidden"] = 5 * settings.batch_size * sum(widths)  # activations of actor and twin critics
-    rows["evaluation_episodes"] = 4096 * (settings.evaluation_episodes + 1)  # a simulator's state, roughly
+    rows["envs_per_task"] = 4096 * settings.envs_per_task  # a simulator's state, roughly
+    rows["evaluation_episodes"] = 4096 * settings.evaluation_episodes
     gib = {name: 4 * seeds * tasks * n / 2**30 for name, n in rows.items()}
     return gib | {"hidden": 4 * seeds * policies * parameters * 14 / 2**30}  # values, targets, moments, gradients
 
@@ -139,7 +156,8 @@ def train(
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
     With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from
-    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one.
+    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one. A
+    signal that is heeded (`signals.heeded`) asks for a checkpoint at once, and then raises `signals.Left`.
     `callback(run)` is called after each evaluation but the first (at step 0) and stops the run early by
     returning True. `initial` is as in `start`; `evaluate_at` are steps to evaluate after (0 is always one), instead of
     the settings' own. Raises `Stopped` when an environment or a network yields a number that is not finite.
@@ -155,7 +173,8 @@ def train(
         print(f"going on from the checkpoint of step {run.step:,} in {folder}")
     one_update = Graphed(update) if torch.device(device).type == "cuda" else update
     evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
-    evaluate_at, last_saved = evaluate_at or settings.evaluation_steps(), time.monotonic()
+    evaluate_at = {settings.whole(s) for s in evaluate_at} if evaluate_at else settings.evaluation_steps()
+    last_saved = time.monotonic()
     bar = tqdm(total=settings.steps, initial=run.step, disable=None if progress else True, unit="step", file=sys.stdout,
                desc=f"{learner.name} on {family.name}", mininterval=1.0, leave=False)  # fmt: skip
     try:
@@ -165,16 +184,17 @@ def train(
             advance(run)
             while run.agent.updates < settings.updates_until(run.step):
                 run.last = one_update(run)
-            bar.update()
+            bar.update(settings.envs_per_task)
             if run.step in evaluate_at:
                 evaluate(run, evaluator)
                 bar.set_postfix_str(f"return {np.mean([r[4] for r in run.rows if r[1] == run.step]):.1f}")
                 if callback is not None and callback(run):
                     break
             run.seconds = time.monotonic() - began
-            if folder is not None and time.monotonic() - last_saved > checkpoint_seconds:
+            if folder is not None and (signals.asked() or time.monotonic() - last_saved > checkpoint_seconds):
                 save(run, Path(folder), identity)
                 last_saved = time.monotonic()
+                signals.answer()
         if folder is not None:
             save(run, Path(folder), identity)
     except FloatingPointError as error:
@@ -188,14 +208,14 @@ def train(
 
 
 def advance(run: Run) -> None:
-    """One environment step of every slot, with the policies' own (or, at first, uniform) actions, stored."""
-    agent, shape = run.agent, run.observation.shape[:2]
-    noise = agent.noise(shape[1], run.family.action_size)
+    """One step of every environment, with the policies' own (or, at first, uniform) actions, stored."""
+    agent, shape = run.agent, run.observation.shape[:3]
+    noise = agent.noise(*shape[1:], run.family.action_size)
     if run.uniform and run.step < run.settings.warm_up:
         action = torch.erf(noise / 2**0.5)  # uniform on (-1, 1): the normal's own distribution function
     else:
-        inputs = run.learner.inputs(agent, run.observation.unsqueeze(2)).squeeze(2)
-        action = act(agent.actor_shape, agent.actor, inputs, noise)
+        inputs = run.learner.inputs(agent, run.observation)
+        action = act(agent.actor_shape, agent.actor, inputs, None if run.learner.by_mode else noise)
     env_action = to_env(run.family, action)
     if not np.isfinite(env_action).all():
         raise FloatingPointError(
@@ -212,7 +232,7 @@ def advance(run: Run) -> None:
     run.replay.add(run.observation, action, tensor(reward), tensor(terminated), tensor(info["final_obs"]))
     run.learner.stepped(agent, run.replay, terminated | truncated)
     run.observation = tensor(observation)
-    run.step += 1
+    run.step += shape[2]
 
 
 def update(run: Run) -> dict[str, Tensor]:
@@ -239,8 +259,8 @@ def evaluate(run: Run, evaluator: Evaluator) -> None:
 
 
 def _where(run: Run, slots: np.ndarray) -> str:
-    tasks = len(run.family.train_tasks)
-    return ", ".join(f"task {b % tasks} of seed {run.seeds[b // tasks]}" for b in np.flatnonzero(slots)[:4])
+    of = np.argwhere(slots.reshape(run.observation.shape[:3]))[:4]
+    return ", ".join(dict.fromkeys(f"task {task} of seed {run.seeds[seed]}" for seed, task, _ in of))
 
 
 def _last_good(folder: Path | None) -> str:

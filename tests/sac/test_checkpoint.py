@@ -10,9 +10,10 @@ import time
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
-from pmeta_lib.files import UserError
+from pmeta_lib.files import HOST, UserError, sha256
 from pmeta_lib.sac import checkpoint
 
 TRAIN = """
@@ -25,16 +26,17 @@ from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import train
 made = replace(family("half-cheetah-vel", train=2), horizon=30)
-settings = Settings(steps=240, hidden=(16, 16), batch_size=16, warm_up=30, evaluations=8, evaluation_episodes=1,
-                    replay_capacity=100, updates_per_step=0.5)
+settings = dict(steps=240, hidden=(16, 16), batch_size=16, warm_up=30, evaluations=8, evaluation_episodes=1,
+                    replay_capacity=100, updates_per_step=0.5) | eval(sys.argv[2])
 print("ready", flush=True)
-train(made, learner("pmeta", inner_steps=7, tasks_per_round=1), settings, [0, 1], folder=Path(sys.argv[1]),
-      checkpoint_seconds=0.0 if len(sys.argv) < 3 else 1e9)
+train(made, learner("pmeta", inner_steps=7, tasks_per_round=1), Settings(**settings), [0, 1], folder=Path(sys.argv[1]),
+      checkpoint_seconds=0.0 if len(sys.argv) < 4 else 1e9)
 """
 
 
-def start_training(folder, *more):
-    return subprocess.Popen([sys.executable, "-c", TRAIN, str(folder), *more], stdout=subprocess.PIPE, text=True)
+def start_training(folder, changes, *more):
+    command = [sys.executable, "-c", TRAIN, str(folder), repr(changes), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def content(folder):
@@ -44,12 +46,13 @@ def content(folder):
     return load_file(folder / f"step-{step:09d}.safetensors"), {k: v for k, v in body.items() if k != "seconds"}
 
 
-def test_killed_at_random_moments_and_restarted_ends_bit_identical(tmp_path):
-    undisturbed = start_training(tmp_path / "whole", "at its end only")
+@pytest.mark.parametrize("changes", [{}, {"steps": 960, "envs_per_task": 16, "updates_per_step": 0.11}])
+def test_killed_at_random_moments_and_restarted_ends_bit_identical(tmp_path, changes):
+    undisturbed = start_training(tmp_path / "whole", changes, "at its end only")
     assert undisturbed.wait() == 0
     rng, kills, folder = random.Random(), 0, tmp_path / "killed"
     while True:
-        process = start_training(folder)
+        process = start_training(folder, changes)
         assert process.stdout.readline() == "ready\n"
         if kills < 4:  # let it get somewhere, then kill it anywhere: mid-update, mid-write, mid-evaluation
             before = checkpoint.steps(folder)[:1]
@@ -66,7 +69,8 @@ def test_killed_at_random_moments_and_restarted_ends_bit_identical(tmp_path):
         kills += 1
     assert kills >= 1
     (tensors, record), (want_tensors, want) = content(folder), content(tmp_path / "whole")
-    assert record["step"] == 240 and record == want  # rows of the curve, losses, counters, checksum of the tensors
+    assert record["step"] == changes.get("steps", 240)
+    assert record == want  # rows of the curve, losses, counters, checksum of the tensors
     assert tensors.keys() == want_tensors.keys() and all(torch.equal(tensors[k], want_tensors[k]) for k in tensors)
     assert not list(folder.glob(".*")) and len(list(folder.iterdir())) <= 2 * checkpoint.KEEP  # no litter
 
@@ -125,9 +129,13 @@ def test_sound_foreign_and_absent_checkpoints(saved, capsys):
 
 def test_halves_that_a_kill_left_are_swept_away(saved):
     (saved / "step-000000015.safetensors").write_bytes(b"half a pair")
-    (saved / ".step-000000015.json.77.tmp").write_bytes(b"half a file")
-    (saved / ".tmpnp8yF5").write_bytes(b"what safetensors writes to before it renames")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (saved / f".step-000000015.json.{HOST}.{gone.pid}.1.tmp").write_bytes(b"half a file")
     others = [saved / name for name in ("step-notes.txt", "step-7.csv", "step-000000007.csv")]
+    others += [
+        saved / f".step-000000015.json.{who}.1.tmp" for who in (f"{HOST}.{os.getpid()}", f"elsewhere.{gone.pid}")
+    ]
     for path in others:
         path.write_text("somebody's own")
     folder = saved / "step-000000003.json"
@@ -138,6 +146,23 @@ def test_halves_that_a_kill_left_are_swept_away(saved):
     folder.rmdir()
     kept = [f"step-0000000{step}.{kind}" for step in (20, 30) for kind in ("json", "safetensors")]
     assert sorted(p.name for p in saved.iterdir()) == kept
+
+
+def test_the_file_is_what_safetensors_reads_and_equal_tensors_make_equal_files(tmp_path):
+    made = torch.Generator().manual_seed(0)
+    tensors = {f"{t}": (torch.rand(3, 5, generator=made) * 9).to(t) for t in (
+        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint64,
+        torch.uint8, torch.bool)}  # fmt: skip
+    tensors |= {"none": torch.zeros(0, 4), "number": torch.tensor(3.5), "turned": torch.rand(4, 6, generator=made).T}
+    digests = [checkpoint.save_tensors(tmp_path / str(k), dict(order), {"who": "me"}) for k, order in enumerate(
+        (tensors.items(), reversed(tensors.items())))]  # fmt: skip
+    assert digests == [sha256(tmp_path / "0"), sha256(tmp_path / "1")] and digests[0] == digests[1]
+    read = load_file(tmp_path / "0")
+    assert read.keys() == tensors.keys()
+    for name, x in tensors.items():
+        assert read[name].dtype == x.dtype and read[name].shape == x.shape and torch.equal(read[name], x), name
+    with safe_open(tmp_path / "0", "pt") as file:
+        assert file.metadata() == {"who": "me"}
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint_and_says_so(saved):

@@ -49,6 +49,19 @@ def test_ring_keeps_the_newest_and_draws_from_nothing_else(count, present):
     assert set(times(replay.sample(400, generators(0, 1))).flatten().tolist()) == present
 
 
+@pytest.mark.parametrize("envs, steps", [(2, 4), (3, 5), (7, 3), (5, 2)])
+def test_several_transitions_at_once_are_stored_as_one_after_the_other(envs, steps):
+    together, single = Replay(S, N, 7, O, A), Replay(S, N, 7, O, A)
+    for t in range(steps):
+        x = (100.0 * torch.arange(S * N * envs) + t).view(S, N, envs)
+        wide = x[..., None].expand(S, N, envs, O)
+        together.add(wide, x[..., None], x, x % 2, wide + 1)
+        for e in range(envs):
+            single.add(wide[:, :, e], x[:, :, e, None], x[:, :, e], x[:, :, e] % 2, wide[:, :, e] + 1)
+        assert torch.equal(together.last[..., 0], x)
+    assert torch.equal(together.rows, single.rows) and len(together) == len(single) and together.added == single.added
+
+
 def test_draws_are_uniform_and_independent_of_each_other():
     drawn = times(filled(12, capacity=10).sample(20_000, generators(3, 4)))
     for s in range(S):

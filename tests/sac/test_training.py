@@ -9,9 +9,12 @@ import torch
 
 from pmeta_lib.envs import family
 from pmeta_lib.envs.classic import PendulumBatch
+from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import STREAMS, generator, seed_sequence
+from pmeta_lib.sac.evaluation import to_env
 from pmeta_lib.sac.learners import LEARNERS, learner
+from pmeta_lib.sac.replay import split
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import Stopped, advance, start, state_tensors, train, update
 
@@ -30,6 +33,33 @@ def test_counts_steps_updates_and_evaluations(small):
     assert small(steps=100, warm_up=40, updates_per_step=3).agent.updates == 180
 
 
+@pytest.mark.parametrize("envs, ratio", [(16, 0.125), (3, 0.125), (5, 0.7), (7, 2.5)])
+def test_several_environments_count_in_transitions_and_lose_no_update(small, envs, ratio):
+    run = small(steps=210, warm_up=41, envs_per_task=envs, updates_per_step=ratio, evaluations=4)
+    end = -(-210 // envs) * envs  # the first whole step of all environments at or after the budget
+    assert (run.step, len(run.replay), run.agent.updates) == (end, 210, int((end - 41) * ratio))
+    assert sorted(set(run.curve["step"])) == [-(-s // envs) * envs for s in (0, 52, 105, 158, 210)]
+
+
+def test_environments_of_one_task_are_single_ones_of_their_seeds():
+    """Observations, rewards and endings of E = 3 against an environment each, fed with the stored actions."""
+    made, seed, envs = dataclasses.replace(family("hopper-params", train=2), horizon=25), 5, 3
+    run = start(made, learner("independent"), Settings(steps=300, warm_up=200, envs_per_task=envs), [seed])
+    for _ in range(60):
+        advance(run)
+    rows = split(run.replay.rows[0, :, :180].unflatten(1, (60, envs)), made.observation_size, made.action_size)
+    children = seed_sequence(seed, "environments").spawn(2 * envs)
+    for b, child in enumerate(children):
+        at = (b // envs, slice(None), b % envs)
+        alone = TaskVectorEnv(made, made.train_tasks[[b // envs]], [child])
+        observation, _ = alone.reset()
+        for t, action in enumerate(rows.action[at]):
+            assert np.array_equal(observation[0], rows.observation[at][t])
+            observation, reward, ended, _, info = alone.step(to_env(made, action))
+            assert np.array_equal(info["final_obs"][0], rows.next_observation[at][t])
+            assert (reward[0], ended[0]) == (rows.reward[at][t], rows.terminated[at][t])
+
+
 def test_warm_up_actions_are_uniform_and_later_ones_are_the_policys(small):
     run = small(steps=400, warm_up=300)
     action = run.replay.rows[0, :, :, 3]
@@ -39,11 +69,12 @@ def test_warm_up_actions_are_uniform_and_later_ones_are_the_policys(small):
     assert counts.min() > 0.7 * counts.mean()
 
 
-def test_changing_one_seed_leaves_the_others_untouched(small):
+@pytest.mark.parametrize("changes", [{}, {"envs_per_task": 4}])
+def test_changing_one_seed_leaves_the_others_untouched(small, changes):
     """Bit for bit: neither the data nor the networks of a seed depend on which seeds it is stacked with."""
-    base = small(seeds=(3, 4, 5))
+    base = small(seeds=(3, 4, 5), **changes)
     for seeds in ((9, 4, 5), (3, 4, 9)):
-        other = small(seeds=seeds)
+        other = small(seeds=seeds, **changes)
         for seed in set(seeds) - {9}:
             assert rows_of(base, seed) == rows_of(other, seed) and rows_of(base, seed)[0]
         changed = seeds.index(9)
@@ -73,7 +104,7 @@ def test_seeds_start_with_different_networks_and_environments_and_tasks_with_equ
     run = start(made, learner("independent"), Settings(), [0, 1])
     assert torch.equal(run.agent.actor[0, 0], run.agent.actor[0, 2])
     assert not torch.equal(run.agent.actor[0, 0], run.agent.actor[1, 0])
-    assert len({tuple(o) for o in run.observation.flatten(0, 1).tolist()}) == 6
+    assert len({tuple(o) for o in run.observation.flatten(0, 2).tolist()}) == 6
 
 
 def test_nothing_global_is_touched(small):
@@ -88,10 +119,11 @@ def test_nothing_global_is_touched(small):
     assert torch.equal(first.agent.actor, small("pmeta", options={"tasks_per_round": 2, "inner_steps": 5}).agent.actor)
 
 
+@pytest.mark.parametrize("envs", [1, 4])
 @pytest.mark.parametrize("name", LEARNERS)
-def test_everything_a_learner_has_moves(small, name):
+def test_everything_a_learner_has_moves(small, name, envs):
     changes = {"inner_steps": 5} if name == "pmeta" else {}
-    before, after = small(name, options=changes, steps=41), small(name, options=changes)
+    before, after = (small(name, options=changes, steps=s, envs_per_task=envs) for s in (41, 140))
     for key, x in state_tensors(before).items():
         if key.startswith("adam") or key in ("actor", "critic", "target", "log_alpha") or key.startswith("extra"):
             other = state_tensors(after)[key]
@@ -184,6 +216,9 @@ def test_nan_from_a_network_stops_and_is_never_checkpointed(small, tmp_path, nam
     ({"evaluations": 10**6}, "evaluations"), ({"updates_per_step": 0}, "updates_per_step"),
     ({"replay_capacity": -1}, "replay_capacity"), ({"target_entropy": "low"}, "target_entropy"),
     ({"steps": True}, "steps"), ({"initial_temperature": 0.0}, "initial_temperature"),
+    ({"envs_per_task": 0}, "envs_per_task is 0"), ({"envs_per_task": 2.5}, "envs_per_task is 2.5"),
+    ({"envs_per_task": 16, "replay_capacity": 15}, "envs_per_task is 16.* holds 15"),
+    ({"steps": 100, "warm_up": 90, "envs_per_task": 16, "updates_per_step": 0.04}, "no update is ever reached"),
 ])  # fmt: skip
 def test_impossible_settings_are_named(changes, text):
     with pytest.raises(UserError, match=text):

@@ -12,15 +12,32 @@ one acts on a z drawn from the prior and *is* the context to come, the next acts
 goes to the replay. The encoder thus sees what it will see at meta-test, the exploration of the current policy: context
 from the replay at large would let it read the task off what the policy has already learnt to do there.
 
-Where this differs from the authors' code (katerakelly/oyster):
-- The prior is a factor of the posterior, so that no context *is* the prior; there the factors alone make it.
-- s' is part of the context, as in the paper; there it is off by default.
-- All tasks train in every update (there a batch of 16); one environment step of each comes with one update. KL and
-  critic loss are means over tasks (there the KL is a sum), and the critics are SAC's twin ones, without a V network.
-- What is evaluated is the policy at the posterior's mean, without drawing z.
+At meta-test (`Inference`) the first n episodes each act on a z of the prior, and they alone are the context; from then
+on each episode acts on a z of that posterior, which rests. Policies act by their mode; no weight is trained.
+
+Where this differs from the authors' code (github.com/katerakelly/oyster), as far as we can see, completely:
+- Losses. Their critic loss is the squared error, ours half of it; their KL is a sum over a meta-batch of tasks, ours a
+  mean; their rewards are scaled by 5 (point robots: 100), ours not. So their `kl_lambda` of 0.1 at 16 tasks is our
+  `kl_weight` of 0.1 * 16 / (2 * 5^2) = 0.032 (dense point robot: 8e-5; hopper and walker: 0.02; ant-goal: 0.2).
+- Soft actor-critic. A tuned temperature, where theirs is fixed (to the inverse of the reward's scale); twin target
+  critics instead of a V network and its target; no penalty on the policy's mean and log std (theirs: 1e-3 of each).
+- Posterior. The prior is a factor of it, so that no context *is* the prior; there the factors alone make it. Variances
+  are at least 1e-6 (1e-7). s' is always part of a context, as in the paper; there for hopper and walker alone.
+- Data. All tasks step and train together, one environment step of each (or eight, at the field scale) with one update;
+  there an iteration takes 5 tasks (sparse point robot: 10), 800 to 1,000 steps of each (dense point robot: 400), then
+  1,000 to 4,000 updates of 16 (or 10) random tasks. The warm-up acts uniformly, there by the untrained policy on z of
+  the prior.
+- Context. The latest `context_window` transitions of exploration; there those of the task's latest visit, which empties
+  the store (400; point robots 100 to 200). Episodes of the posterior act on a z from all of that; there from a batch of
+  it. Batches of 64 for all families; there 64, 100, 256 or, for the sparse point robot, 1,024.
+- Networks. The encoder has the actor's hidden layers, as all networks here; there three of 200, beside three of 300.
+- Meta-test. n = 2, and 5 for the point robot, whose reward here is dense: their 5 is that of the sparse one, and what
+  their configurations leave open is 1. There the posterior takes in every episode from the n-th on; with the 3 episodes
+  that they evaluate on most robots the last return is the same, with more it is not. During training what is evaluated
+  is the policy at the posterior's mean, without drawing z.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -28,6 +45,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.learners.base import Learner, widened
@@ -57,18 +75,17 @@ def divergence(mean: Tensor, variance: Tensor) -> Tensor:
 class Pearl(Learner):
     """Hyper-parameters; k = `latent_size`, m = `context_batch`, W = `context_window`.
 
-    Its tensors in `agent.extra`: "encoder" (S, 1, E), the ring "context" (S, N, W, 2o + a + 1) of exploration, "seen"
-    (S, N) transitions ever put there, "explores" (S, N) whether the episode is one of exploration, "z" (S, N, k) that
-    acts.
+    Each of a task's E environments collects by itself. The tensors in `agent.extra`: "encoder" (S, 1, ·), the ring
+    "context" (S, N, E, W, 2o + a + 1) of exploration, "seen" (S, N, E) transitions ever put there, "explores" (S, N, E)
+    whether the episode is one of exploration, "z" (S, N, E, k) that acts.
     """
 
     name: ClassVar[str] = "pearl"
-    keeps_all: ClassVar[bool] = False  # True at meta-test: every episode is context, every later one acts on it
 
     latent_size: int = 5
-    kl_weight: float = 0.01  # the authors use 0.1 on rewards scaled by 5, so losses 25 times ours
+    kl_weight: float = 0.01  # the authors' 0.1 is 0.032 on our losses, see above
     context_batch: int = 64  # transitions of each task that an update infers z from
-    context_window: int = 400  # the latest transitions of exploration, of each task, that they are drawn from
+    context_window: int = 400  # the latest transitions of exploration, of each environment, that they are drawn from
 
     def __post_init__(self):
         for name in ("latent_size", "context_batch", "context_window"):
@@ -86,21 +103,23 @@ class Pearl(Learner):
     def start(self, agent: Agent, tasks: int) -> None:
         seeds, device = len(agent.actor), agent.actor.device
         width = 2 * self._observation_size(agent) + agent.actor_shape.widths[-1] // 2 + 1
-        gib = {"option context_window": seeds * tasks * self.context_window * width * 4 / 2**30}
+        slots = (seeds, tasks, agent.envs)
+        gib = {"option context_window": seeds * tasks * agent.envs * self.context_window * width * 4 / 2**30}
         check_size(gib, device)
         shape = self._encoder(agent)
         encoder = torch.stack([initialize(shape, 1, g) for g in agent.generators["learner"]])
         agent.optimizers["encoder"] = Adam(encoder, float(agent.optimizers["actor"].learning_rate))
         agent.extra |= {
             "encoder": encoder,
-            "context": torch.zeros(seeds, tasks, self.context_window, width, device=device),
-            "seen": torch.zeros(seeds, tasks, dtype=torch.float64, device=device),
-            "explores": torch.ones(seeds, tasks, device=device),
-            "z": agent.noise(tasks, self.latent_size),
+            "context": torch.zeros(*slots, self.context_window, width, device=device),
+            "seen": torch.zeros(slots, dtype=torch.float64, device=device),
+            "explores": torch.ones(slots, device=device),
+            "z": agent.noise(tasks, agent.envs, self.latent_size),
         }
 
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
-        return _append(observation, agent.extra["z"])
+        z = agent.extra["z"]  # what an evaluation deploys has its own z in the networks, and ignores this one
+        return _append(observation, z if observation.shape[2] == z.shape[2] else z[:, :, :1])
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         encoder = agent.extra["encoder"].detach().requires_grad_()
@@ -110,7 +129,7 @@ class Pearl(Learner):
             mean, variance = self._infer(agent, rows, counted, encoder)
             z = mean + variance.sqrt() * noise
         at = slice(batch.observation.shape[-1], batch.observation.shape[-1] + self.latent_size)
-        losses = sac_update(agent, widened(batch, lambda x: _append(x, z.detach())), context=at)
+        losses = sac_update(agent, widened(batch, lambda x: _append(x, z.detach().unsqueeze(2))), context=at)
         from_critics = losses.pop("context").view(*batch.reward.shape, -1).sum(2)  # (S, N, k)
         with torch.enable_grad():
             surrogate = (z * from_critics).sum() + self.kl_weight * divergence(mean, variance).mean(1).sum()
@@ -119,38 +138,40 @@ class Pearl(Learner):
         return losses
 
     def phase(self, updates: int) -> str | None:
-        return None if self.keeps_all else "update"
+        return "update"
 
     @torch.no_grad()
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
         extra = agent.extra
-        at = (extra["seen"] % self.context_window).long().view(*extra["seen"].shape, 1, 1)
-        at = at.expand(-1, -1, 1, extra["context"].shape[-1])
-        kept = torch.ones_like(extra["explores"]) if self.keeps_all else extra["explores"]
+        at = (extra["seen"] % self.context_window).long()[..., None, None]
+        at = at.expand(-1, -1, -1, 1, extra["context"].shape[-1])
+        kept = extra["explores"].clone()
         flag = sum(replay.sizes) + 1  # the column of the terminated flag, which is no part of the context
-        row = replay.last()
-        row = torch.cat((row[..., :flag], row[..., flag + 1 :]), -1).unsqueeze(2)
-        extra["context"].scatter_(2, at, torch.where(kept[..., None, None] > 0, row, extra["context"].gather(2, at)))
+        row = torch.cat((replay.last[..., :flag], replay.last[..., flag + 1 :]), -1).unsqueeze(3)
+        extra["context"].scatter_(3, at, torch.where(kept[..., None, None] > 0, row, extra["context"].gather(3, at)))
         extra["seen"] += kept
-        noise = agent.noise(extra["z"].shape[1], self.latent_size)  # always, lest one seed's episodes shift another's
+        noise = agent.noise(*extra["z"].shape[1:])  # always, lest one seed's episodes shift another's
         if ended.any():
             over = torch.from_numpy(ended).to(noise.device).view(kept.shape)
-            turn = torch.zeros_like(kept) if self.keeps_all else 1.0 - extra["explores"]
-            extra["explores"].copy_(torch.where(over, turn, extra["explores"]))
+            extra["explores"].copy_(torch.where(over, self.turn(agent, over), kept))
             mean, variance = self.inferred(agent)
             drawn = torch.where(extra["explores"].unsqueeze(-1) > 0, noise, mean + variance.sqrt() * noise)
             extra["z"].copy_(torch.where(over.unsqueeze(-1), drawn, extra["z"]))
 
+    def turn(self, agent: Agent, over: Tensor) -> Tensor:
+        """(S, N, E): 1 where the episode after one that is `over` is to explore, else 0."""
+        return 1.0 - agent.extra["explores"]
+
     @torch.no_grad()
     def inferred(self, agent: Agent) -> tuple[Tensor, Tensor]:
-        """Mean and variance (S, N, k) of z given all of each task's context; the prior's where there is none."""
+        """Mean and variance (S, N, E, k) of z given all that each environment explored; the prior's at first."""
         seen, rows = agent.extra["seen"], agent.extra["context"]
         counted = torch.arange(self.context_window, device=rows.device) < seen.unsqueeze(-1)
         return self._infer(agent, rows, counted.to(rows.dtype), agent.extra["encoder"])
 
     def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
-        mean, _ = self.inferred(agent)
+        mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
         told = {"deployed": mean, "meta": torch.zeros_like(mean)}
         o = self._observation_size(agent)
         return {name: fold(agent.actor_shape, agent.actor, o, z) for name, z in told.items()}
@@ -170,37 +191,65 @@ class Pearl(Learner):
 
     def _draw(self, agent: Agent) -> tuple[Tensor, Tensor]:
         """m transitions of each task's context (S, N, m, ·), with replacement, and whether they count (S, N, m)."""
-        rows, seen = agent.extra["context"], agent.extra["seen"]
+        rows, seen, window = agent.extra["context"].flatten(2, 3), agent.extra["seen"], self.context_window
         size = (rows.shape[1], self.context_batch)
         uniform = [torch.rand(size, dtype=torch.float64, generator=g, device=g.device)
                    for g in agent.generators["learner"]]  # fmt: skip
-        at = (torch.stack(uniform) * seen.clamp(max=self.context_window).unsqueeze(-1)).long()
+        place = torch.stack(uniform) * agent.envs  # one number draws the environment and, by its fraction, the row
+        env = place.long()
+        seen = seen.gather(2, env)
+        at = env * window + ((place - env) * seen.clamp(max=window)).long()
         drawn = rows.gather(2, at.unsqueeze(-1).expand(*at.shape, rows.shape[-1]))
-        return drawn, (seen > 0).to(rows.dtype).unsqueeze(-1).expand(at.shape)
+        return drawn, (seen > 0).to(rows.dtype)
 
     def _infer(self, agent: Agent, rows: Tensor, counted: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
-        factors = fused(self._encoder(agent), encoder.squeeze(1), rows.flatten(1, 2))
-        return posterior(factors.view(*rows.shape[:3], -1), counted)
+        factors = fused(self._encoder(agent), encoder.squeeze(1), rows.flatten(1, -2))
+        return posterior(factors.view(*rows.shape[:-1], -1), counted)
 
 
 def _append(x: Tensor, z: Tensor) -> Tensor:
-    """(S, N, n, ·) with the task's z (S, N, k) behind every row."""
-    return torch.cat((x, z.unsqueeze(2).expand(*x.shape[:3], z.shape[-1])), -1)
+    """`x (S, N, n, ·)` with `z (S, N, n or 1, k)` behind every row."""
+    return torch.cat((x, z.expand(*x.shape[:3], z.shape[-1])), -1)
 
 
+EXPLORATIONS = {"point-robot": 5}  # n, episodes of exploration at meta-test; 2 for all other families
+
+
+@dataclass(frozen=True)
 class Inference(Pearl):
-    """Meta-test: the first episode acts on a z drawn from the prior, each later one on a z drawn from the posterior
-    given the episodes before. Nothing is trained."""
+    """Meta-test: n = `explorations` episodes on a z drawn from the prior for each, all later ones on a z drawn from the
+    posterior given those n. Nothing is trained. "episodes" (S, N, E) in `agent.extra` counts what has ended."""
 
-    keeps_all: ClassVar[bool] = True
+    by_mode: ClassVar[bool] = True
+
+    explorations: int = 2
+
+    def on(self, family: TaskFamily) -> "Inference":
+        """With the family's n, and room for all that it explores."""
+        n = EXPLORATIONS.get(family.name, self.explorations)
+        return replace(self, explorations=n, context_window=n * family.horizon)
+
+    def start(self, agent: Agent, tasks: int) -> None:
+        super().start(agent, tasks)
+        agent.extra["episodes"] = torch.zeros_like(agent.extra["explores"])
+
+    def turn(self, agent: Agent, over: Tensor) -> Tensor:
+        agent.extra["episodes"] += over
+        return (agent.extra["episodes"] < self.explorations).float()
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         agent.updates += 1
         return {}
 
+    def phase(self, updates: int) -> str | None:
+        return None
 
+
+@dataclass(frozen=True)
 class TunedInference(Inference):
     """The same, while SAC trains every task's own copy of actor and critics on the z of its context."""
+
+    by_mode: ClassVar[bool] = False
 
     def policies(self, tasks: int) -> int:
         return tasks
@@ -209,4 +258,4 @@ class TunedInference(Inference):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         mean, variance = self._infer(agent, *self._draw(agent), agent.extra["encoder"])
         z = mean + variance.sqrt() * agent.noise(*mean.shape[1:])
-        return sac_update(agent, widened(batch, lambda x: _append(x, z)))
+        return sac_update(agent, widened(batch, lambda x: _append(x, z.unsqueeze(2))))

@@ -11,18 +11,17 @@ from pmeta_lib.files import UserError
 from pmeta_lib.sac import losses
 from pmeta_lib.sac.agent import act
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.sac.learners.pearl import Inference, divergence, posterior
+from pmeta_lib.sac.learners.pearl import divergence, posterior
 from pmeta_lib.sac.networks import fold, forward, gaussian, squash
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import advance, start, train
 
 
-def make(made=None, seeds=(0, 1), steps=0, **options):
+def make(made=None, seeds=(0, 1), steps=0, envs=1, **options):
     made = made or replace(family("pendulum-params", train=3), horizon=10)
     options = {"latent_size": 2, "context_batch": 8, "context_window": 25} | options
-    run = start(
-        made, learner("pearl", **options), Settings(steps=500, hidden=(12, 12), batch_size=8, warm_up=15), list(seeds)
-    )
+    settings = Settings(steps=500, hidden=(12, 12), batch_size=8, warm_up=15, envs_per_task=envs)
+    run = start(made, learner("pearl", **options), settings, list(seeds))
     for _ in range(steps):
         advance(run)
     return run
@@ -31,7 +30,7 @@ def make(made=None, seeds=(0, 1), steps=0, **options):
 def test_without_context_the_posterior_is_the_prior_exactly():
     run = make()
     mean, variance = run.learner.inferred(run.agent)
-    assert (mean == 0).all() and (variance == 1).all() and mean.shape == (2, 3, 2)
+    assert (mean == 0).all() and (variance == 1).all() and mean.shape == (2, 3, 1, 2)
     deployed = run.learner.deployed(run.agent)
     assert torch.equal(deployed["deployed"], deployed["meta"])
     advance(run)
@@ -64,14 +63,14 @@ def test_the_divergence_is_torchs():
 def test_the_order_of_the_context_does_not_matter_but_its_content_does():
     run = make(steps=25)
     mean, variance = run.learner.inferred(run.agent)
-    rows = run.agent.extra["context"]
+    rows = run.agent.extra["context"].squeeze(2)
     filled = int(run.agent.extra["seen"].min())
     assert filled == 15
     rows[:, :, :filled] = rows[:, :, torch.randperm(filled, generator=torch.Generator().manual_seed(1))].clone()
     for got, want in zip(run.learner.inferred(run.agent), (mean, variance)):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
     rows[0, 1, 3] += 1.0
-    moved = (run.learner.inferred(run.agent)[0] - mean).abs().amax(-1) > 1e-5
+    moved = (run.learner.inferred(run.agent)[0] - mean).abs().amax((2, 3)) > 1e-5
     assert moved.tolist() == [[False, True, False], [False, False, False]]
     mean, _ = run.learner.inferred(run.agent)
     rows[:, :, filled:] = 7.0  # what is not filled yet does not count
@@ -83,7 +82,7 @@ def test_the_context_is_the_exploration_and_nothing_else():
     run = make(context_window=15)
     acted = []
     for _ in range(45):
-        acted.append(run.agent.extra["z"].clone())
+        acted.append(run.agent.extra["z"].squeeze(2).clone())
         advance(run)
     z = torch.stack(acted)  # (t, S, N, k)
     assert all(torch.equal(z[t], z[t - t % 10]) for t in range(45))  # constant within an episode
@@ -92,15 +91,15 @@ def test_the_context_is_the_exploration_and_nothing_else():
     stored = torch.cat((stored[..., :5], stored[..., 6:]), -1)  # without the flag of termination
     explored = torch.cat((stored[:, :, :10], stored[:, :, 20:30], stored[:, :, 40:45]), 2)
     assert (run.agent.extra["seen"] == 25).all()
-    ring = run.agent.extra["context"]  # the latest 15 of 25: 10 … 24, the first of them at 10
+    ring = run.agent.extra["context"].squeeze(2)  # the latest 15 of 25: 10 … 24, the first of them at 10
     assert torch.equal(torch.cat((ring[:, :, 10:], ring[:, :, :10]), 2), explored[:, :, 10:])
 
 
 def test_z_is_the_priors_on_exploration_and_the_posteriors_after_it():
     run = make(seeds=(0,), context_window=400)
-    noise = torch.tensor([0.7, -1.1]).expand(1, 3, 2)
+    noise = torch.tensor([0.7, -1.1]).expand(1, 3, 1, 2)
     draw = run.agent.noise
-    run.agent.noise = lambda *shape: noise if shape == (3, 2) else draw(*shape)
+    run.agent.noise = lambda *shape: noise if shape == (3, 1, 2) else draw(*shape)
     for episode in range(4):
         for _ in range(10):
             advance(run)
@@ -119,31 +118,106 @@ def test_an_episode_that_ends_early_changes_its_own_slot_only():
         changed = (run.agent.extra[name] != x).view(2, 3, -1).any(-1)
         assert changed.tolist() == [[False, False, False], [False, True, False]], name
     run.learner.stepped(run.agent, run.replay, np.zeros(6, bool))
-    assert run.agent.extra["seen"].tolist() == [[5, 5, 5], [5, 4, 5]]
+    assert run.agent.extra["seen"].squeeze(2).tolist() == [[5, 5, 5], [5, 4, 5]]
 
 
-def test_at_meta_test_every_episode_is_context_and_nothing_is_trained():
-    run = make()
-    way, initial = run.learner.adapt_from(run.agent, 3)["context"]
-    assert isinstance(way, Inference) and way.latent_size == 2
+def test_every_environment_of_a_task_collects_and_infers_by_itself():
+    """E = 3 hoppers, which fall at different times: each one's context is its own exploration, its z the prior's or
+    the posterior's of that, and an update draws from all of them alike."""
+    made = replace(family("hopper-params", train=2), horizon=20)
+    run = make(made, seeds=(0,), envs=3, context_window=1000, context_batch=4000)
+    explored = torch.zeros(0, *run.agent.extra["seen"].shape, dtype=torch.bool)
+    for _ in range(70):
+        explored = torch.cat((explored, run.agent.extra["explores"][None] > 0))
+        advance(run)
+    seen = run.agent.extra["seen"]
+    assert torch.equal(seen, explored.sum(0).double()) and len(set(seen.flatten().tolist())) > 2
+    stored = run.replay.rows[0, :, :210].unflatten(1, (70, 3))
+    flag = made.observation_size + made.action_size + 1
+    stored = torch.cat((stored[..., :flag], stored[..., flag + 1 :]), -1)
+    for i in range(2):
+        for e in range(3):
+            own = stored[i, explored[:, 0, i, e], e]
+            assert torch.equal(run.agent.extra["context"][0, i, e, : len(own)], own)
+    mean, _ = run.learner.inferred(run.agent)
+    assert len({tuple(m) for m in mean.flatten(0, 2).tolist()}) == 6
+    assert torch.equal(run.learner.deployed(run.agent)["deployed"], fold(
+        run.agent.actor_shape, run.agent.actor, made.observation_size, mean[:, :, 0]))  # fmt: skip
+    drawn, counted = run.learner._draw(run.agent)
+    assert counted.all()
+    for i in range(2):  # one environment in three each, whatever it has seen
+        of = [(drawn[0, i][:, None] == run.agent.extra["context"][0, i, e, : int(n)]).all(-1).any(1).double().mean()
+              for e, n in enumerate(seen[0, i])]  # fmt: skip
+        torch.testing.assert_close(torch.stack(of), torch.full((3,), 1 / 3).double(), atol=0.04, rtol=0)
+
+
+def at_meta_test(run, steps, name="context", **options):
+    way, initial = run.learner.adapt_from(run.agent, 3)[name]
+    way = replace(way.on(run.family), **options)
     test = start(run.family, way, run.settings, [0, 1], initial=initial)
-    first = test.agent.extra["z"].clone()
-    for t in range(25):
+    acted = []
+    for _ in range(steps):
+        acted.append(test.agent.extra["z"].clone())
         advance(test)
-        assert torch.equal(test.agent.extra["z"], first) == (t < 9)
-    assert (test.agent.extra["seen"] == 25).all() and (test.agent.extra["explores"] == 0).all()
+    return test, torch.stack(acted)
+
+
+def test_at_meta_test_the_posterior_is_that_of_the_exploration_and_rests():
+    """Episodes of ten steps, three of exploration: z by hand from the stored transitions, by a posterior of our own."""
+    run = make()
+    test, z = at_meta_test(run, 55, explorations=3, context_window=30)
+    extra, kept = test.agent.extra, test.replay.rows[:, :, :30]
+    assert all(torch.equal(z[t], z[t - t % 10]) for t in range(55))  # one z an episode
+    assert (extra["seen"] == 30).all() and (extra["explores"] == 0).all() and (extra["episodes"] == 5).all()
+    rows = torch.cat((kept[..., :5], kept[..., 6:]), -1)
+    assert torch.equal(extra["context"][:, :, 0, :30], rows)  # the first three episodes and nothing since
+    factors = forward(test.learner._encoder(test.agent), extra["encoder"].view(2, -1), rows.flatten(1, 2))
+    want = posterior(factors.view(2, 3, 30, -1), torch.ones(2, 3, 30))
+    for got, by_hand in zip(test.learner.inferred(test.agent), want):
+        torch.testing.assert_close(got[:, :, 0], by_hand)
+
+
+def test_at_meta_test_z_is_drawn_from_the_prior_and_then_from_the_posterior():
+    """By its moments, over many episodes of one step: the prior's while n lasts, then the frozen posterior's."""
+    run = make(replace(family("pendulum-params", train=3), horizon=1))
+    _, z = at_meta_test(run, 400, explorations=400)
+    assert z.mean((0, 3)).abs().max() < 0.2 and (z.std((0, 3)) - 1).abs().max() < 0.15
+    test, z = at_meta_test(run, 400, explorations=2)
+    mean, variance = test.learner.inferred(test.agent)
+    assert (variance < 0.9).all()  # two transitions have told something
+    torch.testing.assert_close(z[2:].mean(0), mean, rtol=0, atol=0.15)
+    torch.testing.assert_close(z[2:].std(0), variance.sqrt(), rtol=0.15, atol=0)
+
+
+def test_at_meta_test_it_acts_by_its_mode_and_nothing_is_trained():
+    run = make()
+    test, z = at_meta_test(run, 25)
     before = [x.clone() for x in (test.agent.actor, test.agent.critic, test.agent.extra["encoder"])]
-    assert way.update(test.agent, test.replay.sample(4, test.agent.generators["replay"])) == {}
+    assert test.learner.update(test.agent, test.replay.sample(4, test.agent.generators["replay"])) == {}
     after = (test.agent.actor, test.agent.critic, test.agent.extra["encoder"])
     assert all(torch.equal(a, b) for a, b in zip(before, after)) and test.agent.updates == 1
     assert torch.equal(before[2], run.agent.extra["encoder"])  # brought along
+    for t in (0, 24):
+        row = test.replay.rows[:, :, t : t + 1]
+        mode = act(run.agent.actor_shape, run.agent.actor, torch.cat((row[..., :3], z[t]), -1))
+        torch.testing.assert_close(row[..., 3:4], mode)
+    tuned, _ = at_meta_test(run, 25, "context + sac")
+    tuned.learner.update(tuned.agent, tuned.replay.sample(4, tuned.agent.generators["replay"]))
+    assert (tuned.agent.actor != run.agent.actor).any() and torch.equal(tuned.agent.extra["encoder"], before[2])
+
+
+def test_the_number_of_exploration_episodes_is_the_familys():
+    way = make().learner.adapt_from(make().agent, 3)["context"][0]
+    for name, n in (("point-robot", 5), ("half-cheetah-vel", 2), ("lunar-lander-params", 2)):
+        on = way.on(family(name))
+        assert (on.explorations, on.context_window) == (n, n * family(name).horizon)
 
 
 def test_gradients_equal_autograd_of_the_losses():
     """The encoder's from critic loss and KL, the critics' and the actor's at a z that is constant to them."""
     run = make(steps=25, kl_weight=0.3)
     agent, extra, made = run.agent, run.agent.extra, run.learner
-    extra["context"].copy_(extra["context"][:, :, :1].expand_as(extra["context"]))  # whatever is drawn, it is this
+    extra["context"].copy_(extra["context"][..., :1, :].expand_as(extra["context"]))  # whatever is drawn, it is this
     batch = run.replay.sample(8, agent.generators["replay"])
     g = torch.Generator().manual_seed(2)
     eps, noise = torch.randn(2, 3, 2, generator=g), torch.randn(2, 2, 3, 8, 1, generator=g)
@@ -153,7 +227,7 @@ def test_gradients_equal_autograd_of_the_losses():
     made.update(agent, batch)
 
     shape = made._encoder(agent)
-    factors = forward(shape, encoder.view(2, -1), extra["context"][:, :, :8].flatten(1, 2)).view(2, 3, 8, 4)
+    factors = forward(shape, encoder.view(2, -1), extra["context"][:, :, 0, :8].flatten(1, 2)).view(2, 3, 8, 4)
     mean, variance = posterior(factors, torch.ones(2, 3, 8))
     z = mean + variance.sqrt() * eps
 
@@ -188,18 +262,19 @@ def test_folding_a_context_in_changes_nothing_but_the_need_to_append_it():
     agent = run.agent
     mean, _ = run.learner.inferred(agent)
     x = torch.randn(2, 3, 4, 3, generator=torch.Generator().manual_seed(0))
-    told = torch.cat((x, mean.unsqueeze(2).expand(2, 3, 4, 2)), -1)
+    told = torch.cat((x, mean.expand(2, 3, 4, 2)), -1)
     want = act(agent.actor_shape, agent.actor, told.flatten(1, 2))
     got = run.policy("deployed")(x.flatten(1, 2))
     torch.testing.assert_close(got, want)
     assert not torch.allclose(run.policy("meta")(x.flatten(1, 2)), want)
     assert not torch.equal(agent.extra["z"], mean)  # what `inputs` appends is ignored by it
-    assert torch.equal(fold(agent.actor_shape, agent.actor, 3, mean), run.learner.deployed(agent)["deployed"])
+    folded = fold(agent.actor_shape, agent.actor, 3, mean.squeeze(2))
+    assert torch.equal(folded, run.learner.deployed(agent)["deployed"])
 
 
 def separation(run):
     """(S,): how far the two tasks' posteriors lie apart, in the sum of their standard deviations, at best over z."""
-    mean, variance = run.learner.inferred(run.agent)
+    mean, variance = (x.squeeze(2) for x in run.learner.inferred(run.agent))
     std = variance.sqrt()
     return ((mean[:, 0] - mean[:, 1]).abs() / (std[:, 0] + std[:, 1])).amax(-1)
 
