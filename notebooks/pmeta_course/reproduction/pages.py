@@ -37,22 +37,24 @@ def rendered(path: Path, ledger: dict) -> str:
 
 
 def fact(ledger: dict, what: str, path: Path) -> str:
-    """One number in prose. `what`: a list of the ledger, `key=value` pairs that choose its row, and the number's name
-    (with its interval if it has one) and format, such as `scores family=ant-dir tasks=train learner=pmeta: mean .0f`;
-    or `count C4 desk not met`, how many parts of a claim a scale has with this verdict ("all": whichever)."""
-    words, _, shown = what.partition(":")
-    kind, *rest = words.split()
-    if kind == "count":
-        parts = next(c["parts"] for c in ledger["claims"] if c["id"] == rest[0])
-        mine = [p for p in parts if p["scale"] in ("any", rest[1])]
-        return str(sum(" ".join(rest[2:]) in (p["verdict"], "all") for p in mine))
-    wanted = dict(pair.split("=") for pair in rest)
-    rows = [r for r in ledger.get(kind, ()) if all(str(r.get(k)) == v for k, v in wanted.items())]
-    if len(rows) != 1 or len(shown.split()) != 2 or shown.split()[0] not in rows[0]:
-        raise UserError(f"{path}: <!-- = {what} --> names {len(rows)} numbers, not one")
+    """One number in prose, with its interval if it has one. `what`: a list of the ledger (or `parts`, of all claims),
+    `key=value` pairs that choose its row ("_" for a space), or `name=` and a part's whole name, then the number and its
+    format, such as `scores family=ant-dir tasks=train learner=pmeta: mean .0f`."""
+    kind, words = what.split(" ", 1)
+    words, shown = words.rsplit(": ", 1)
     name, form = shown.split()
-    ends = {"mean": ("low", "high"), "value": ("low", "high"), "difference": ("low", "high")}
-    return _interval(rows[0][name], *(rows[0].get(k) for k in ends.get(name, (f"{name}_low", f"{name}_high"))), form)
+    if kind == "parts":
+        rows, wanted = [p for c in ledger["claims"] for p in c["parts"]], {"name": words.removeprefix("name=")}
+    else:
+        rows, wanted = ledger[kind], dict(pair.replace("_", " ").split("=") for pair in words.split())
+    rows = [r for r in rows if all(str(r.get(k)) == v for k, v in wanted.items())]
+    if len(rows) != 1:
+        raise UserError(f"{path}: <!-- = {what} --> names {len(rows)} numbers, not one")
+    if rows[0].get(name) is None:
+        return "(open)"
+    ends = "low high" if name in ("mean", "value", "difference") else f"{name}_low {name}_high"
+    values = rows[0][name] if kind == "parts" else [rows[0][name], *(rows[0].get(k) for k in ends.split())]
+    return _interval(*values, form)
 
 
 def strays(text: str, begin: str) -> list[str]:
