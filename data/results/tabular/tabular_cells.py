@@ -16,6 +16,7 @@ from pmeta_lib.tabular import (
     History,
     TaskBatch,
     adapt,
+    cancellation,
     conflict_rate,
     envelope_gradients,
     optimal_values,
@@ -160,6 +161,7 @@ def score(cell: dict) -> list[dict]:
         "deployed": final.mean(), "worst_task": final.min(),
         "meta_policy": normalised(run.theta).mean(),
         "conflict": conflict_rate(family.train, run.theta), "conflict_start": conflict_rate(family.train, theta0),
+        "cancellation": cancellation(family.train, run.theta),
     }  # fmt: skip
     return [_labels(cell) | row]
 
