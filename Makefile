@@ -1,4 +1,5 @@
 # make course   set up and run the whole course headlessly      make test   lint, tests, and the course in brief
+# make check    style, types and the quick tests (a minute)      make slow   list the tests that are not quick
 # make lab      open the course in JupyterLab                   make site   the course as a website, in site/
 # make clean    remove the environment and outputs
 VENV ?= .venv
@@ -10,10 +11,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 # libraries use one thread a process; pmeta decides how many processes run
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup dev course lab test lint doctor bench report site clean
+.PHONY: help setup dev course lab test check slow lint types doctor bench report site clean
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else \
@@ -58,7 +59,17 @@ report: setup
 lint: dev
 	@$(BIN)/ruff check --output-format concise . && $(BIN)/ruff format --check -q . && echo "lint: clean"
 
-test: lint
+types: dev
+	@$(BIN)/mypy
+
+check: lint types
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+# twice: what the first round lists may have paid for a fixture that another test then pays for
+slow: dev
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --find-slow && $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --find-slow
+
+test: lint types
 	@$(BIN)/pmeta course --profile smoke --workers $(WORKERS) --compare
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 

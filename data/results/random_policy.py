@@ -15,9 +15,7 @@ import pandas as pd
 import torch
 
 from pmeta_lib.envs.families import FAMILIES, family
-from pmeta_lib.files import UserError
-from pmeta_lib.files import provenance
-from pmeta_lib.experiments.run import write_table
+from pmeta_lib.files import UserError, provenance, write_table
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.evaluation import Evaluator
 

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.experiments import results
-from pmeta_lib.experiments.run import write_table
-from pmeta_lib.experiments.spec import RunSpec, make_settings
+from pmeta_lib.experiments.spec import RunSpec, make_settings, stored_spec
 from pmeta_lib.experiments.train import parse_pairs, use_machine
-from pmeta_lib.files import UserError, provenance, sha256, write_atomically
+from pmeta_lib.files import UserError, provenance, read_table, sha256, write_atomically, write_table
 from pmeta_lib.sac.adaptation import CRITICS, Plan, adapt, references
 from pmeta_lib.sac.agent import Agent, new_agent
 
@@ -95,7 +94,7 @@ def adapt_packed(
                     write_table(kept, known)
                 except OSError as error:
                     raise UserError(f"cannot write {kept}: {error.strerror}; choose another --out") from error
-            known = pd.read_parquet(kept)
+            known = read_table(kept)
     parts = (own.assign(settings=json.dumps(asdict(settings))), known.assign(settings=json.dumps(asdict(scratchs))))
     table = pd.concat(parts, ignore_index=True)
     for spec, path, key, digest in zip(specs, paths, keys, digests):
@@ -125,8 +124,8 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], Ag
     specs, widths, tensors = [], [], []
     for folder in folders:
         try:
-            record, spec = (json.loads((folder / f"{name}.json").read_bytes()) for name in ("result", "spec"))
-            specs.append(RunSpec.from_json(spec))
+            record = json.loads((folder / "result.json").read_bytes())
+            specs.append(stored_spec(folder))
             if sha256(folder / "checkpoint.safetensors") != record["checkpoint_sha256"]:
                 raise ValueError("checkpoint.safetensors is not the file that the run wrote")
             with safe_open(folder / "checkpoint.safetensors", "pt", device=device) as file:
@@ -210,7 +209,7 @@ def main(args: argparse.Namespace) -> int:
             target(specs[0], args.family, agent, one)
         paths += adapt_packed(folders, plan, family=args.family, out=args.out, changes=changes, device=args.device,
                               threads=args.threads, progress=not args.quiet, shared=shared)  # fmt: skip
-    table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+    table = pd.concat([read_table(path) for path in paths], ignore_index=True)
     report, first = summary(table), few_shot(table)
     for family in report.index.unique(level=0):
         rows = table[table["family"] == family]

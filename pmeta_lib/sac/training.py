@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pmeta_lib import signals
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
@@ -65,6 +66,18 @@ class Run:
     def losses(self) -> pd.DataFrame:
         """One row a seed, evaluated step and policy slot: the last update's losses, entropy and temperature."""
         return pd.DataFrame(self.metrics, columns=list(self.METRICS))
+
+    @property
+    def updates(self) -> int:
+        """How many updates there were."""
+        return self.agent.updates
+
+    def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
+        """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
+        agent = self.agent
+        tensors = {name: getattr(agent, name)[position] for name in ("actor", "critic", "target", "log_alpha")}
+        extra = {f"extra.{n}": x[position] for n, x in agent.extra.items() if x.shape[0] == len(self.seeds)}
+        return tensors | extra, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
 
     def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
         """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
@@ -143,7 +156,8 @@ def train(
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
     With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from
-    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one.
+    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one. A
+    signal that is heeded (`signals.heeded`) asks for a checkpoint at once, and then raises `signals.Left`.
     `callback(run)` is called after each evaluation but the first (at step 0) and stops the run early by
     returning True. `initial` is as in `start`; `evaluate_at` are steps to evaluate after (0 is always one), instead of
     the settings' own. Raises `Stopped` when an environment or a network yields a number that is not finite.
@@ -177,9 +191,10 @@ def train(
                 if callback is not None and callback(run):
                     break
             run.seconds = time.monotonic() - began
-            if folder is not None and time.monotonic() - last_saved > checkpoint_seconds:
+            if folder is not None and (signals.asked() or time.monotonic() - last_saved > checkpoint_seconds):
                 save(run, Path(folder), identity)
                 last_saved = time.monotonic()
+                signals.answer()
         if folder is not None:
             save(run, Path(folder), identity)
     except FloatingPointError as error:

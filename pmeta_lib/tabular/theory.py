@@ -13,7 +13,8 @@ import pandas as pd
 
 from pmeta_lib import moreau
 from pmeta_lib.files import UserError
-from pmeta_lib.tabular.loop import History, repeat
+from pmeta_lib.tabular.algorithm import copies
+from pmeta_lib.tabular.loop import History
 from pmeta_lib.tabular.mdp import TaskBatch, check_number, optimal_policies, optimal_values
 from pmeta_lib.tabular.policies import exact, objective, returns, softmax
 from pmeta_lib.tabular.proximal import prox
@@ -227,7 +228,7 @@ def hold(run: History, L: float | None = None, generator: np.random.Generator | 
         return upper_smoothness(L, lam) / 2 * _norms(y - x) ** 2, (F[1] - model).max()
 
     def contraction() -> tuple[float, float]:
-        target, y = prox_at("end", theta), repeat(theta, tasks)
+        target, y = prox_at("end", theta), copies(theta, N)
         start = _norms(y - target)
         for _ in range(K):
             y = moreau.inner_step(y, exact(tasks, y, tau)[0], theta, lam, 1.0 / lam)

@@ -78,7 +78,7 @@ def test_a_pack_that_was_stopped_resumes_and_result_json_is_last(tmp_path, monke
 
 def test_what_cannot_be_packed_or_written_is_refused(tmp_path):
     with pytest.raises(UserError, match="nothing but their seed"):
-        run_packed([SPEC, replace(SPEC, learner="joint", seed=1)], [tmp_path / "a", tmp_path / "b"])
+        run_packed([SPEC, replace(SPEC, learner="joint", options={}, seed=1)], [tmp_path / "a", tmp_path / "b"])
     run(SPEC, tmp_path / "mine")
     with pytest.raises(UserError, match="holds another run"):
         run(replace(SPEC, seed=5), tmp_path / "mine")

@@ -1,16 +1,18 @@
 """The parts of a sweep: packs and claims, attempts, packing, the command's refusals. Faults: tests/end_to_end."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 
 from pmeta_lib import cli
-from pmeta_lib.experiments import results
-from pmeta_lib.experiments.sweep import packs, remaining, survey
+from pmeta_lib.experiments import results, worker
+from pmeta_lib.experiments.state import State, locked, settled, state, write_json
+from pmeta_lib.experiments.sweep import packs, remaining
 from pmeta_lib.experiments.sweep_spec import load
-from pmeta_lib.experiments.worker import attempt, locked, over, work_through, write_json
+from pmeta_lib.experiments.worker import End, attempt, work_through
 
 SPEC = """
 families = "point-robot"
@@ -60,7 +62,7 @@ def test_stacked_seeds_give_the_numbers_of_separate_ones_to_rounding(spec, tmp_p
     tables = {}
     for pack in (1, 2, 4):
         out = tmp_path / str(pack)
-        assert work_through(make_job(out, packs(load(spec, pack=pack), out))) == ""
+        assert work_through(make_job(out, packs(load(spec, pack=pack), out))) == (End.NOTHING_LEFT, "")
         tables[pack] = results.read(out)
         assert set(tables[pack]["packed"]) == {pack}
         assert not list(out.rglob("claim.json")) and not list(out.rglob("checkpoints"))
@@ -69,20 +71,39 @@ def test_stacked_seeds_give_the_numbers_of_separate_ones_to_rounding(spec, tmp_p
         assert tables[pack]["run"].tolist() == tables[1]["run"].tolist()
 
 
-def test_a_run_that_keeps_killing_its_worker_is_given_up(spec, tmp_path):
+class Killed(BaseException):
+    """What stands for SIGKILL in this process."""
+
+
+def test_attempts_that_come_to_nothing_are_counted_and_others_are_not(spec, tmp_path, monkeypatch):
     todo = packs(load(spec), tmp_path)[:1]
     job, folders = make_job(tmp_path, todo), [tmp_path / s.key for s in todo[0]]
-    folders[0].mkdir()
-    claim = {"pack": [f.name for f in folders], "apart": False, "attempts": {"s": 2, "yesterday's": 9}}
-    write_json(folders[0] / "claim.json", claim)
-    assert attempt(job, job["packs"][0]) and over(folders)
-    found = survey(tmp_path, [f.name for f in folders])
-    assert set(found["failed"]) == {f.name for f in folders}
-    assert "its worker died 2 times" in found["failed"][folders[1].name]
+    checkpoints, steps = folders[0] / "checkpoints", iter([100, 200, 300, 1000, None, None])
+
+    def killed(*_):
+        checkpoints.mkdir(exist_ok=True)
+        if step := next(steps):
+            (checkpoints / f"step-{step:09d}.json").write_text("{}")
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_run", killed)
+        for _ in range(6):
+            assert not settled(folders)
+            with pytest.raises(Killed):
+                attempt(job, job["packs"][0])
+        with locked(folders[1:]):
+            assert not attempt(job, job["packs"][0])  # in other hands: that is no attempt
+        assert attempt(job, job["packs"][0]) and settled(folders)
+    assert {state(f) for f in folders} == {State.FAILED}
+    failure = json.loads((folders[1] / "failure.json").read_text())
+    assert failure["reason"] == "its worker died 2 times in a row before it got any further (killed, or out of memory)"
+    assert checkpoints.is_dir()
+    shutil.rmtree(checkpoints)  # the made-up ones
     for folder in folders:  # --retry-failed, by another driver
         (folder / "failure.json").unlink()
     assert attempt(job | {"session": "t"}, job["packs"][0])
-    assert len(survey(tmp_path, [f.name for f in folders])["done"]) == 2
+    assert {state(f) for f in folders} == {State.DONE}
 
 
 def test_a_lock_is_one_holders_and_all_or_none(tmp_path):

@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from pmeta_lib.experiments.run import finished, provenance, read_curve, run_packed, write_table
+from pmeta_lib.experiments.run import finished, read_curve, run_packed
 from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.files import provenance, write_table
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.checkpoint import save_tensors
 from pmeta_lib.sac.evaluation import Evaluator

@@ -36,9 +36,13 @@ ENDS = {"polyak": 1.0, "lam": 0.0, "inner_steps": 1, "kl_weight": 0.0}
 def scores(table: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     """One row a learner and point (learning rate, polyak, option): its normalised score by family, and their mean.
     Points that lack a family or a seed that others have are left out."""
-    late = table[(table["policy"] == "deployed") & (table["step"] > 0.75 * table.groupby("run")["step"].transform("max"))]
+    late = table[
+        (table["policy"] == "deployed") & (table["step"] > 0.75 * table.groupby("run")["step"].transform("max"))
+    ]
     heads = late.drop_duplicates("run")
-    points = {run: _point(*rest) for run, *rest in heads[["run", "learner", "settings", "options"]].itertuples(index=False)}
+    points = {
+        run: _point(*rest) for run, *rest in heads[["run", "learner", "settings", "options"]].itertuples(index=False)
+    }
     found = late.assign(point=late["run"].map(points)).groupby(["family", "learner", "point", "seed"])["return"].mean()
     seeds = found.groupby(level=["family", "learner", "point"]).agg(["mean", "size"])
     values = seeds["mean"].where(seeds["size"] == seeds["size"].max())
@@ -68,7 +72,9 @@ def beyond(name: str, best: tuple, tried: set[tuple]) -> list[tuple]:
                 continue
             further = sorted(filter(is_on, AXES[axis]), key=lambda x: abs(x - best[k]))
             if not further:
-                raise SystemExit(f"{name}: {axis} = {best[k]:g} is at the edge of AXES too; extend it here, in choose.py")
+                raise SystemExit(
+                    f"{name}: {axis} = {best[k]:g} is at the edge of AXES too; extend it here, in choose.py"
+                )
             lacking.append((*best[:k], further[0], *best[k + 1 :]))
     return lacking
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tabular_cells as cells
 from tqdm import tqdm
 
-from pmeta_course.reproduction import tabular_cells as cells
 from pmeta_lib.files import UserError, provenance, unknown, writable
 
 TUNING_SEEDS = (1000, 1001)  # no result uses them
