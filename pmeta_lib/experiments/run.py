@@ -90,7 +90,8 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
         digest = save_tensors(folder / "checkpoint.safetensors", tensors, shapes)
         record = {
             "run": spec.key, "step": result.step, "updates": agent.updates, "packed": packed,
-            "seconds": round(result.seconds / packed, 3), "device": device, "held_out": family.held_out,
+            "seconds": round(result.seconds / packed, 3), "device": device,
+            "products": str(agent.product_type).removeprefix("torch."), "held_out": family.held_out,
             "evaluation": f"mean of {result.settings.evaluation_episodes} episodes per task, deterministic policy",
             "preset_evaluation": family.evaluation,
             "checkpoint_sha256": digest, "family_versions": family.versions, **provenance(),

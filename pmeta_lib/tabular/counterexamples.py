@@ -50,7 +50,7 @@ def quadratic_run(
             for _ in range(inner_steps or 0):
                 x = moreau.inner_step(x, -a[drawn] * (x - c[drawn]), w, lam, inner_step_size)
             y[drawn] = quadratic_prox(a[drawn], c[drawn], w, lam) if inner_steps is None else x
-            w = moreau.local_step(w, y[drawn], lam, eta)
+            w = moreau.local_step(w, y[drawn], eta * lam)
         theta = float(moreau.meta_step(theta, w.mean(), 1.0))
         thetas.append(theta)
         potential.append(moreau.envelope(a / 2 * (y - c) ** 2, y, theta, lam, ()).mean())

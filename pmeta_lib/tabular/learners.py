@@ -61,7 +61,7 @@ def pmeta(
         w, square = repeat(theta, drawn), 0.0
         for _ in range(s.local_steps):
             y, more = ascend(drawn, y if s.warm_start else w, w, s.lam, s)
-            w, square = moreau.local_step(w, y, s.lam, s.eta), square + more
+            w, square = moreau.local_step(w, y, s.eta * s.lam), square + more
         norm = np.linalg.norm(moreau.envelope_gradient(theta, y.mean(0), s.lam))
         return Move(w.mean(0), y, norm, s.local_steps * s.inner_steps, square)
 
