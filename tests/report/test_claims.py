@@ -279,9 +279,11 @@ def test_the_map_counts_cells(table):
 
 
 def test_scratch_is_one_learner_of_the_adaptation_table(tmp_path, table):
-    parts = [table({("point-robot", n): GOOD[n]}, way=True) for n in ("pmeta", "joint")]
-    parts += [table({("point-robot", n): spread(3.0)}, way=True).assign(way="scratch") for n in ("pmeta", "joint")]
-    parts += [table({("point-robot", n): -1.0}, way=True).assign(way="random") for n in ("pmeta", "joint")]
+    parts = [table({("point-robot", n): GOOD[n]}, way=True, few=False) for n in ("pmeta", "joint")]
+    parts += [
+        table({("point-robot", n): spread(3.0)}, way=True, few=False).assign(way="scratch") for n in ("pmeta", "joint")
+    ]
+    parts += [table({("point-robot", n): -1.0}, way=True, few=False).assign(way="random") for n in ("pmeta", "joint")]
     pd.concat(parts).drop(columns="policy").to_parquet(tmp_path / "adaptation.parquet")
     (found,) = scores.load(tmp_path)
     assert found.split == "test" and set(found.curves) == {"pmeta", "joint", "scratch"}
