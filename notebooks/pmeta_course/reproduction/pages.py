@@ -19,7 +19,8 @@ CHECKED = {
 FACT = re.compile(r"<!-- = (.*?) -->(.*?)<!-- / -->", re.DOTALL)  # a number in prose, by what it is
 NAMES = (  # digits that are no results
     r"<!--.*?-->|`[^`]*`|https?:\S+|arXiv \S+|\[\d\d(?:\d\d\.\d+)?\]\([^)]*\)|\]\([^)]*\)|walker2d|Baselines3"
-    r"|\b[CT]\d\b|\b(?:19|20)\d\d\b|\bR (?:=|>) 1\b|\bnotebooks? \d\d(?: (?:and|to) \d\d)?|9[35] %|[Vv]ersion \d|\d+ x \d+"
+    r"|\b[CT]\d\b|\b(?:19|20)\d\d\b|\bR (?:=|>) 1\b|\bnotebooks? \d\d(?: (?:and|to) \d\d)?|9[35] %|[Vv]ersion \d"
+    r"|\d+ x \d+"
 )
 
 
