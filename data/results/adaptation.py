@@ -19,6 +19,7 @@ import pandas as pd
 from pmeta_lib.envs.families import family
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.adapt import adapt_packed
+from pmeta_lib.experiments.learners import ON_POLICY
 from pmeta_lib.experiments.train import use_machine
 from pmeta_lib.sac.adaptation import CRITICS, Plan
 
@@ -26,7 +27,7 @@ TABLE = Path(__file__).resolve().with_suffix(".parquet")
 RATES = TABLE.parents[1] / "tuning" / "deep" / "adaptation.json"
 TABLES = Path("out/adaptation")
 STEPS = (0, 2_000, 10_000)
-UNTRAINED = ("pearl", "independent")  # take no gradient step of their own on a test task: need no rate
+UNTRAINED = ("pearl", "independent", *ON_POLICY)  # no rate: no step of Adam on a test task, or the one of "scratch"
 
 
 def main(args: argparse.Namespace) -> None:
