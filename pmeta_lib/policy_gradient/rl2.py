@@ -19,7 +19,7 @@ from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, within
 from pmeta_lib.policy_gradient.policy import Gaussian
-from pmeta_lib.policy_gradient.promp import adam
+from pmeta_lib.policy_gradient.promp import adam, fresh_adam
 from pmeta_lib.policy_gradient.rollout import Window, advantages, normalised
 
 
@@ -29,11 +29,6 @@ class Recurrent(NamedTuple):
     inputs: int  # observation, action, reward, beginning
     hidden: int
     actions: int
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """What a checkpoint says of the network: these three sizes."""
-        return self
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
@@ -88,10 +83,8 @@ class Memory:
         x = torch.cat(parts, -1).view(seeds, -1, self.shape.inputs)
         out, self.hidden = step(self.shape, self.theta, x, self.hidden)
         self.seen.append(x)
-        action = out[..., :-1].reshape(noise.shape)
-        if not self.mean:
-            spread = self.shape.parts(self.theta)[-1].exp().unsqueeze(1)
-            action = (out[..., :-1] + spread * noise.reshape(seeds, -1, noise.shape[-1])).view(noise.shape)
+        spread = 0.0 if self.mean else self.shape.parts(self.theta)[-1].exp().unsqueeze(1)
+        action = (out[..., :-1] + spread * noise.reshape(seeds, -1, noise.shape[-1])).view(noise.shape)
         self.action = action.clamp(-1.0, 1.0)
         return action
 
@@ -104,8 +97,6 @@ class RL2(OnPolicy):
     """
 
     name: ClassVar[str] = "rl2"
-    training_steps: ClassVar[bool] = False
-
     trial_episodes: int = 2
     epochs: int = 3
     minibatches: int = 2
@@ -118,12 +109,10 @@ class RL2(OnPolicy):
         if self.trial_episodes < 2:
             raise UserError(f"option trial_episodes of learner rl2 is {self.trial_episodes}; one episode leaves "
                             "nothing to use what was learned in: give 2 or more")  # fmt: skip
-        for name in ("epochs", "minibatches", "clip"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"option {name} of learner rl2 is {getattr(self, name)}; it must be greater than 0")
+        self.positive("epochs", "minibatches", "clip")
 
-    def steps_per_iteration(self, horizon: int) -> int:
-        return self.episodes * self.trial_episodes * horizon
+    def phases(self) -> int:
+        return self.trial_episodes
 
     def shape(self, family: TaskFamily, hidden: tuple[int, ...]) -> Recurrent:
         a = family.action_size
@@ -139,9 +128,8 @@ class RL2(OnPolicy):
         return (shape.parts(theta)[-1] + 1.4189385).sum(-1)
 
     def state(self, shape: Recurrent, policies: Tensor) -> dict[str, Tensor]:
-        moments = {f"adam.{k}": torch.zeros_like(policies) for k in ("first", "second")}
-        return {"policy": policies, **moments, "adam.steps": torch.zeros(()),
-                "weight": torch.full(policies.shape[:2], 1.0), "order": torch.zeros((), dtype=torch.long)}  # fmt: skip
+        weight, order = torch.full(policies.shape[:2], 1.0), torch.zeros((), dtype=torch.long)
+        return {"policy": policies, **fresh_adam(policies), "weight": weight, "order": order}
 
     def trial(self, shape: Recurrent, theta: Tensor, sampler, mean: bool = False, episodes: int = 0):
         """A trial of every slot (`Window`), and the inputs (S, n, H, i) that the network saw."""
@@ -205,9 +193,6 @@ class RL2(OnPolicy):
 
     def reach(self, plan, horizon: int) -> int:
         return max(self.trial_episodes, plan.episodes) - 1
-
-    def updates_within(self) -> int:
-        return self.trial_episodes - 1
 
 
 def discounted_scale(reward: Tensor) -> Tensor:

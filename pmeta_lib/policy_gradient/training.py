@@ -56,7 +56,7 @@ class Run:
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of one seed's result: tensors, and the network's widths."""
-        return {n: x[position] for n, x in self.state.items() if x.ndim}, {"actor": self.shape.widths}
+        return {n: x[position] for n, x in self.state.items() if x.ndim}, {"actor": tuple(self.shape)}
 
 
 def start(family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], threads: int = 1) -> Run:

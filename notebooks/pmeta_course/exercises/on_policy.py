@@ -27,7 +27,7 @@ _TRIALS = [(np.array([-3.0, -1, -2, -0.5, -4, -1]), np.array([0, 0, 1, 0, 0, 1],
            (np.array([1.0, 2, -1, 5]), np.array([0, 1, 0, 1], bool), 0.5)]  # fmt: skip
 EXERCISES = {
     "14.1": function(_meta_gradient, _TASKS, {
-        "that is first-order MAML: 1 - s a stands there once, from the adapted point, and must come a second time, from "
+        "that is first-order MAML: 1 - s a stands there once, from the adapted point, and must come a second time, by "
         "differentiating the step":
             lambda theta, a, c, s: _meta_gradient(theta, a, c, s, factor=0.0),
         "the Hessian is -a: the factor is 1 - s a": lambda theta, a, c, s: _meta_gradient(theta, a, c, s, factor=1.0),
