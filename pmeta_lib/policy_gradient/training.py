@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pmeta_lib import signals
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient.learner import OnPolicy
@@ -110,9 +111,10 @@ def train(
                 run.seconds = time.process_time() - began
                 if callback is not None and callback(run):
                     break
-            if folder is not None and time.monotonic() - last_saved > checkpoint_seconds:
+            if folder is not None and (signals.asked() or time.monotonic() - last_saved > checkpoint_seconds):
                 save(run, Path(folder), identity)
                 last_saved = time.monotonic()
+                signals.answer()
         if folder is not None:
             save(run, Path(folder), identity)
     except FloatingPointError as error:
