@@ -120,10 +120,6 @@ class OnPolicy(Learner):
         """One fresh policy (1, P)."""
         return new_policy(shape, generator)
 
-    def entropy(self, shape: Shape, theta: Tensor) -> Tensor:
-        """(S, G) differential entropy of an action, in nats."""
-        return (theta[..., shape.size :] + 1.4189385).sum(-1)
-
     def state(self, shape: Shape, policies: Tensor) -> dict[str, Tensor]:
         """All that training changes, besides streams; `policies` (S, 1, P) are fresh."""
         return {"policy": policies}

@@ -124,9 +124,6 @@ class RL2(OnPolicy):
         shape.parts(flat)[-1].zero_()
         return flat
 
-    def entropy(self, shape: Recurrent, theta: Tensor) -> Tensor:
-        return (shape.parts(theta)[-1] + 1.4189385).sum(-1)
-
     def state(self, shape: Recurrent, policies: Tensor) -> dict[str, Tensor]:
         weight, order = torch.full(policies.shape[:2], 1.0), torch.zeros((), dtype=torch.long)
         return {"policy": policies, **fresh_adam(policies), "weight": weight, "order": order}
@@ -149,18 +146,17 @@ class RL2(OnPolicy):
             old, value = unrolled(shape, theta[:, 0], inputs)
             before = old.log_prob(action)
             never = torch.zeros_like(reward, dtype=torch.bool)  # a trial's episodes are one piece; its end is the end
-            scale = discounted_scale(reward)
-            gain = advantages(reward / scale, never, value, torch.zeros_like(value[..., 0]), run.settings.discount,
-                              self.gae_lambda)  # fmt: skip
+            scale = reward.pow(2).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3) * 10.0  # values of order 1 to 10
+            nothing, discount = torch.zeros_like(value[..., 0]), run.settings.discount
+            gain = advantages(reward / scale, never, value, nothing, discount, self.gae_lambda)
             target, advantage = gain + value, normalised(gain)
         new = theta.detach().clone()
         optimizer = adam(new, run.settings.learning_rate, state)
-        trials = inputs.shape[1]
         for _ in range(self.epochs):
             # an order of the update's own: every seed the same, and none of the acting's randomness used up
-            shuffled = torch.randperm(trials, generator=torch.Generator().manual_seed(int(state["order"])))
+            shuffled = torch.randperm(inputs.shape[1], generator=torch.Generator().manual_seed(int(state["order"])))
             state["order"] += 1
-            for part in shuffled.chunk(min(self.minibatches, trials)):
+            for part in shuffled.chunk(self.minibatches):
                 x = new.detach().requires_grad_()
                 policy, value = unrolled(shape, x[:, 0], inputs[:, part])
                 ratio = torch.exp(policy.log_prob(action[:, part]) - before[:, part])
@@ -169,8 +165,7 @@ class RL2(OnPolicy):
                 error = ((value - target[:, part]) ** 2).mean((1, 2))
                 loss = 0.5 * error - gained + state["weight"][:, 0] * moved
                 (gradient,) = torch.autograd.grad(loss.sum(), x)
-                norm = gradient.norm(dim=-1, keepdim=True)
-                optimizer.step(gradient / norm.clamp(min=1.0))
+                optimizer.step(gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1.0))
         with torch.no_grad():
             apart = lambda x: old.kl(unrolled(shape, x[:, 0], inputs)[0]).mean((1, 2)).unsqueeze(1)  # noqa: E731
             new = within(theta.detach(), new, lambda x: apart(x) <= 2.0 * self.kl_limit)
@@ -193,8 +188,3 @@ class RL2(OnPolicy):
 
     def reach(self, plan, horizon: int) -> int:
         return max(self.trial_episodes, plan.episodes) - 1
-
-
-def discounted_scale(reward: Tensor) -> Tensor:
-    """(S, 1, 1) the size of rewards, so that values are of order one to ten whatever the family's units."""
-    return reward.pow(2).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3) * 10.0
