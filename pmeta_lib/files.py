@@ -1,17 +1,29 @@
 """Files and facts that every floor needs: the user's error, atomic writes, checksums, provenance."""
 
 import difflib
+import errno
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PACKAGES = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco")
+HICCUPS = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOLCK, errno.ENOTCONN)  # of a file server; they pass
+PAUSES = tuple(0.1 * 2**k for k in range(10))  # seconds, 102 in all: servers that fail over take a minute or more
+HOST = platform.node().replace(".", "-")
+T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -44,17 +56,88 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def patiently(action: Callable[..., T], *args, **kwargs) -> T:
+    """What `action(*args, **kwargs)` returns; it is called again, after growing pauses, while a file server is out of
+    order (`HICCUPS`). Raises the last `OSError` if the server stays so, and any other at once."""
+    for pause in PAUSES:
+        try:
+            return action(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in HICCUPS:
+                raise
+            time.sleep(pause)
+    return action(*args, **kwargs)
+
+
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     """Write beside `path`, flush to the disk, rename: readers see the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    patiently(_write, path, parts)  # all of it: after a failed fsync the kernel forgets what it did not write
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.{threading.get_native_id()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_halves(folder: Path) -> None:
+    """Delete the temporary files of atomic writes in `folder` whose writer, a process of this machine, is gone."""
+    import psutil
+
+    for path in folder.glob(f".*.{HOST}.*.tmp"):
+        pid = path.name.split(".")[-3]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(target: Path, remedy: str) -> Iterator[None]:
+    """Turn an `OSError` of the block into one `UserError`: what cannot be written, why, and the `remedy`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error
+
+
+def write_table(path: Path, frame: "pd.DataFrame") -> None:
+    """`frame` as Parquet, atomically, in columns of four kinds whatever pandas calls them: whole numbers are int64,
+    other numbers float64, truth values bool, all else text. So pandas 2 and 3 write the same schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pandas.api import types as kind
+
+    def column(values) -> pa.DataType:
+        if kind.is_bool_dtype(values.dtype):
+            return pa.bool_()
+        if kind.is_numeric_dtype(values.dtype):
+            return pa.float64() if kind.is_float_dtype(values.dtype) else pa.int64()
+        return pa.string()
+
+    schema, sink = pa.schema([(name, column(values)) for name, values in frame.items()]), pa.BufferOutputStream()
+    table = pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
+    """A Parquet file (its `columns`). Text is text however the file has it (pandas 2, pandas 3, categories), so that
+    any such frames can be concatenated by name. Raises `UserError` for a file that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path).read(columns=columns).replace_schema_metadata()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it, or delete it and make it again") from error
+    words = [pa.types.is_dictionary(f.type) or pa.types.is_large_string(f.type) for f in table.schema]
+    plain = [f.with_type(pa.string()) if word else f for f, word in zip(table.schema, words)]
+    return table.cast(pa.schema(plain)).to_pandas()
 
 
 def provenance() -> dict:

@@ -17,9 +17,9 @@ Every function is plain arithmetic on NumPy arrays and torch tensors alike, of a
 broadcasts: tabular policies are (N, S, A), deep ones (seeds, tasks, parameters).
 """
 
-from typing import TypeVar
+from typing import Any
 
-Array = TypeVar("Array")
+Array = Any  # a NumPy array or a torch tensor: what goes in comes out
 
 
 def proximal_pull(y: Array, w: Array, lam: float) -> Array:

@@ -1,17 +1,129 @@
-"""Intervals for the comparisons: seeded bootstrap, paired over what both learners saw; aggregates over families.
+"""Intervals for the comparisons: over training seeds, unpaired, honest at five seeds; aggregates over families.
 
-Every interval takes a `numpy.random.Generator`, so that it is a function of its seed. The replication unit is the
-training seed: episodes and tasks are averaged before, and a run's curve is drawn whole or not at all. Aggregates
-follow Agarwal et al. (NeurIPS 2021, arXiv 2108.13264): interquartile mean, performance profile, probability of
-improvement, intervals by a bootstrap stratified by family. A *stratum* is an array (n, ...): the n seeds of one
-learner on one family. Aggregates take lists of strata that are batched as (r, n, ...), r resamples, and give (r, ...).
+The replication unit is the training seed: episodes and tasks are averaged before, and a run's curve is taken whole or
+not at all. Intervals that verdicts rest on are closed formulas whose coverage at n = 5 the tests simulate:
+
+- means and their differences: Welch's t at a *quarter* of the error asked for (`contrast`). Student's own t covers 88 %
+  where returns are skewed like an exponential, a percentile bootstrap 78 %, a bootstrap t 93 % but 89 % where one run
+  in five fails; this one 93 % or more in all of these, at half again the width;
+- scores: Fieller's interval of a ratio with the same t (`score_interval`);
+- probabilities of improvement: Wilson's interval with as many trials as the smaller sample has runs, which is the
+  largest variance that the Mann-Whitney statistic can have (`improvement_interval`).
+
+Aggregates follow Agarwal et al. (NeurIPS 2021, arXiv 2108.13264): interquartile mean, performance profile. A *stratum*
+is an array (n, ...): the n seeds of one learner on one family. Aggregates take lists of strata that are batched as
+(r, n, ...), r resamples, and give (r, ...). What is drawn at random takes a `numpy.random.Generator`.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
 
 from pmeta_lib.files import UserError
+
+Interval = tuple[float, float, float]  # value, low, high
+
+
+def last_quarter(steps):
+    """Which of a run's evaluated `steps` (an array, index or series) its result is the mean over, never the maximum."""
+    return steps > 0.75 * steps.max()
+
+
+def _moments(samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, squared standard error and degrees of freedom of each sample."""
+    samples = [np.asarray(x, float) for x in samples]
+    for x in samples:
+        if x.ndim != 1 or x.size < 2 or not np.isfinite(x).all():
+            raise UserError(f"a sample of shape {x.shape} must be two or more finite numbers in one row.")
+    return tuple(np.array(m) for m in zip(*((x.mean(), x.var(ddof=1) / x.size, x.size - 1) for x in samples)))
+
+
+def _quantile(variances: np.ndarray, freedom: np.ndarray, level: float) -> float:
+    """Student's t at a quarter of the error, with Welch and Satterthwaite's degrees of freedom."""
+    total = (variances**2 / freedom).sum()
+    df = variances.sum() ** 2 / total if total > 0 else freedom.sum()
+    return float(stats.t.ppf(1 - (1 - level) / 8, df))
+
+
+def contrast(samples: list[np.ndarray], weights: list[float], level: float = 0.95) -> Interval:
+    """The weighted sum of the samples' means, and its interval (value, low, high).
+
+    `samples`: arrays (n_k,), independent of each other, two or more numbers each; `weights`: a number each.
+    """
+    mean, square, freedom = _moments(samples)
+    parts = np.square(weights) * square
+    value, half = float(mean @ np.asarray(weights)), _quantile(parts, freedom, level) * float(np.sqrt(parts.sum()))
+    return value, value - half, value + half
+
+
+def mean_interval(sample: np.ndarray, level: float = 0.95) -> Interval:
+    """The mean of a sample (n,), and its interval."""
+    return contrast([sample], [1.0], level)
+
+
+def difference_interval(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Interval:
+    """The mean of `a` minus that of `b`, and its interval; nothing is paired."""
+    return contrast([a, b], [1.0, -1.0], level)
+
+
+def score_interval(x: np.ndarray, one: np.ndarray, zero: np.ndarray, level: float = 0.95) -> Interval:
+    """The mean of `x` (n,) on the scale from the mean of `zero` (0) to that of `one` (1), and Fieller's interval.
+
+    The interval holds every score s for which x - s one - (1 - s) zero may have mean 0: the uncertainty of the scale
+    is in it. Without bounds (infinite) where `one` is not above `zero` beyond chance.
+    """
+    (x_, one_, zero_), (vx, v1, v0), freedom = _moments([x, one, zero])
+    above, unit = x_ - zero_, one_ - zero_
+    value = float(above / unit)
+    t2 = _quantile(np.array([vx, value**2 * v1, (1 - value) ** 2 * v0]), freedom, level) ** 2
+    a, b, c = unit**2 - t2 * (v1 + v0), above * unit - t2 * v0, above**2 - t2 * (vx + v0)
+    if a <= 0:
+        return value, -np.inf, np.inf
+    root = np.sqrt(max(b**2 - a * c, 0.0))
+    return value, float((b - root) / a), float((b + root) / a)
+
+
+def improvement_interval(ours: list[np.ndarray], theirs: list[np.ndarray], level: float = 0.95) -> Interval:
+    """The chance that a run of ours beats one of theirs, families weighing alike, and Wilson's interval.
+
+    `ours`, `theirs`: a sample (n,) a family, in the same order; a tie counts one half.
+    """
+    value, trials = _improvement(ours, theirs)
+    z2 = stats.norm.ppf((1 + level) / 2) ** 2
+    centre = (value + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = np.sqrt(z2 * (value * (1 - value) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
+    return value, float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
+
+
+def improvement_p(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """One-sided p of "no better than even", by the same statistic: below 0.025 where the interval exceeds one half."""
+    value, trials = _improvement(ours, theirs)
+    return float(stats.norm.sf((value - 0.5) * 2 * np.sqrt(trials)))
+
+
+def _improvement(ours: list[np.ndarray], theirs: list[np.ndarray]) -> tuple[float, float]:
+    """The probability of improvement, and the number of coin tosses whose variance bounds its own."""
+    strata = [np.asarray(x, float) for x in (*ours, *theirs)]
+    smaller = [min(a.size, b.size) for a, b in zip(ours, theirs, strict=True)]
+    return float(improvement([x[None] for x in strata])[0]), len(ours) ** 2 / sum(1 / n for n in smaller)
+
+
+def minus(a: Interval, b: Interval) -> Interval:
+    """The difference of two estimates with its interval, from theirs (Newcombe's square and add).
+
+    Exact for independent estimates; wider than needed where they rise and fall together.
+    """
+    value = a[0] - b[0]
+    return value, value - np.hypot(a[0] - a[1], b[2] - b[0]), value + np.hypot(a[2] - a[0], b[0] - b[1])
+
+
+def holm(p: list[float]) -> list[float]:
+    """Holm's adjusted p of each of several tests: all below alpha together are false with probability alpha at most."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p, float)[order]), 1.0)
+    return adjusted.tolist()
 
 
 def bootstrap_interval(
@@ -53,23 +165,23 @@ def spearman_interval(
 
 
 def _rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    from scipy.stats import rankdata
-
-    a = rankdata(x) - (x.size + 1) / 2
-    b = rankdata(rows, axis=1) - (x.size + 1) / 2
+    a = stats.rankdata(x) - (x.size + 1) / 2
+    b = stats.rankdata(rows, axis=1) - (x.size + 1) / 2
     size = np.sqrt((a**2).sum() * (b**2).sum(1))
     return np.divide(b @ a, size, out=np.zeros(len(rows)), where=size > 0)
 
 
 def stratified_bootstrap(
     strata: list[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray], generator: np.random.Generator,
-    level: float = 0.95, resamples: int = 10_000,
+    level: float = 0.95, resamples: int = 10_000, expanded: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """`statistic` of the strata and its percentile interval: (value, low, high), each of the statistic's shape.
+    """`statistic` of the strata and its interval: (value, low, high), each of the statistic's shape.
 
     Every resample draws the seeds of each stratum (n_k, ...) with replacement, independently of the other strata; all
-    else about a drawn seed (time points, tasks) comes with it. `statistic` maps batched strata to (r, ...). Raises
-    `UserError` for a stratum of fewer than two seeds, or with a number that is not finite.
+    else about a drawn seed (time points, tasks) comes with it. `statistic` maps batched strata to (r, ...). The
+    percentiles are `expanded` (Hesterberg 2015) by what the bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)),
+    and Student's t. For figures: no verdict rests on it. Raises `UserError` for a stratum of fewer than two seeds, or
+    with a number that is not finite.
     """
     strata = [np.asarray(s, float) for s in strata]
     for k, s in enumerate(strata):
@@ -79,7 +191,10 @@ def stratified_bootstrap(
     for start in range(0, resamples, chunk):
         r = min(chunk, resamples - start)
         draws.append(statistic([s[generator.integers(len(s), size=(r, len(s)))] for s in strata]))
-    low, high = np.quantile(np.concatenate(draws), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    n, freedom, tail = min(len(s) for s in strata), sum(len(s) - 1 for s in strata), (1 - level) / 2
+    if expanded:
+        tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(tail, freedom))
+    low, high = np.quantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
     return statistic([s[None] for s in strata])[0], low, high
 
 

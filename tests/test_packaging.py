@@ -18,7 +18,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {
     "torch": "pytorch",
     "mujoco": "mujoco-python",
-    "duckdb": "python-duckdb",
     "matplotlib": "matplotlib-base",
 }
 

@@ -8,6 +8,7 @@ and the last quarter of its evaluations), normalised on the same arc: 0 the rand
 `conflict` is the share of task pairs whose return gradients at a run's final policy point against each other (cosine
 below 0). The robot's dynamics are known and differentiable, so that these are exact gradients of the return over 64
 episodes of common noise, not estimates by a critic; they are taken where one policy serves all tasks, from `joint`.
+`cancellation` is 1 - norm of the mean of these gradients / mean of their norms: 0 if they agree, 1 if nothing is left.
 The runs live in `out/conflict/`: a killed command goes on where it was.
 
 `… conflict.py shared` makes `conflict_shared.parquet` instead, which no claim reads: MAML with the critics of all tasks
@@ -26,14 +27,14 @@ from torch import Tensor
 
 from pmeta_lib.envs.classic import STEP
 from pmeta_lib.envs.families import TaskFamily, family
-from pmeta_lib.files import provenance
-from pmeta_lib.experiments.run import write_table
+from pmeta_lib.files import provenance, write_table
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.networks import Shape, forward, gaussian
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import train
+from pmeta_lib.statistics import last_quarter
 
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
 CHOSEN = TABLE.parents[1] / "tuning" / "deep" / "chosen.json"
@@ -68,6 +69,11 @@ def conflict(gradients: Tensor) -> float:
     return float(((gradients @ gradients.T)[above[0], above[1]] < 0).double().mean())
 
 
+def cancellation(gradients: Tensor) -> float:
+    """1 - norm of the mean row / mean norm of the rows."""
+    return float(1 - gradients.mean(0).norm() / gradients.norm(dim=1).mean())
+
+
 def random_return(place: TaskFamily) -> float:
     evaluator, stream = Evaluator(place, place.train_tasks, [0], 100), generator(0, "learner")
     found = evaluator.returns(lambda x: torch.rand(1, x.shape[1], 2, generator=stream) * 2 - 1, 0).mean()
@@ -81,7 +87,7 @@ def trained(name: str, h: float, folder: str, **options):
     made = learner(name, **{**chosen["options"], **options})
     run = train(arc(h), made, Settings(**BUDGET, **chosen["settings"]), SEEDS,
                 folder=Path("out/conflict") / f"{folder}-{h}", progress=True)  # fmt: skip
-    late = run.curve[(run.curve["step"] > 0.75 * BUDGET["steps"]) & (run.curve["policy"] == "deployed")]
+    late = run.curve[last_quarter(run.curve["step"]) & (run.curve["policy"] == "deployed")]
     return run, late.groupby("seed")["return"].mean()
 
 
@@ -94,12 +100,12 @@ def rows(h: float) -> list[dict]:
             for s, seed in enumerate(SEEDS):
                 noise = torch.randn(place.horizon, 64, 2, generator=generator(seed, "learner"))
                 goals = torch.tensor(place.train_tasks, dtype=torch.float32)
-                rates[seed] = conflict(
-                    return_gradients(run.agent.actor_shape, run.agent.actor[s, 0], goals, place.horizon, noise)
-                )
+                found = return_gradients(run.agent.actor_shape, run.agent.actor[s, 0], goals, place.horizon, noise)
+                rates[seed] = {"conflict": conflict(found), "cancellation": cancellation(found)}
     zero, one = random_return(place), returns["independent"].mean()
     return [{"h": h, "learner": name, "seed": seed, "return": value, "random": zero,
-             "deployed": (value - zero) / (one - zero), "conflict": rates[seed] if name == "joint" else np.nan}
+             "deployed": (value - zero) / (one - zero),
+             **(rates[seed] if name == "joint" else dict.fromkeys(("conflict", "cancellation"), np.nan))}
             for name, found in returns.items() for seed, value in found.items()]  # fmt: skip
 
 

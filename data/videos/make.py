@@ -12,9 +12,9 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 from PIL import Image, ImageDraw
+from pmeta_course.show import video
 from safetensors import safe_open
 
-from pmeta_course.show import video
 from pmeta_lib.envs.families import family
 from pmeta_lib.sac.networks import Shape
 

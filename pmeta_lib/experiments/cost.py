@@ -9,12 +9,15 @@ import time
 
 import numpy as np
 
+from pmeta_lib.policy_gradient.learner import OnPolicy
+
 MACHINE = "one core of an AMD EPYC virtual machine, November 2026"
 TABLE = f"a guess from stored measurements ({MACHINE}), good to a factor of two; GPUs were not measured"
 # Seconds of an update, by its products' type: a constant, a part in proportion to (transitions x weights), one in
 # proportion to weights. The fastest of 25 updates of seven sizes, fitted to 17 %.
 UPDATE = {"float32": (0.0019, 1.15e-10, 1.6e-08), "bfloat16": (0.0021, 4.9e-11, 1.63e-08)}
 LEARNER = {"pcgrad": 1.4, "maml": 3.0, "distral": 1.3, "pearl": 1.4}  # updates of these in updates of plain SAC
+ON_POLICY = 2.5e-05  # seconds a slot and step of an on-policy learner, its updates included
 STEP = 0.00071  # seconds of an environment step of any number of slots: acting, storing
 ENV = {  # seconds a slot and step
     "point-robot": 4.8e-06,
@@ -36,6 +39,8 @@ def seconds(spec, packed: int) -> float:
     """Seconds of CPU for `packed` seeds of `spec` stacked in one process."""
     settings, place = spec.settings, spec.make_family()
     tasks = len(place.train_tasks)
+    if isinstance(spec.make_learner(), OnPolicy):
+        return packed * tasks * settings.steps * (ENV[spec.family] + ON_POLICY)
     policies = spec.make_learner().policies(tasks)
     from pmeta_lib.sac.networks import hidden_type
 

@@ -1,7 +1,7 @@
 """Where the workers of a sweep run. An engine starts workers, says when one has ended, and stops them; no more.
 
-`start(job, n)` returns n handles; `ended(handle)` is None while the worker lives (or waits for a place), then
-`(sound, reason)`: sound if it left of itself, a reason if it could not go on. `capacity` is how many fit at once.
+`start(job, n)` returns n handles; `ended(handle)` is None while the worker lives or waits for a machine, then how it
+ended and why. `capacity` is how many fit at once.
 """
 
 import json
@@ -10,17 +10,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from pmeta_lib.experiments.worker import CANNOT_GO_ON, work_through
+from pmeta_lib.experiments.worker import End, work_through
 from pmeta_lib.files import UserError
 
-Ended = tuple[bool, str]
+Ended = tuple[End, str]
 
 
 class Local:
-    """Processes on this machine, one thread each by default; they die with the driver, whatever kills it."""
+    """Processes on this machine, one thread each by default; they leave with the driver, whatever ends it."""
 
     def __init__(self, threads: int):
         self.threads, self.capacity, self.workers = threads, max(1, (os.cpu_count() or 1) // threads), []
@@ -29,35 +30,44 @@ class Local:
         return [self._start(job) for _ in range(n)]
 
     def _start(self, job: dict) -> tuple[subprocess.Popen, Any]:
-        said = tempfile.TemporaryFile()
+        output = tempfile.TemporaryFile()
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         with tempfile.TemporaryFile() as file:
             file.write(json.dumps(job).encode())
             file.seek(0)
             process = subprocess.Popen(
                 [sys.executable, "-m", "pmeta_lib.experiments.worker", str(file.fileno())], stdin=subprocess.PIPE,
-                stdout=said, stderr=said, env=os.environ | dict.fromkeys(names, str(self.threads)),
+                stdout=output, stderr=output, env=os.environ | dict.fromkeys(names, str(self.threads)),
                 pass_fds=[file.fileno()], process_group=0,  # Ctrl-C is the driver's to answer
             )  # fmt: skip
         self.workers.append(process)
-        return process, said
+        return process, output
 
     def ended(self, handle: tuple[subprocess.Popen, Any]) -> Ended | None:
-        process, said = handle
-        if process.poll() is None:
+        process, output = handle
+        if (code := process.poll()) is None:
             return None
-        said.seek(0)
-        last = (said.read().decode(errors="replace").strip().splitlines() or [""])[-1]
-        if process.returncode < 0:
-            return False, f"process {process.pid} was killed ({signal.Signals(-process.returncode).name})"
-        return process.returncode in (0, CANNOT_GO_ON), last
+        if code < 0:
+            return End.LOST, f"process {process.pid} was killed ({signal.Signals(-code).name})"
+        output.seek(0)
+        return End(code) if code in set(End) else End.LOST, _last_line(output.read().decode(errors="replace"))
 
     def stop(self) -> None:
+        """Ask the workers to leave; those that have not saved within half a minute are killed."""
         for process in self.workers:
-            if process.poll() is None:
+            process.terminate()
+        patience = time.monotonic() + 30
+        for process in self.workers:
+            try:
+                process.wait(max(0.0, patience - time.monotonic()))
+            except subprocess.TimeoutExpired:
                 process.kill()
             process.stdin.close()
             process.wait()
+
+
+def _last_line(text: str | None) -> str:
+    return (text or "").strip().rpartition("\n")[2]
 
 
 class Ray:
@@ -98,9 +108,11 @@ class Ray:
         if not self.ray.wait([task], timeout=0)[0]:
             return None
         try:
-            return True, self.ray.get(task)
+            return self.ray.get(task)
+        except self.ray.exceptions.RayTaskError as error:  # raised in the worker, outside of any run
+            return End.LOST, f"a Ray worker could not start: {_last_line(str(error))}"
         except self.ray.exceptions.RayError as error:
-            return False, f"Ray lost a worker or its node ({type(error).__name__})"
+            return End.LOST, f"Ray lost a worker or its node ({type(error).__name__})"
 
     def stop(self) -> None:
         for task in self.tasks:
@@ -109,10 +121,18 @@ class Ray:
 
 
 class _Job:
-    """`work_through` as submitit wants it: asked to leave (preemption, time limit), it queues itself again."""
+    """What a SLURM job calls, by submitit: `work_through`, then queue the job again if its time is up."""
 
-    def __call__(self, job: dict) -> str:
-        return work_through(job)
+    def __call__(self, job: dict) -> Ended:
+        # Before the time limit SLURM sends what submitit asked it for (SIGUSR2): save, then let submitit's own handler
+        # queue the job again. SIGTERM alone announces a preemption or `scancel`. SLURM queues a preempted job again
+        # itself if it is still there to be killed, and a cancelled one must not come back: save, and train on.
+        ask = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
+        queue_again = signal.getsignal(ask)
+        ended = work_through(job, leave=(ask,), save=(signal.SIGTERM,))
+        if ended[0] is End.LEFT:
+            queue_again(ask, None)  # ends the process
+        return ended
 
     def checkpoint(self, job: dict):
         import submitit
@@ -126,22 +146,31 @@ class Slurm:
     capacity = 8
 
     def __init__(self, folder: Path, executor: str, threads: int, gpus: float, minutes: int, partition: str | None):
+        if gpus != int(gpus):
+            raise UserError(f"--gpus-per-run is {gpus:g}; SLURM gives a job whole GPUs: ask for {int(gpus) + 1}, or "
+                            "start --engine local with several --jobs inside of one job")  # fmt: skip
         try:
             import submitit
         except ImportError as error:
             raise UserError("submitit is not installed: pip install 'pmeta_lib[slurm]'") from error
-        try:
-            self.executor = submitit.AutoExecutor(folder=folder / "%j", cluster=executor)
+        try:  # what bounds the time-outs is that a run gets further, not their number
+            self.executor = submitit.AutoExecutor(folder / "%j", cluster=executor, slurm_max_num_timeout=10**9)
         except RuntimeError as error:
             raise UserError(f"SLURM is not to be found here ({error}); try --slurm-executor local") from error
+        asked = {"gpus_per_node": int(gpus)} if gpus else {}
+        asked |= {"slurm_partition": partition} if partition else {}
         self.executor.update_parameters(
-            name="pmeta-sweep", cpus_per_task=threads, gpus_per_node=int(gpus), timeout_min=minutes,
-            **({"slurm_partition": partition} if partition else {}),
+            name="pmeta-sweep", cpus_per_task=threads, timeout_min=minutes, **asked,
+            slurm_additional_parameters={"requeue": True},  # some sites have it off unless it is asked for
         )  # fmt: skip
-        self.jobs, self.lost = [], (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError)
+        self.jobs, self.lost = [], submitit.core.utils.UncompletedJobError
+        self.refused = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError)
 
     def start(self, job: dict, n: int) -> list:
-        new = self.executor.map_array(_Job(), [job] * n)
+        try:
+            new = self.executor.map_array(_Job(), [job] * n)
+        except self.refused as error:
+            raise UserError(f"SLURM does not take the jobs: {_last_line(str(error))}") from error
         self.jobs += new
         return new
 
@@ -149,11 +178,13 @@ class Slurm:
         if not job.done():
             return None
         try:
-            return True, job.result()
-        except self.lost as error:
-            return False, f"job {job.job_id} was lost ({type(error).__name__})"
+            return job.result()
+        except self.lost:
+            lines = [s for s in (job.stderr() or "").splitlines() if not s.startswith(("srun:", "slurmstepd:"))]
+            why = lines[-1] if lines else "it wrote nothing; does its node see this folder?"
+            return End.LOST, f"SLURM job {job.job_id} ended in state {job.state}: {why} (log: {job.paths.stderr})"
 
     def stop(self) -> None:
         for job in self.jobs:
             if not job.done():
-                job.cancel()
+                job.cancel(check=False)

@@ -1,24 +1,20 @@
-"""The results of any number of finished runs as one tidy table; Parquet to keep, SQL to ask.
+"""The results of any number of finished runs as one tidy table, kept as Parquet.
 
 One row a run, evaluated step, policy and task, with everything needed to judge it on the row: `run` (its identity),
 `cell` (the identity of all seeds of it), spec, versions, machine, commit, how it was packed, seconds.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import duckdb
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.files import UserError, write_atomically
+from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec
+from pmeta_lib.files import UserError, read_table, write_table, writing
 
-# Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
-# by safetensors, so the digests of equal parameters differ.)
+# Equal sweeps agree in all other columns, row by row. (Before 0.2 the header of a checkpoint was in any order, so that
+# equal parameters had different digests.)
 VOLATILE = ("seconds", "machine", "commit", "checkpoint_sha256")
 DECISIVE = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco", "device")  # may not be mixed in one table
 SPEC = ("family", "preset", "learner", "seed", "train_tasks", "options", "settings")
@@ -31,13 +27,21 @@ def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     `folders`: sweeps' folders, or folders of single runs. Raises `UserError` for a folder without any finished run,
     a run whose files contradict each other, and the same run found twice.
     """
-    rows = []
+    rows, old = [], []
     for root in [folders] if isinstance(folders, str | Path) else folders:
         root = Path(root)
         found = sorted(p.parent for p in (*root.glob("result.json"), *root.glob("*/result.json")))
         if not found:
             raise UserError(f"{root} holds no finished run (a folder with result.json); run the sweep first")
-        rows += [_row(folder) for folder in found]
+        for folder in found:
+            try:
+                rows.append(_row(folder))
+            except OldRun:
+                old.append(folder)
+    if old:
+        names = ", ".join(map(str, old[:9])) + ", …" * (len(old) > 9)
+        raise UserError(f"{len(old)} runs are of an older version and do not say all their options: {names}; "
+                        "move them away and run the sweep again")  # fmt: skip
     table = pd.DataFrame(rows)
     twice = table[table["run"].duplicated(keep=False)].sort_values("run")
     if len(twice):
@@ -48,8 +52,13 @@ def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 def _row(folder: Path) -> dict:
     try:
-        spec, result = (json.loads((folder / f"{name}.json").read_bytes()) for name in ("spec", "result"))
-        return row(spec, result) | {"folder": str(folder)}
+        spec, result = stored_spec(folder), json.loads((folder / "result.json").read_bytes())
+        if result["run"] != spec.key:
+            raise UserError(f"{folder}: result.json is of run {result['run']}, spec.json of {spec.key}, with other "
+                            "options; delete the folder and run it again")  # fmt: skip
+        return row(spec.to_json(), result) | {"folder": str(folder)}
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
 
@@ -57,10 +66,8 @@ def _row(folder: Path) -> dict:
 def row(spec: dict, result: dict) -> dict:
     """What every row of a run carries, from the contents of its spec.json and result.json; `KeyError` if one lacks."""
     text = {name: json.dumps(spec[name], sort_keys=True) for name in ("options", "settings")}
-    cell = {k: v for k, v in spec.items() if k != "seed"}
     return {
-        "run": result["run"],
-        "cell": hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:16],
+        "run": result["run"], "cell": digest({k: v for k, v in spec.items() if k != "seed"}),
         **{name: spec[name] for name in SPEC}, **text,
         **{name: result[name] for name in ("updates", "packed", "device", "held_out")},
         **result["versions"], **{f"env_{k}": result["family_versions"][k] for k in ("env", "base")},
@@ -70,10 +77,9 @@ def row(spec: dict, result: dict) -> dict:
 
 def spec_of(row: dict) -> RunSpec:
     """The spec of a row of the table, as a dict: what makes the run again. The inverse of `row`."""
-    tasks = None if pd.isna(row["train_tasks"]) else int(row["train_tasks"])
     named = {name: row[name] for name in ("family", "preset", "learner")}
-    return RunSpec(**named, seed=int(row["seed"]), train_tasks=tasks, options=json.loads(row["options"]),
-                   settings=json.loads(row["settings"]))  # fmt: skip
+    named |= {name: int(row[name]) for name in ("seed", "train_tasks")}
+    return RunSpec(**named, **{name: json.loads(row[name]) for name in ("options", "settings")})
 
 
 def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> pd.DataFrame:
@@ -93,14 +99,11 @@ def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) 
     parts = []
     for row in head.itertuples():
         path = Path(row.folder) / "curve.parquet"
-        try:
-            part = pq.ParquetFile(path).read(columns=["run", *CURVE])
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} cannot be read ({error}); delete its folder and run it again") from error
-        if part["run"].unique().to_pylist() != [row.run]:
+        part = read_table(path, ["run", *CURVE])
+        if set(part["run"]) != {row.run}:
             raise UserError(f"{path} does not belong to run {row.run}; delete its folder and run it again")
-        parts.append(part.set_column(0, "order", pa.array([row.order] * len(part), pa.int64())))
-    curves = pa.concat_tables(parts).to_pandas()
+        parts.append(part.drop(columns="run").assign(order=row.order))
+    curves = pd.concat(parts, ignore_index=True)
     table = curves.merge(head.drop(columns="folder"), on="order", validate="many_to_one")
     table = table.sort_values(["order", "policy", "step", "task"], ignore_index=True)
     first = ["run", "cell", *SPEC, *CURVE]
@@ -109,25 +112,9 @@ def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) 
 
 def compact(table: pd.DataFrame, path: Path) -> None:
     """Write the table as one Parquet file, atomically. `UserError` if that cannot be done."""
-    try:
+    with writing(path, "choose another --out"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, table.to_parquet(index=False, compression="zstd"))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
-
-
-def connect(source: str | Path | pd.DataFrame | Iterable[str | Path]) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the view `results` over a Parquet file, run folders, or a table.
-
-    `connect("data/results/gym.parquet").sql("select learner, avg(\\"return\\") from results group by 1").df()`
-    """
-    connection = duckdb.connect()
-    if isinstance(source, str | Path) and Path(source).is_file():
-        quoted = str(source).replace("'", "''")
-        connection.execute(f"create view results as select * from read_parquet('{quoted}')")
-    else:
-        connection.register("results", source if isinstance(source, pd.DataFrame) else read(source))
-    return connection
+        write_table(path, table)
 
 
 def same(left: pd.DataFrame, right: pd.DataFrame) -> bool:

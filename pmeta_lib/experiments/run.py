@@ -13,10 +13,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.files import UserError, provenance, write_atomically
+from pmeta_lib.experiments.learners import trainer
+from pmeta_lib.experiments.spec import RunSpec, stored_spec
+from pmeta_lib.files import UserError, provenance, read_table, write_atomically, write_table
 from pmeta_lib.sac.checkpoint import save_tensors
-from pmeta_lib.sac.training import Run, train
+from pmeta_lib.sac.training import Run
 
 
 def finished(folder: Path) -> bool:
@@ -47,7 +48,7 @@ def run_packed(
         shutil.rmtree(scratch, ignore_errors=True)  # a kill may have left it
         return folders
     family, learner = specs[0].make_family(), specs[0].make_learner()
-    result = train(
+    result = trainer(learner)(
         family, learner, specs[0].settings, [s.seed for s in specs], folder=scratch, device=device, threads=threads,
         progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback,
     )  # fmt: skip
@@ -62,16 +63,12 @@ def _claim(spec: RunSpec, folder: Path) -> None:
     path = folder / "spec.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            there = RunSpec.from_json(json.loads(path.read_text()))
-            if there.key != spec.key:
-                raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
-        else:
+        if not path.is_file():
             write_atomically(path, json.dumps(spec.to_json(), indent=1).encode())
+        elif (there := stored_spec(folder)).key != spec.key:
+            raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose a folder you can write to") from error
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
 
 
 def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int, device: str) -> None:
@@ -82,16 +79,14 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
         for name, table in (("curve", result.curve), ("losses", result.losses)):
             rows = table[table["seed"] == spec.seed].reset_index(drop=True)
             write_table(folder / f"{name}.parquet", rows.assign(**identity))
-        agent = result.agent
-        tensors = {name: getattr(agent, name)[position] for name in ("actor", "critic", "target", "log_alpha")}
-        tensors |= {f"extra.{name}": x[position] for name, x in agent.extra.items() if x.shape[0] == len(result.seeds)}
+        tensors, widths = result.final(position)
         tensors["tasks"] = torch.from_numpy(family.train_tasks)
-        shapes = {"actor": json.dumps(agent.actor_shape.widths), "critic": json.dumps(agent.critic_shape.widths)}
+        shapes = {name: json.dumps(sizes) for name, sizes in widths.items()}
         digest = save_tensors(folder / "checkpoint.safetensors", tensors, shapes)
         record = {
-            "run": spec.key, "step": result.step, "updates": agent.updates, "packed": packed,
-            "seconds": round(result.seconds / packed, 3), "device": device,
-            "products": str(agent.product_type).removeprefix("torch."), "held_out": family.held_out,
+            "run": spec.key, "step": result.step, "updates": result.updates, "packed": packed,
+            "seconds": round(result.seconds / packed, 3), "device": device, "held_out": family.held_out,
+            **({"products": result.products} if hasattr(result, "products") else {}),
             "evaluation": f"mean of {result.settings.evaluation_episodes} episodes per task, deterministic policy",
             "preset_evaluation": family.evaluation,
             "checkpoint_sha256": digest, "family_versions": family.versions, **provenance(),
@@ -103,13 +98,8 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
         ) from error
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Parquet, atomically."""
-    write_atomically(path, table.to_parquet(index=False, compression="zstd"))
-
-
 def read_curve(folder: Path) -> pd.DataFrame:
     """The curve of a finished run; `UserError` if it is not finished."""
     if not finished(folder):
         raise UserError(f"{folder} holds no finished run (no result.json)")
-    return pd.read_parquet(Path(folder) / "curve.parquet")
+    return read_table(Path(folder) / "curve.parquet")

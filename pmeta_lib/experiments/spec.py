@@ -3,25 +3,30 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 
 from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, family
+from pmeta_lib.experiments.learners import LEARNERS, Learner, learner
 from pmeta_lib.files import UserError, unknown
-from pmeta_lib.sac.learners import LEARNERS, Learner, learner
 from pmeta_lib.sac.settings import Settings
 
-SINCE_0_2 = ("envs_per_task", "precision")  # settings
+VERSION = 2  # goes up when equal specs come to mean other numbers; 1 (pmeta 0.1) left options at their default out
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One learner on one task family from one seed. Immutable, hashable through `key`, JSON through `to_json`."""
+    """One learner on one task family from one seed, with every option and setting, given or not.
+
+    Immutable; `key` is its identity, `to_json` its form on disk. What is left out gets today's default *when the spec
+    is made*, so that a later default makes another spec and never passes for this one.
+    """
 
     family: str
     learner: str = "pmeta"
     seed: int = 0
     preset: str = "modern"
-    train_tasks: int | None = None  # how many meta-train tasks; None: the preset's
-    options: dict = field(default_factory=dict)  # the learner's hyper-parameters where not default
+    train_tasks: int | None = None  # how many meta-train tasks; None: the preset's number, which takes its place
+    options: dict = field(default_factory=dict)  # the learner's hyper-parameters; those not given join them
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self):
@@ -35,8 +40,8 @@ class RunSpec:
             raise unknown("preset", self.preset, PRESETS)
         if self.learner not in LEARNERS:
             raise unknown("learner", self.learner, LEARNERS)
-        self.make_learner()
-        self.make_family()
+        object.__setattr__(self, "options", asdict(self.make_learner()))
+        object.__setattr__(self, "train_tasks", len(self.make_family().train_tasks))
 
     def make_learner(self) -> Learner:
         """The learner with this spec's options."""
@@ -47,13 +52,14 @@ class RunSpec:
         return family(self.family, self.preset, train=self.train_tasks)
 
     def to_json(self) -> dict:
-        """Plain JSON types; `RunSpec.from_json` is the inverse."""
-        return json.loads(json.dumps(asdict(self)))
+        """Plain JSON types, complete; `RunSpec.from_json` is the inverse."""
+        return {"version": VERSION} | json.loads(json.dumps(asdict(self)))
 
     @classmethod
     def from_json(cls, data: dict) -> "RunSpec":
-        """Raises `UserError` for unknown keys and values."""
+        """A spec, from as much of one as is given. Raises `UserError` for unknown keys and values."""
         known = [f.name for f in fields(cls)]
+        data = {k: v for k, v in data.items() if (k, v) != ("version", VERSION)}
         for key in data:
             if key not in known:
                 raise unknown("key", key, known, where="the run's spec")
@@ -61,27 +67,57 @@ class RunSpec:
 
     @property
     def key(self) -> str:
-        """The run's identity and folder name: 16 hex digits of the SHA-256 of its canonical JSON.
+        """The run's identity and folder name: 16 hex digits of the SHA-256 of its complete JSON."""
+        return digest(self.to_json())
 
-        Numbers are normalised (1 and 1.0 are one), and a learner option at its default counts as not given; so does a
-        setting that 0.1 did not have, lest its runs change their names.
-        """
-        data = self.to_json()
-        for f in fields(Settings):
-            if f.name in SINCE_0_2 and data["settings"][f.name] == f.default:
-                del data["settings"][f.name]
-        chosen = self.make_learner()
-        data["options"] = {
-            f.name: getattr(chosen, f.name) for f in fields(chosen) if getattr(chosen, f.name) != f.default
-        }
-        text = json.dumps(_normal(data), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    @property
+    def changed(self) -> dict:
+        """The learner's options that are not at today's default."""
+        default = asdict(learner(self.learner))
+        return {k: v for k, v in self.options.items() if v != default[k]}
 
     @property
     def label(self) -> str:
-        """For people: family, learner, options, seed."""
-        options = "".join(f" {k}={v}" for k, v in sorted(self.options.items()))
+        """For people: family, learner, changed options, seed."""
+        options = "".join(f" {k}={v}" for k, v in sorted(self.changed.items()))
         return f"{self.family} {self.learner}{options} seed {self.seed}"
+
+
+def digest(data: dict) -> str:
+    """16 hex digits of the SHA-256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+class OldRun(UserError):
+    """A run on disk of which today's code cannot say that it would be the same run."""
+
+
+def stored_spec(folder: Path) -> RunSpec:
+    """The spec of the run in `folder`.
+
+    Raises `OldRun` if an older version wrote it: then equal specs meant other numbers, or it lacks an option that
+    exists today, and filling it in would be a guess. `UserError` if the file is damaged, `FileNotFoundError` if it
+    is not there.
+    """
+    path = Path(folder) / "spec.json"
+    try:
+        data = json.loads(path.read_bytes())
+        if data.get("version") == VERSION:
+            spec = RunSpec.from_json(data)
+            if spec.to_json() == data:
+                return spec
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
+    except UserError as error:  # an option or a family that is no more
+        raise OldRun(f"{folder} holds a run of an older version ({error}); run it again in another folder") from error
+    raise OldRun(f"{folder} holds a run of an older version, whose spec.json does not say all its options; "
+                 "run it again in another folder")  # fmt: skip
+
+
+def old_runs(folder: Path) -> list[Path]:
+    """The runs directly below `folder` that another version wrote."""
+    specs = sorted(Path(folder).glob("*/spec.json"))
+    return [path.parent for path in specs if f'"version": {VERSION},' not in path.read_text()]
 
 
 def make_settings(data: dict) -> Settings:
@@ -91,12 +127,3 @@ def make_settings(data: dict) -> Settings:
         if key not in known:
             raise unknown("setting", key, known)
     return Settings(**data)
-
-
-def _normal(value):
-    """Whole floats as ints, so that `lam = 1` and `lam = 1.0` are the same run."""
-    if isinstance(value, dict):
-        return {k: _normal(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_normal(v) for v in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

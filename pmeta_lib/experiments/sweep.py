@@ -10,21 +10,25 @@ pmeta sweep results out/gym --out data/results/gym.parquet     all finished runs
 import argparse
 import importlib
 import json
+import shutil
+import signal
 import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
-from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.experiments.spec import RunSpec, old_runs
+from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state, write_json
 from pmeta_lib.experiments.sweep_spec import Plan, load
-from pmeta_lib.experiments.worker import complete, held, over, read_json, write_json
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.experiments.worker import End
+from pmeta_lib.files import UserError, patiently, unknown
+from pmeta_lib.signals import LEAVE
 
 ENGINES = ("local", "ray", "slurm")
 
@@ -41,13 +45,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add("--threads", type=int, default=1, help="CPU threads of a worker (default: 1)")
     add("--dry-run", action="store_true", help="print the plan and its estimated cost, start nothing")
-    add("--retry-failed", action="store_true", help="try the runs again that failed earlier")
-    add("--attempts", type=int, default=3, help="how often a run may lose its worker before it counts as failed")
+    add("--retry-failed", action="store_true", help="go on with the runs that failed (anew with those that diverged)")
+    add("--attempts", type=int, default=3, help="how often in a row a run's worker may die without getting further")
     add("--checkpoint-seconds", type=float, default=60.0, help="how much work a kill may cost (default: 60)")
     add("--address", help="ray: auto, or host:port of the cluster's head (default: a Ray of its own, here)")
-    add("--gpus-per-run", type=float, default=0.0, help="ray, slurm: GPUs of a worker, e.g. 0.25")
+    add("--gpus-per-run", type=float, default=0.0, help="GPUs of a worker; ray: also 0.25, slurm: whole ones")
     add("--slurm-executor", default="slurm", choices=("slurm", "local"), help="local: try the job array here")
-    add("--slurm-minutes", type=int, default=24 * 60, help="time limit of a job (default: a day); it requeues itself")
+    add("--slurm-minutes", type=int, default=24 * 60, help="time limit of a job; it requeues itself (default: a day)")
     add("--slurm-partition", help="partition of the jobs")
     add("--allow-mixed", action="store_true", help="results: of several versions or devices in one table")
     add("--json", type=Path, metavar="FILE", help="write the counts (or the plan) there as well")
@@ -58,7 +62,10 @@ def main(args: argparse.Namespace) -> int:
     if word in ("status", "results"):
         if not folders or (word == "status" and len(folders) > 1):
             raise UserError(f"pmeta sweep {word}: name {'a' if word == 'status' else 'one or more'} sweep folder(s)")
-        return _status(Path(folders[0]), args.json) if word == "status" else _results(folders, args)
+        try:
+            return _status(Path(folders[0]), args.json) if word == "status" else _results(folders, args)
+        except OSError as error:
+            raise UserError(f"cannot read {folders[0]}: {error.strerror or error}; is its file server back?") from error
     if folders:
         raise UserError(f"one sweep at a time: {word} or {folders[0]}? The words before a folder are status, results")
     for name, low in (("jobs", 1), ("pack", 1), ("threads", 1), ("attempts", 1), ("gpus_per_run", 0)):
@@ -73,6 +80,9 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("--out is missing: name the sweep's folder, e.g. --out out/smoke")
     if any(spec.family == "lunar-lander-params" for spec in plan.runs):
         importlib.import_module("pmeta_lib.envs.lunar")  # says how to install Box2D, now instead of at that run
+    if args.engine != "slurm":  # whose jobs outlive this command; other workers get time to save, as at Ctrl-C
+        for number in LEAVE:
+            signal.signal(number, signal.default_int_handler)
     counts = sweep(
         plan, args.out, lambda: _engine(args), jobs=args.jobs, device=args.device, threads=args.threads,
         attempts=args.attempts, retry_failed=args.retry_failed, checkpoint_seconds=args.checkpoint_seconds,
@@ -97,8 +107,7 @@ def packs(plan: Plan, out: Path) -> list[list[RunSpec]]:
     todo = []
     for cell in plan.cells:
         by_key = {spec.key: spec for spec in cell.runs}
-        ended = ("result.json", "failure.json")
-        left = {key for key in by_key if not any((out / key / name).exists() for name in ended)}
+        left = {key for key in by_key if not ended(out / key)}
         for key in by_key:
             begun = read_json(out / key / "claim.json").get("pack", [])
             if begun and begun[0] == key and all(k in by_key for k in begun):
@@ -106,7 +115,7 @@ def packs(plan: Plan, out: Path) -> list[list[RunSpec]]:
                 left -= set(begun)
         rest = [spec for key, spec in by_key.items() if key in left]
         todo += [rest[i : i + cell.pack] for i in range(0, len(rest), cell.pack)]
-    return todo
+    return [pack for pack in todo if not settled([out / spec.key for spec in pack])]
 
 
 def sweep(
@@ -116,67 +125,85 @@ def sweep(
     """Run what `out` lacks of `plan`; returns the counts `planned`, `done`, `failed`.
 
     `engine()` makes the engine, if there is anything to do. Several drivers may work on one folder at once, and any
-    of them may be killed: the folders are the only state. Raises `UserError` if `out` cannot be written.
+    of them may be killed: the folders are the only state. Raises `UserError` if `out` cannot be written or locked.
     """
     out, started = Path(out).resolve(), time.monotonic()
     runs = {spec.key: spec for spec in plan.runs}
+    if old := old_runs(out):
+        print(f"{len(old)} runs in {out} are of an older version ({old[0].name}, …) and are left alone; none is used")
+    doing = "write to"
     try:
+        patiently(out.mkdir, parents=True, exist_ok=True)
+        doing = "lock files in"
+        with locked([out / ".locks"]):  # where two workers might get the same run, better no sweep
+            doing = "write to"
         for key, spec in runs.items():
-            (out / key).mkdir(parents=True, exist_ok=True)
-            if not (out / key / "spec.json").exists():
+            patiently((out / key).mkdir, parents=True, exist_ok=True)
+            if not patiently((out / key / "spec.json").exists):
                 write_json(out / key / "spec.json", spec.to_json())
-            if retry_failed:
-                (out / key / "failure.json").unlink(missing_ok=True)
+            if retry_failed and (failure := read_json(out / key / "failure.json")):
+                if failure.get("diverged"):  # it would do so again
+                    shutil.rmtree(out / key / "checkpoints", ignore_errors=True)
+                patiently((out / key / "failure.json").unlink, missing_ok=True)
+        left = {tuple(s.key for s in pack): pack for pack in packs(plan, out)}
     except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose a folder you can write to") from error
-    left = {tuple(s.key for s in pack): pack for pack in packs(plan, out)}
-    left = {keys: pack for keys, pack in left.items() if not over([out / key for key in keys])}
+        raise UserError(f"cannot {doing} {out}: {error.strerror}; choose a folder where you can") from error
     work = {keys: seconds(pack[0], len(pack)) for keys, pack in left.items()}
     job = {
         "out": str(out), "device": device, "threads": threads, "attempts": attempts, "session": uuid.uuid4().hex,
         "checkpoint_seconds": checkpoint_seconds,
         "packs": [[{"key": s.key, "spec": s.to_json()} for s in pack] for pack in left.values()],
     }  # fmt: skip
-    board = _Board(runs, out, sum(work.values()))
+    board = _Board(len(runs), sum(work.values()))
     if left:
-        board.show(left, set(), sum(work.values()), jobs or 1)
+        board.show(states(out, runs), sum(work.values()), jobs or 1)
         workers = engine()
         try:
-            _drive(workers, jobs or workers.capacity, job, left, work, board)
+            stopped = _drive(workers, jobs or workers.capacity, job, runs, left, work, board)
+        except OSError as error:
+            stopped = f"cannot read {out}: {error.strerror or error}"
         finally:
             workers.stop()
-    return board.finish(time.monotonic() - started)
+        if stopped:
+            print(f"stopped: {stopped}. Mend that and run the same command again", flush=True)
+    found = states(out, runs)
+    counts = {"planned": len(runs)} | {s.value: list(found.values()).count(s) for s in (State.DONE, State.FAILED)}
+    _failures(out, found)
+    spent = duration(time.monotonic() - started)
+    print(f"{counts['done']} of {counts['planned']} runs done, {counts['failed']} failed, in {spent}: {out}")
+    if counts["failed"]:
+        print("failed runs go on with --retry-failed")
+    return counts
 
 
-def _drive(engine, jobs: int, job: dict, left: dict, work: dict, board: "_Board") -> None:
-    """Keep `jobs` workers alive until every pack is done or failed, here or in another driver's hands."""
-    out, alive, losses = Path(job["out"]), [], 0
+def _drive(engine, jobs: int, job: dict, runs: dict, left: dict, work: dict, board: "_Board") -> str:
+    """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless."""
+    out, alive, losses, reached = Path(job["out"]), [], 0, None
     while True:
         looked = time.monotonic()
-        before = len(left)
-        for keys in list(left):
-            folders = [out / key for key in keys]
-            if complete(folders) or over(folders):
-                del left[keys]
-        losses = 0 if len(left) < before else losses
+        for keys in [keys for keys in left if settled([out / key for key in keys])]:
+            del left[keys]
         ended = [(handle, engine.ended(handle)) for handle in alive]
         alive = [handle for handle, end in ended if end is None]
-        for sound, reason in (end for _, end in ended if end is not None):
-            if sound and reason:
-                return board.note(f"stopped: {reason}. Mend that and run the same command again")
-            if not sound:
-                losses += 1
-                board.note(f"{reason}; its run goes on from its last checkpoint")
-        running = {keys for keys in left if (out / keys[0] / "claim.json").exists() and held(out / keys[0])}
+        for end, reason in (end for _, end in ended if end is not None):
+            if end is End.UNWRITABLE:
+                return reason
+            if end is End.LEFT:
+                print(f"{reason}; its run goes on from the checkpoint that it wrote", flush=True)
+            if end is End.LOST:
+                print(f"{reason}; its run goes on from its last checkpoint", flush=True)
+                before, reached = reached, [progress([out / key for key in keys]) for keys in left]
+                losses = losses + 1 if reached == before else 1
         if not left and not alive:
-            return None
-        if losses > jobs * job["attempts"]:
-            return board.note("stopped: workers keep dying before they get anything done; see above")
-        if len(running) < len(left) and (need := min(jobs, len(left)) - len(alive)) > 0:
-            alive += engine.start(
-                job | {"packs": [p for p in job["packs"] if tuple(e["key"] for e in p) in left]}, need
-            )
-        board.show(left, running, sum(work[k] for k in left), max(1, min(len(alive), len(left))))
+            return ""
+        if losses > jobs * job["attempts"]:  # dying in a way that the runs' own claims do not count: before any run
+            return "workers keep dying before they get anything done; see above"
+        found = states(out, runs)
+        waiting = [keys for keys in left if State.RUNNING not in {found[key] for key in keys}]
+        if waiting and (need := min(jobs, len(left)) - len(alive)) > 0:
+            todo = [pack for pack in job["packs"] if tuple(entry["key"] for entry in pack) in left]
+            alive += engine.start(job | {"packs": todo}, need)
+        board.show(found, sum(work[k] for k in left), max(1, min(len(alive), len(left))))
         time.sleep(min(2.0, max(0.2, 50 * (time.monotonic() - looked))))
 
 
@@ -190,98 +217,55 @@ def remaining(ahead: float, total: float, spent: float, workers: int) -> float:
 
 @dataclass
 class _Board:
-    """Progress: a table that redraws itself on a terminal, else a line whenever there is news."""
+    """Progress: a line whenever there is news, every half a second on a terminal and every 20 elsewhere."""
 
-    runs: dict[str, RunSpec]
-    out: Path
+    planned: int
     work: float  # estimated seconds of all that is to be done
-    lines: int = 0
-    said: str = ""
+    shown: str = ""
     since: float = 0.0
-    begun: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
 
-    def show(self, left: dict, running: set, ahead: float, workers: int) -> None:
+    def show(self, found: dict[str, State], ahead: float, workers: int) -> None:
         """`ahead`: estimated seconds of one worker for all that is left, which `workers` share."""
-        now = time.monotonic()
-        self.begun = self.begun or now
-        if self.said and now - self.since < (0.5 if sys.stdout.isatty() else 20.0):
-            return
-        open_runs = {key for keys in left for key in keys if not (self.out / key / "result.json").exists()}
-        busy = {key for keys in running for key in keys} & open_runs
-        failed = {key for key in self.runs if key not in open_runs and (self.out / key / "failure.json").exists()}
-        done = len(self.runs) - len(open_runs | failed)
-        rest = remaining(ahead, self.work, now - self.begun, workers)
-        text = f"{done} of {len(self.runs)} runs done, {len(busy)} running, {len(failed)} failed"
-        text += f", about {duration(rest)} to go" if open_runs else ""
-        if text == self.said:
-            return
-        if sys.stdout.isatty():
-            table = self._table(open_runs, busy, failed)[:30]
-            print(f"\x1b[{self.lines}A\x1b[J" * bool(self.lines) + "\n".join([*table, text]), flush=True)
-            self.lines = len(table) + 1
-        else:
-            print(text, flush=True)
-        self.said, self.since = text, now
-
-    def _table(self, open_runs: set, busy: set, failed: set) -> list[str]:
-        states = Counter()
-        for key, s in self.runs.items():
-            name = (
-                "failed" if key in failed else "running" if key in busy else "waiting" if key in open_runs else "done"
-            )
-            states[s.family, s.learner, name] += 1
-        names = ("done", "running", "waiting", "failed")
-        rows = [f"{'family':<20} {'learner':<14}" + "".join(f"{n:>9}" for n in names)]
-        for f, l in dict.fromkeys(k[:2] for k in states):
-            rows.append(f"{f:<20} {l:<14}" + "".join(f"{states[f, l, n] or '·':>9}" for n in names))
-        return rows
-
-    def note(self, text: str) -> None:
-        print(text, flush=True)
-        self.lines = 0
-
-    def finish(self, spent: float) -> dict[str, int]:
-        found = survey(self.out, self.runs)
-        counts = {"planned": len(self.runs), **{k: len(found[k]) for k in ("done", "failed")}}
-        _print_failures(found["failed"])
-        print(f"{counts['done']} of {counts['planned']} runs done, {counts['failed']} failed, "
-              f"in {duration(spent)}: {self.out}")  # fmt: skip
-        if counts["failed"]:
-            print("failed runs are tried again with --retry-failed")
-        return counts
+        now, tty = time.monotonic(), sys.stdout.isatty()
+        count = Counter(found.values())
+        text = f"{count[State.DONE]} of {self.planned} runs done, {count[State.RUNNING]} running, "
+        text += f"{count[State.FAILED]} failed"
+        if count[State.RUNNING] + count[State.WAITING]:
+            text += f", about {duration(remaining(ahead, self.work, now - self.begun, workers))} to go"
+        if text != self.shown and (not self.shown or now - self.since > (0.5 if tty else 20.0)):
+            print("\x1b[A\x1b[K" * bool(tty and self.shown) + text, flush=True)
+            self.shown, self.since = text, now
 
 
-def survey(out: Path, keys) -> dict[str, dict[str, str]]:
-    """State -> {run key: reason, where it failed}: `done`, `failed`, `running`, `waiting`. Takes nothing's lock."""
-    states: dict[str, dict[str, str]] = {"done": {}, "failed": {}, "running": {}, "waiting": {}}
-    for key in keys:
-        folder = out / key
-        if (folder / "result.json").exists():
-            states["done"][key] = ""
-        elif failure := read_json(folder / "failure.json"):
-            states["failed"][key] = f"{failure.get('reason', '?')} (log: {failure.get('log', '?')})"
-        else:
-            states["running" if held(folder) else "waiting"][key] = ""
-    return states
+def states(out: Path, keys: Iterable[str]) -> dict[str, State]:
+    """Run key -> its state."""
+    return {key: state(out / key) for key in keys}
 
 
-def _print_failures(failed: dict[str, str]) -> None:
-    for key, reason in failed.items():
+def _failures(out: Path, found: dict[str, State]) -> dict[str, str]:
+    """Failed run key -> its reason and where its log is; printed, too."""
+    files = {key: read_json(out / key / "failure.json") for key, s in found.items() if s is State.FAILED}
+    reasons = {key: f"{f.get('reason', '?')} (log: {f.get('log', '?')})" for key, f in files.items()}
+    for key, reason in reasons.items():
         print(f"  failed {key}: {reason}")
+    return reasons
 
 
 def _status(out: Path, target: Path | None) -> int:
     if not out.is_dir():
         raise UserError(f"{out} is not a folder; name the --out of a sweep")
-    keys = sorted(p.parent.name for p in out.glob("*/spec.json"))
-    if not keys:
+    if old := old_runs(out):
+        print(f"{len(old)} runs are of an older version ({old[0].name}, …) and do not count")
+    found = states(out, sorted({p.parent.name for p in out.glob("*/spec.json")} - {folder.name for folder in old}))
+    if not found:
         raise UserError(f"{out} holds no runs; name the --out of a sweep")
-    found = survey(out, keys)
-    counts = {"planned": len(keys), **{state: len(members) for state, members in found.items()}}
-    print(", ".join(f"{n} {state}" for state, n in counts.items()))
-    _print_failures(found["failed"])
+    names = (State.DONE, State.FAILED, State.RUNNING, State.WAITING)
+    counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in names}
+    print(", ".join(f"{n} {name}" for name, n in counts.items()))
+    reasons = _failures(out, found)
     if target:
-        target.write_text(json.dumps(counts | {"failures": found["failed"]}, indent=1))
+        target.write_text(json.dumps(counts | {"failures": reasons}, indent=1))
     return 0 if counts["done"] == counts["planned"] else 1
 
 
@@ -306,7 +290,7 @@ def _dry_run(plan: Plan, target: Path | None) -> int:
         first, sizes = cell.runs[0], [len(cell.runs[i : i + cell.pack]) for i in range(0, len(cell.runs), cell.pack)]
         cost = sum(seconds(first, size) for size in sizes)
         total += cost
-        options = " ".join(f"{k}={v}" for k, v in first.options.items()) or "default"
+        options = " ".join(f"{k}={v}" for k, v in first.changed.items()) or "default"
         rows.append({"spec": first.to_json(), "seeds": [s.seed for s in cell.runs], "pack": cell.pack, "seconds": cost})
         print(f"{first.family:<20} {first.learner:<12} {options[:34]:<34} {first.settings.steps:>10,} "
               f"{len(cell.runs):>5} {cell.pack:>4} {duration(cost):>9}")  # fmt: skip

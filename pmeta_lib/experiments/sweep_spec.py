@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from pmeta_lib.envs.families import FAMILIES, PRESETS, family
+from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.experiments.spec import RunSpec, make_settings
 from pmeta_lib.experiments.toml_lines import line_of, positions
 from pmeta_lib.files import UserError, unknown
 from pmeta_lib.sac.agent import new_agent
-from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.settings import Settings
 
 COMMON = ("families", "learners", "preset", "train_tasks", "seeds", "pack", "settings", "options")
@@ -195,7 +195,7 @@ def _check_section(reader: _Reader, path: tuple, section: dict, known: tuple) ->
 def _check_names(reader: _Reader, path: tuple, value, kind: str, choices: Iterable[str]) -> list[str]:
     good = []
     for i, name in enumerate(_as_list(value)):
-        if name not in choices:
+        if not isinstance(name, str) or name not in choices:
             reader.wrong((*path, i), unknown(kind, name, choices))
         elif name in good:
             reader.wrong((*path, i), f"{kind} {name!r} stands there twice")

@@ -8,15 +8,17 @@ pmeta train hopper-params --out out/hopper --tensorboard out/tb    the same comm
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 import torch
 
+from pmeta_lib import signals
 from pmeta_lib.envs.families import FAMILIES, PRESETS
+from pmeta_lib.experiments.learners import LEARNERS
 from pmeta_lib.experiments.run import finished, read_curve, run
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.files import UserError, writable
-from pmeta_lib.sac.learners import LEARNERS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +78,12 @@ def main(args: argparse.Namespace) -> int:
         print(f"{spec.label}: in {folder}")
     else:
         print(f"{spec.label}: {spec.settings.steps:,} steps per task -> {folder}")
-    run(spec, folder, device=args.device, threads=args.threads, progress=not args.quiet, callback=sink)
+    try:
+        with signals.heeded():
+            run(spec, folder, device=args.device, threads=args.threads, progress=not args.quiet, callback=sink)
+    except signals.Left as left:
+        print(f"pmeta: {left}: a checkpoint is written, the same command goes on from it", file=sys.stderr)
+        return 128 + left.signal
     curve = read_curve(folder)
     last = curve[curve["step"] == curve["step"].max()]
     returns = last.groupby("policy")["return"].mean()

@@ -1,10 +1,16 @@
 """Meta-test: what each learner does on tasks it has never seen, by the training loop itself.
 
 The tasks of the test set take the place of the training tasks; a learner's own way of going about them is its
-`adapt_from`. All ways share the settings, the steps, the initial states of environments and evaluations. The first
-episode is acted by the policy that is brought along; from its last step on there are updates, as many a step as in
-training. "scratch" is SAC from a fresh network (its first episode is of uniform actions, as every training's), the
-reference that anything brought along has to beat; "random" acts uniformly and learns nothing.
+`adapt_from`. All ways share the settings, the steps, the initial states of environments and evaluations, and one
+environment a task, however many the training had: an episode can only teach the next one if it comes before it. The
+first episode is acted by the policy that is brought along; from its last step on there are updates. Critics and
+temperature are fresh, unless `Plan.critics` says otherwise: those that were trained believe in other tasks. "scratch"
+is SAC from a fresh network (its first episode is of uniform actions, as every training's), the reference that anything
+brought along has to beat; "random" acts uniformly and learns nothing.
+
+Two kinds of rows: the policy "acting" is each of the first episodes as it was lived, exploration included (the
+few-shot endpoint is their mean); "deployed" is what the learner would deploy after so many steps, by its mode, on
+episodes apart.
 """
 
 from dataclasses import dataclass, replace
@@ -20,11 +26,12 @@ from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Agent, generator
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.learners import Learner, learner
+from pmeta_lib.sac.replay import split
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import train
 
-CRITICS = ("learned", "fresh")
-COLUMNS = ("way", "seed", "step", "episode", "task", "return", "return_std", "episodes")
+CRITICS = ("fresh", "learned")
+COLUMNS = ("way", "seed", "step", "policy", "episode", "task", "return", "return_std", "episodes")
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,8 @@ class Plan:
     """When the adapting policies are evaluated, and what they bring along. Steps are environment steps a task."""
 
     steps: tuple[int, ...] = (0, 1_000, 2_000, 5_000, 10_000)
-    episodes: int = 3  # k: also after each of the first k episodes, of full length
-    critics: str = "learned"  # "fresh": only the actor and the temperature are brought along
+    episodes: int = 20  # k: the first k episodes are recorded as they are lived
+    critics: str = "fresh"  # "learned": critics and temperature are brought along as well as the actor
     every_way: bool = False  # True: not a learner's own way alone, but plain fine-tuning too
 
     def __post_init__(self):
@@ -46,15 +53,11 @@ class Plan:
         if max(self.steps) == 0 and self.episodes == 0:
             raise UserError("steps are all 0 and so is episodes: nothing would be adapted")
 
-    def at(self, horizon: int) -> dict[int, int | None]:
-        """Steps to evaluate after -> how many episodes of `horizon` steps that is, if it is one of 0..k."""
-        after = {k * horizon: k for k in range(self.episodes + 1)}
-        return dict(sorted({s: after.get(s) for s in (0, *self.steps, *after)}.items()))
-
     def settings(self, base: Settings, horizon: int) -> Settings:
         """The settings of the adapting runs: those of `base`, for as many steps as the plan has."""
-        steps = max(self.at(horizon))
-        return replace(base, steps=steps, warm_up=min(horizon, steps) - 1, evaluations=1, envs_per_task=1)
+        steps = max(*self.steps, self.episodes * horizon)
+        return replace(base, steps=steps, warm_up=min(horizon, steps) - 1, evaluations=1, envs_per_task=1,
+                       replay_capacity=0)  # fmt: skip
 
 
 def adapt(
@@ -71,8 +74,8 @@ def adapt(
     parts = [pd.DataFrame(columns=list(COLUMNS))]
     for way, (who, start) in list(ways.items())[: None if plan.every_way else 1]:
         if plan.critics == "fresh":
-            start = {name: x for name, x in start.items() if name != "critic"}
-        parts.append(_follow(family, way, who, start, settings, seeds, plan, **how))
+            start = {name: x for name, x in start.items() if name not in ("critic", "log_alpha")}
+        parts.append(_follow(family, way, who.on(family), start, settings, seeds, plan, **how))
     return pd.concat([p for p in parts if len(p)] or parts, ignore_index=True)
 
 
@@ -87,12 +90,35 @@ def _follow(
     family: TaskFamily, way: str, who: Learner, start: dict[str, Tensor] | None, settings: Settings, seeds: list[int],
     plan: Plan, folder: Path | None = None, **how,
 ) -> pd.DataFrame:  # fmt: skip
-    """One run of `who` from `start` on the test tasks, and the returns of what it deploys."""
-    place, at = replace(family, train_tasks=family.test_tasks), plan.at(family.horizon)
+    """One run of `who` from `start` on the test tasks: its first episodes, and the returns of what it deploys."""
+    place = replace(family, train_tasks=family.test_tasks)
     where = folder / way.replace(" + ", "-") if folder is not None else None
-    run = train(place, who, settings, seeds, folder=where, initial=start, evaluate_at=set(at), **how)
-    curve = run.curve[run.curve["policy"] == "deployed"]
-    return curve.assign(way=way, episode=curve["step"].map(at).astype("Int64"))[list(COLUMNS)]
+    run = train(place, who, settings, seeds, folder=where, initial=start, evaluate_at={0, *plan.steps}, **how)
+    rows = [
+        (seed, end, "acting", k, task, total, 0.0, 1)
+        for seed, of_seed in zip(seeds, run.replay.rows, strict=True)
+        for task, transitions in enumerate(of_seed)
+        for k, (end, total) in enumerate(lived(transitions, run.replay.sizes, family.horizon, plan.episodes), 1)
+    ]
+    deployed = run.curve[run.curve["policy"] == "deployed"].assign(episode=None)
+    table = pd.DataFrame([*deployed[list(COLUMNS[1:])].itertuples(index=False), *rows], columns=list(COLUMNS[1:]))
+    return table.assign(way=way)[list(COLUMNS)].astype({"episode": "Int64"})
+
+
+def lived(transitions: Tensor, sizes: tuple[int, int], horizon: int, most: int) -> list[tuple[int, float]]:
+    """(step after which it ended, return) of the first `most` whole episodes among one slot's `transitions (T, ·)`, in
+    the order in which they were stored; an episode ends where it terminates, or after `horizon` steps."""
+    rows = split(transitions, *sizes)
+    reward, over = rows.reward.double().cpu().numpy(), rows.terminated.cpu().numpy() > 0
+    found, begin = [], 0
+    while len(found) < most and begin < len(reward):
+        early = np.flatnonzero(over[begin : begin + horizon])
+        end = begin + (int(early[0]) + 1 if len(early) else horizon)
+        if end > len(reward):
+            break
+        found.append((end, float(reward[begin:end].sum())))
+        begin = end
+    return found
 
 
 def random_returns(family: TaskFamily, tasks: np.ndarray, seeds: list[int], episodes: int) -> pd.DataFrame:
@@ -106,6 +132,6 @@ def random_returns(family: TaskFamily, tasks: np.ndarray, seeds: list[int], epis
     evaluator = Evaluator(family, tasks, seeds, episodes)
     returns = evaluator.returns(uniform, 0)
     evaluator.close()
-    rows = [("random", seed, 0, 0, i, float(x.mean()), float(x.std()), len(x))
+    rows = [("random", seed, 0, "deployed", None, i, float(x.mean()), float(x.std()), len(x))
             for seed, of_seed in zip(seeds, returns, strict=True) for i, x in enumerate(of_seed)]  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"episode": "Int64"})

@@ -7,16 +7,15 @@ does not exist. The newest two pairs are kept, so that a damaged one has a prede
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from pmeta_lib.files import UserError, sha256, write_atomically
+from pmeta_lib.files import UserError, patiently, remove_halves, sha256, write_atomically
 from pmeta_lib.sac.state import Run
 
 SCHEMA = 1
@@ -25,27 +24,34 @@ NAME = re.compile(r"step-([0-9]{9,})\.(json|safetensors)")  # whatever is called
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    """Write `tensors` to a safetensors file, atomically; returns its sha256."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-        digest = sha256(temporary)
-        os.replace(temporary, path)
-        return digest
-    except SafetensorError as error:  # safetensors reports a full disk in its own class
-        raise OSError(str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write `tensors` to a safetensors file, atomically; returns its sha256.
+
+    The format is written here (a length, a JSON header, the bytes), because the library's own `save_file` hides the
+    number of a disk's error in a text, leaves temporary files of random names, and shuffles the header, so that equal
+    tensors get unequal digests. It reads what is written here.
+    """
+    order = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # wide types first: aligned
+    arrays = {name: x.detach().cpu().contiguous() for name, x in order}
+    header, end = {"__metadata__": metadata} if metadata else {}, 0
+    for name, x in arrays.items():
+        letters = str(x.dtype).removeprefix("torch.").replace("uint", "u").replace("int", "i").replace("float", "f")
+        header[name] = {"dtype": letters.upper(), "shape": list(x.shape), "data_offsets": [end, end := end + x.nbytes]}
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    parts = [len(head).to_bytes(8, "little"), head]
+    parts += [x.reshape(-1).view(torch.uint8).numpy().data for x in arrays.values()]
+    write_atomically(path, *parts)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> None:
     """Add the checkpoint of `step`, then drop all but the newest `KEEP`. `UserError` if the disk refuses."""
     stem = f"step-{step:09d}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        patiently(folder.mkdir, parents=True, exist_ok=True)
         digest = save_tensors(folder / f"{stem}.safetensors", tensors)
         body = {"schema": SCHEMA, "step": step, "sha256": digest, **record}
         manifest = {"sha256": _digest(body), "body": body}
@@ -55,10 +61,9 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
         kept = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
         raise UserError(f"cannot write the checkpoint of step {step} to {folder}: {error}; {kept}") from error
     kept = {f"step-{s:09d}" for s in steps(folder)[:KEEP]}
-    halves = (*folder.glob(".step-*.tmp"), *folder.glob(".tmp??????"))  # that a kill left: ours, and safetensors' own
-    older = [p for p in folder.glob("step-*") if NAME.fullmatch(p.name) and p.stem not in kept]
-    for path in (*halves, *older):
-        if path.is_file():
+    remove_halves(folder)  # that a kill left
+    for path in folder.glob("step-*"):
+        if NAME.fullmatch(path.name) and path.stem not in kept and path.is_file():
             path.unlink(missing_ok=True)
 
 
@@ -73,27 +78,28 @@ def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dic
         manifest = folder / f"step-{step:09d}.json"
         data = manifest.with_suffix(".safetensors")
         try:
-            manifest = json.loads(manifest.read_bytes())
+            manifest = json.loads(patiently(manifest.read_bytes))
             record = manifest["body"]
-            if manifest["sha256"] != _digest(record) or sha256(data) != record["sha256"]:
+            if manifest["sha256"] != _digest(record) or patiently(sha256, data) != record["sha256"]:
                 raise ValueError("its checksum does not match: truncated or altered")
             if record["schema"] != SCHEMA:
                 raise ValueError(f"it has schema {record['schema']}, this version reads {SCHEMA}")
-            tensors = load_file(data)
+            tensors = patiently(load_file, data)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             say(f"checkpoint of step {step} in {folder} is not usable: {error}; trying the one before")
+            why = error
             continue
         if record["identity"] != identity:
             raise UserError(f"{folder} holds checkpoints of another run; choose an empty folder or delete it")
         return tensors, record
     if found:
-        raise UserError(f"no checkpoint in {folder} is usable; delete the folder to start the run again")
+        raise UserError(f"no checkpoint in {folder} is usable; delete the folder to start the run again") from why
     return None
 
 
 def steps(folder: Path) -> list[int]:
     """The steps of the folder's checkpoints, newest first."""
-    names = (NAME.fullmatch(p.name) for p in Path(folder).glob("step-*.json"))
+    names = (NAME.fullmatch(p.name) for p in patiently(lambda: list(Path(folder).glob("step-*.json"))))
     return sorted((int(name[1]) for name in names if name), reverse=True)
 
 

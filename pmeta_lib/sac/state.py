@@ -52,6 +52,23 @@ class Run:
         """One row a seed, evaluated step and policy slot: the last update's losses, entropy and temperature."""
         return pd.DataFrame(self.metrics, columns=list(self.METRICS))
 
+    @property
+    def updates(self) -> int:
+        """How many updates there were."""
+        return self.agent.updates
+
+    @property
+    def products(self) -> str:
+        """The type of the updates' hidden products: what `precision = "auto"` has chosen."""
+        return str(self.agent.product_type).removeprefix("torch.")
+
+    def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
+        """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
+        agent = self.agent
+        tensors = {name: getattr(agent, name)[position] for name in ("actor", "critic", "target", "log_alpha")}
+        extra = {f"extra.{n}": x[position] for n, x in agent.extra.items() if x.shape[0] == len(self.seeds)}
+        return tensors | extra, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
+
     def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
         """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
         return deterministic(self.learner, self.agent, self.learner.deployed(self.agent, self.replay)[name],

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pmeta_lib import signals
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
 from pmeta_lib.sac import checkpoint
@@ -40,7 +41,8 @@ def train(
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
     With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from
-    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one.
+    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one. A
+    signal that is heeded (`signals.heeded`) asks for a checkpoint at once, and then raises `signals.Left`.
     `callback(run)` is called after each evaluation but the first (at step 0) and stops the run early by
     returning True. `initial` is as in `start`; `evaluate_at` are steps to evaluate after (0 is always one), instead of
     the settings' own. Raises `Stopped` when an environment or a network yields a number that is not finite.
@@ -74,9 +76,10 @@ def train(
                 if callback is not None and callback(run):
                     break
             run.seconds = time.monotonic() - began
-            if folder is not None and time.monotonic() - last_saved > checkpoint_seconds:
+            if folder is not None and (signals.asked() or time.monotonic() - last_saved > checkpoint_seconds):
                 checkpoint.save_run(run, Path(folder), identity)
                 last_saved = time.monotonic()
+                signals.answer()
         if folder is not None:
             checkpoint.save_run(run, Path(folder), identity)
     except FloatingPointError as error:
@@ -96,7 +99,8 @@ def advance(run: Run) -> None:
     if run.uniform and run.step < run.settings.warm_up:
         action = torch.erf(noise / 2**0.5)  # uniform on (-1, 1): the normal's own distribution function
     else:
-        action = act(agent.actor_shape, agent.actor, run.learner.inputs(agent, run.observation), noise)
+        inputs = run.learner.inputs(agent, run.observation)
+        action = act(agent.actor_shape, agent.actor, inputs, None if run.learner.by_mode else noise)
     env_action = to_env(run.family, action)
     if not np.isfinite(env_action).all():
         raise FloatingPointError(

@@ -1,4 +1,4 @@
-"""pMeta-RL and its baselines on tabular tasks: each learner is one short function over one shared loop.
+"""The baselines of pMeta on tabular tasks: each learner is one short function over one shared loop.
 
 Every learner has the keywords of `pmeta` and the same order of operations: draw n of the N tasks, inner
 steps for all of them at once, one move of the meta-parameters. Thus one dict of settings serves all; `eta` is
@@ -12,70 +12,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from pmeta_lib import moreau
 from pmeta_lib.files import UserError
-from pmeta_lib.tabular.loop import History, Move, Settings, ascend, cause, escaped, learn, repeat
+from pmeta_lib.tabular.algorithm import ascend, copies, pmeta
+from pmeta_lib.tabular.loop import History, Move, learn
 from pmeta_lib.tabular.mdp import TaskBatch, check_theta, check_whole
 from pmeta_lib.tabular.policies import Oracle, exact, returns
-
-
-def pmeta(
-    tasks: TaskBatch,
-    theta0: np.ndarray,
-    *,
-    rounds: int,
-    lam: float,
-    eta: float,
-    inner_steps: int,
-    inner_step_size: float,
-    local_steps: int = 1,
-    beta: float = 1.0,
-    warm_start: bool = True,
-    tasks_per_round: int | None = None,
-    tau: float = 0.0,
-    generator: np.random.Generator | None = None,
-    oracle: Oracle = exact,
-    trace: bool = False,
-) -> History:
-    """Personalized policies tied to a meta-policy by `lam`; the pseudocode of `pmeta_lib.moreau`.
-
-    Args:
-        tasks: N tasks. theta0: (S, A) start of theta and, in the first round, of every y_i.
-        rounds: T. lam: weight of `(lam/2) ||theta_i - theta||^2`, in return per squared parameter; 0 leaves
-            the tasks alone. eta: step of the local copies w_i on the envelope. inner_steps: K.
-            inner_step_size: s. local_steps: R. beta: aggregation.
-        warm_start: keep y_i from the round before, else restart it at w in each local step.
-        tasks_per_round: n; None means all. generator: draws them.
-        tau: weight of the log barrier. oracle: gradients; `exact`, or one made by `sampling.sampled`.
-        trace: also keep theta and personal after each round.
-
-    Raises:
-        UserError: a setting that cannot work, named. Diverged: parameters left the finite numbers.
-    """
-    s = Settings(
-        rounds, lam, eta, inner_steps, inner_step_size, local_steps, beta, warm_start, tasks_per_round, tau,
-        generator, oracle, trace,
-    ).checked(tasks)  # fmt: skip
-
-    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
-        w, square = repeat(theta, drawn), 0.0
-        for _ in range(s.local_steps):
-            y, more = ascend(drawn, y if s.warm_start else w, w, s.lam, s)
-            w, square = moreau.local_step(w, y, s.eta * s.lam), square + more
-        norm = np.linalg.norm(moreau.envelope_gradient(theta, y.mean(0), s.lam))
-        return Move(w.mean(0), y, norm, s.local_steps * s.inner_steps, square)
-
-    return learn("pmeta", tasks, theta0, s, one_round)
+from pmeta_lib.tabular.settings import Settings, cause, escaped
 
 
 def independent(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
     """Each task learns alone: K ascent steps of size s a round; theta stays (pmeta with lam = 0, warm).
 
-    Without effect: lam, eta, beta, local_steps, warm_start.
+    Without effect: lam, eta, beta, local_steps, warm_start, aggregate.
     """
     s = replace(Settings(**settings), lam=0.0).checked(tasks)
 
-    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
+    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, _) -> Move:
         y, square = ascend(drawn, y, y, 0.0, s)
         return Move(theta, y, np.sqrt(square / s.inner_steps), s.inner_steps, square)
 
@@ -86,10 +38,10 @@ def _shared_ascent(name: str, tasks: TaskBatch, theta0: np.ndarray, settings: di
     """One policy for all tasks: K steps of size s along combine(gradients), of which eta is kept."""
     s = replace(Settings(**settings), lam=0.0).checked(tasks)
 
-    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
+    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, _) -> Move:
         x, first = theta, None
         for _ in range(s.inner_steps):
-            direction = combine(s.oracle(drawn, repeat(x, drawn), s.tau)[0], s.generator)
+            direction = combine(s.oracle(drawn, copies(x, len(drawn)), s.tau)[0], s.generator)
             first = direction if first is None else first
             x = x + s.inner_step_size * direction
         return Move(theta + s.eta * (x - theta), None, np.linalg.norm(first), s.inner_steps)
@@ -101,7 +53,7 @@ def joint(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
     """One policy ascends the mean return: K steps of size s, then `theta += eta (x - theta)`.
 
     With the defaults K = 1 and s = 1, eta is the step size; with eta = 1 it is s. Without effect: lam,
-    local_steps, warm_start.
+    local_steps, warm_start, aggregate.
     """
     return _shared_ascent("joint", tasks, theta0, settings, lambda g, _: g.mean(0))
 
@@ -132,12 +84,12 @@ def pcgrad(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
 def reptile(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
     """K ascent steps from theta in each task, then `theta += eta (mean y - theta)` (Nichol et al., 2018).
 
-    Without effect: lam, local_steps, warm_start.
+    Without effect: lam, local_steps, warm_start, aggregate.
     """
     s = replace(Settings(**settings), lam=0.0).checked(tasks)
 
-    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
-        y, _ = ascend(drawn, repeat(theta, drawn), theta, 0.0, s)
+    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, _) -> Move:
+        y, _ = ascend(drawn, copies(theta, len(drawn)), theta, 0.0, s)
         shift = y.mean(0) - theta
         norm = np.linalg.norm(shift) / (s.inner_steps * s.inner_step_size)
         return Move(theta + s.eta * shift, y, norm, s.inner_steps)
@@ -175,7 +127,7 @@ def _maml(name: str, tasks: TaskBatch, theta0: np.ndarray, settings: dict, secon
     s = replace(Settings(**settings), lam=0.0).checked(tasks)
     cost = s.inner_steps + 1 + (s.inner_steps if second_order else 0)
 
-    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
+    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, _) -> Move:
         v, y = maml_gradients(drawn, theta, s.inner_steps, s.inner_step_size, s.tau, s.oracle, second_order)
         direction = v.mean(0)
         return Move(theta + s.eta * direction, y, np.linalg.norm(direction), cost)
@@ -186,13 +138,13 @@ def _maml(name: str, tasks: TaskBatch, theta0: np.ndarray, settings: dict, secon
 def maml(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
     """Ascend the mean return *after* K inner steps of size s; outer step eta, exact second derivatives.
 
-    Without effect: lam, local_steps, warm_start.
+    Without effect: lam, local_steps, warm_start, aggregate.
     """
     return _maml("maml", tasks, theta0, settings, True)
 
 
 def fomaml(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
-    """First-order MAML: `theta += eta mean_i grad J_i(y_i)`. Without effect: lam, local_steps, warm_start."""
+    """First-order MAML: `theta += eta mean_i grad J_i(y_i)`. Without effect: what has none in `maml`."""
     return _maml("fomaml", tasks, theta0, settings, False)
 
 

@@ -20,7 +20,6 @@ from pmeta_lib.tabular.mdp import (
     action_values,
     check_number,
     check_theta,
-    optimal_values,
     under_policy,
 )
 
@@ -59,13 +58,9 @@ class Evaluation:
         return self.Q - self.V[..., None]
 
 
-def _stacked_policy(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(softmax(theta), tasks.shape)
-
-
 def evaluate(tasks: TaskBatch, theta: np.ndarray) -> Evaluation:
     """Values, action values and occupancies of each task's policy; theta is not checked (a hot path)."""
-    pi = _stacked_policy(tasks, theta)
+    pi = np.broadcast_to(softmax(theta), tasks.shape)
     system, reward = under_policy(tasks, pi)
     factors = Factorization(system)
     V = factors.solve(reward)
@@ -74,7 +69,7 @@ def evaluate(tasks: TaskBatch, theta: np.ndarray) -> Evaluation:
 
 def returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
     """(N,) J without barrier and without checks: one solve, for recording inside loops."""
-    system, reward = under_policy(tasks, _stacked_policy(tasks, theta))
+    system, reward = under_policy(tasks, np.broadcast_to(softmax(theta), tasks.shape))
     return (tasks.rho * np.linalg.solve(system, reward[..., None])[..., 0]).sum(-1)
 
 
@@ -90,8 +85,7 @@ def objective(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray:
 
 def exact(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.ndarray, HessianVector]:
     """The exact oracle: gradients (N, S, A) and the map v -> Hessian_i v_i, both of J^tau, without checks."""
-    blocks = max(1, min(len(tasks), tasks.P.nbytes // CACHE))
-    if blocks > 1:
+    if (blocks := min(len(tasks), tasks.P.nbytes // CACHE)) > 1:
         return _exact_in_blocks(tasks, np.broadcast_to(theta, tasks.shape), tau, blocks)
     at = evaluate(tasks, theta)
     gradient = at.D[..., None] * at.pi * at.advantages
@@ -102,8 +96,7 @@ def exact(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.nda
 
 def _exact_in_blocks(tasks: TaskBatch, theta: np.ndarray, tau: float, blocks: int) -> tuple[np.ndarray, HessianVector]:
     """The same, as many tasks at a time as the cache holds: P is read twice, and only once from memory."""
-    cuts = np.linspace(0, len(tasks), blocks + 1).astype(int)
-    cuts = [slice(a, b) for a, b in pairwise(cuts)]
+    cuts = [slice(a, b) for a, b in pairwise(np.linspace(0, len(tasks), blocks + 1).astype(int))]
     parts = [(c, *exact(tasks[c], theta[c], tau)) for c in cuts]
 
     def product(v: np.ndarray) -> np.ndarray:
@@ -121,10 +114,8 @@ def _hessian_vector(tasks: TaskBatch, at: Evaluation, v: np.ndarray, tau: float)
     flow = (at.D[..., None] * dpi).reshape(N, 1, S * A)
     inflow = tasks.gamma * np.matmul(flow, tasks.P.reshape(N, S * A, S))[:, 0]
     dD = at.factors.solve(inflow, transposed=True)
-    dQ = action_values(tasks, dV) - tasks.r
-    product = dD[..., None] * at.pi * at.advantages + at.D[..., None] * (
-        dpi * at.advantages + at.pi * (dQ - dV[..., None])
-    )
+    dA = action_values(tasks, dV) - tasks.r - dV[..., None]
+    product = dD[..., None] * at.pi * at.advantages + at.D[..., None] * (dpi * at.advantages + at.pi * dA)
     return product - (tau / S) * dpi if tau else product
 
 
@@ -144,27 +135,3 @@ def hessian_vector_products(tasks: TaskBatch, theta: np.ndarray, v: np.ndarray, 
     """(N, S, A) Hessian of J_i^tau at theta times v; v is (S, A) or (N, S, A)."""
     theta, v = check_theta(tasks, theta), check_theta(tasks, v, "v")
     return exact(tasks, theta, check_number("tau", tau, least=0))[1](v)
-
-
-def normalised_returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
-    """(N,) returns with 0 = the uniform policy and 100 = the optimal one, per task."""
-    theta = check_theta(tasks, theta)
-    uniform = returns(tasks, np.zeros(tasks.shape[1:]))
-    gap = optimal_values(tasks) - uniform
-    real = gap > 1e-12 * np.maximum(1.0, np.abs(uniform))  # a task in which no choice matters scores 0
-    return 100.0 * np.divide(returns(tasks, theta) - uniform, gap, out=np.zeros_like(gap), where=real)
-
-
-def gradient_cosines(gradients: np.ndarray) -> np.ndarray:
-    """(N, N) cosines between the tasks' gradients (N, S, A); 0 where a gradient vanishes."""
-    flat = gradients.reshape(len(gradients), -1)
-    norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    unit = np.divide(flat, norms, out=np.zeros_like(flat), where=norms > 1e-14)
-    return np.clip(unit @ unit.T, -1.0, 1.0)
-
-
-def conflict_rate(tasks: TaskBatch, theta: np.ndarray) -> float:
-    """Share of the task pairs whose gradients at the shared `theta` (S, A) have a negative cosine."""
-    cosines = gradient_cosines(policy_gradients(tasks, theta))
-    pairs = cosines[np.triu_indices(len(tasks), 1)]
-    return float((pairs < -1e-12).mean()) if pairs.size else 0.0

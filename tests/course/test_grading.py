@@ -162,7 +162,8 @@ def attack(base, tools):
     (folder / "anna" / "mine").mkdir()
     (folder / "anna" / "mine" / "helper.py").write_text(RIGHT["00.2"])
     for name, source in plants.items():
-        notebook(folder / name / "00.ipynb", {"00.2": source})
+        wrong = {"00.3": "def answer(g, h):\n    return 0.123"} if name == "forger" else {}
+        notebook(folder / name / "00.ipynb", {"00.2": source} | wrong)
         (folder / name / "notes.txt").write_text("mine")
     notebook(victim)
     before = hashes(folder), *(Path(p).read_bytes() for p in places[1:])
@@ -218,7 +219,7 @@ def test_nothing_else_is_harmed(walled):
 @WALLS
 def test_a_forged_verdict_is_not_believed(walled):
     assert walled["grades"]["forger"]["00.2"]["status"] != "correct"
-    assert walled["grades"]["forger"]["00.3"]["status"] in ("correct", "failed")
+    assert walled["grades"]["forger"]["00.3"]["status"] != "correct"  # nor the answer after it, which is wrong, too
 
 
 @WALLS

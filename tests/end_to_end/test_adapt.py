@@ -42,17 +42,22 @@ def test_a_sweep_is_adapted_into_a_table_a_run(sweep, tmp_path, capsys):
     tables = {p: pd.read_parquet(p) for p in tmp_path.glob("*/adaptation.parquet")}
     assert len(tables) == 8 and not list(tmp_path.glob("*/adaptation-*"))  # no checkpoints are left
     table = pd.concat(tables.values())
-    assert set(table["step"]) == {0, 20, 30, 40, 50} and set(table["episode"].dropna()) == {0, 1, 2}
+    deployed, acting = (table[table["policy"] == name] for name in ("deployed", "acting"))
+    assert set(deployed["step"]) == {0, 30, 50} and deployed["episode"].isna().all()
+    assert set(acting["episode"]) == {1, 2} and acting["step"].eq(20 * acting["episode"]).all()
     assert table.groupby("run")["seed"].nunique().eq(1).all() and (table["packed"] == 2).all()
     for name in ("family", "preset", "learner", "options", "settings", "pmeta_lib", "torch", "mujoco", "machine",
                  "commit", "checkpoint_sha256", "held_out", "seconds"):  # fmt: skip
         assert table[name].notna().all(), name
     scratch = table[table["way"] == "scratch"]  # is the same whatever was trained before
-    assert scratch.groupby(["seed", "step", "task"])["return"].nunique().eq(1).all()
+    assert scratch.groupby(["policy", "seed", "step", "task"])["return"].nunique().eq(1).all()
     report = json.loads((tmp_path / "r.json").read_text())
     row = next(r for r in report["rows"] if r["way"] == "proximal")
-    want = table[(table["way"] == "proximal") & (table["step"] == 50)]["return"].mean()
+    want = deployed[(deployed["way"] == "proximal") & (deployed["step"] == 50)]["return"].mean()
     assert row["returns"]["50"] == pytest.approx(want) and len(report["tables"]) == 8
+    want = acting[acting["way"] == "proximal"].groupby("episode")["return"].mean()
+    assert row["episodes"] == pytest.approx({"1": want[1], "2": want[2], "1 to 2": want.mean()})
+    assert "1 to 2" in out and f"{want.mean():.1f}" in out
 
 
 def test_what_is_there_is_not_computed_again_unless_something_else_is_asked(sweep, tmp_path, monkeypatch):
@@ -135,10 +140,10 @@ def test_tasks_that_are_not_held_out_are_called_so(tmp_path, capsys):
     (["joint-onehot-0", "--family", "pendulum-flip"], "take 2 observations and give 2 actions; pendulum-flip has 3"),
     (["pmeta-0", "--family", "point-robt"], "Did you mean 'point-robot'"), (["pmeta-0", "--steps", "0,x"], "--steps"),
     (["pmeta-0", "--steps", "0", "--episodes", "0"], "nothing would be adapted"),
-    (["pmeta-0", "--episodes", "-1"], "episodes is -1"), (["pmeta-0", "--critics", "old"], "learned, fresh"),
+    (["pmeta-0", "--episodes", "-1"], "episodes is -1"), (["pmeta-0", "--critics", "old"], "fresh, learned"),
     (["pmeta-0", "--set", "hidden=4"], "--set hidden"), (["pmeta-0", "--set", "learning_rat=4"], "Did you mean"),
     (["pmeta-0", "--device", "cuda:99"], "not available"), (["damaged"], "is not the file that the run wrote"),
-    (["mamel"], "unknown learner 'mamel'"), (["lamda"], "Did you mean 'lam'"),
+    (["mamel"], "1 runs are of an older version"), (["lamda"], "1 runs are of an older version"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_2(words, text, sweep, tmp_path, capsys, monkeypatch):
     for name in ("damaged", "mamel", "lamda"):

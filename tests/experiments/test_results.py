@@ -10,7 +10,7 @@ from pmeta_course.reproduction import scores
 
 from pmeta_lib import cli
 from pmeta_lib.experiments import results
-from pmeta_lib.experiments.run import run_packed
+from pmeta_lib.experiments.run import run, run_packed
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.files import UserError
 
@@ -50,7 +50,8 @@ def test_every_row_says_where_it_comes_from(store):
     for column in ("preset", "seed", "torch", "mujoco", "gymnasium", "pmeta_lib", "machine", "commit", "seconds"):
         assert table[column].notna().all(), column
     row = table[table["learner"] == "pmeta"].iloc[0]
-    assert json.loads(row["options"]) == {"lam": 0.5} and json.loads(row["settings"])["steps"] == 20
+    every = RunSpec("point-robot", options={"lam": 0.5}, settings=TINY).to_json()
+    assert all(json.loads(row[name]) == every[name] for name in ("options", "settings")) and row["train_tasks"] == 2
     curve = pd.read_parquet(store / row["run"] / "curve.parquet")
     mine = table[table["run"] == row["run"]].sort_values(["step", "policy", "task"])["return"]
     assert mine.tolist() == curve.sort_values(["step", "policy", "task"])["return"].tolist()
@@ -74,16 +75,30 @@ def test_the_order_of_rows_is_that_of_the_specs_alone(store, copy, tmp_path):
     assert not results.same(changed, results.read(store))
 
 
-def test_parquet_and_sql_agree_with_the_table(store, tmp_path, capsys):
+def test_parquet_agrees_with_the_table(store, tmp_path, capsys):
     target = tmp_path / "deep" / "it's.parquet"
     assert cli.main(["sweep", "results", str(store), "--out", str(target)]) == 0
     assert "4 runs" in capsys.readouterr().out
-    table = results.read(store)
-    question = 'select learner, avg("return") as mean from results group by learner order by learner'
-    expected = table.groupby("learner")["return"].mean()
-    for source in (target, store, table):
-        assert results.connect(source).sql(question).df()["mean"].tolist() == pytest.approx(expected.tolist())
-    assert results.same(pd.read_parquet(target), table)
+    assert results.same(pd.read_parquet(target), results.read(store))
+
+
+def test_an_old_run_and_one_of_other_options_under_the_same_name_are_refused_by_file(copy, tmp_path):
+    first, second = sorted(p.parent for p in copy.glob("*/result.json"))[:2]
+    spec = json.loads((first / "spec.json").read_text())
+    (first / "spec.json").write_text(json.dumps(spec | {"settings": spec["settings"] | {"polyak": 0.5}}))
+    with pytest.raises(
+        UserError, match=rf"^{first}: result.json is of run {first.name}.*other options; delete"
+    ) as caught:
+        results.read(copy)
+    assert "\n" not in str(caught.value)
+    for folder in (first, second):
+        path = folder / "spec.json"
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "version"}))
+    with pytest.raises(UserError, match=r"2 runs are of an older version.*run the sweep again") as caught:
+        results.read(copy)
+    assert str(first) in str(caught.value) and str(second) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="older version"):
+        run(RunSpec("point-robot", "pmeta", 0, train_tasks=2, options={"lam": 0.5}, settings=TINY), first)
 
 
 def test_a_run_found_twice_is_refused_with_both_places(store, copy):

@@ -35,7 +35,7 @@ def test_a_folder_holds_everything_and_a_second_call_computes_nothing(tmp_path, 
         and tensors["extra.theta"].shape[0] == 1
         and tensors["critic"].shape[:2] == (2, 2)
     )
-    monkeypatch.setattr(module, "train", None)  # would fail if called
+    monkeypatch.setattr(module, "trainer", None)  # would fail if called
     assert run(SPEC, folder) == folder
 
 
@@ -78,7 +78,7 @@ def test_a_pack_that_was_stopped_resumes_and_result_json_is_last(tmp_path, monke
 
 def test_what_cannot_be_packed_or_written_is_refused(tmp_path):
     with pytest.raises(UserError, match="nothing but their seed"):
-        run_packed([SPEC, replace(SPEC, learner="joint", seed=1)], [tmp_path / "a", tmp_path / "b"])
+        run_packed([SPEC, replace(SPEC, learner="joint", options={}, seed=1)], [tmp_path / "a", tmp_path / "b"])
     run(SPEC, tmp_path / "mine")
     with pytest.raises(UserError, match="holds another run"):
         run(replace(SPEC, seed=5), tmp_path / "mine")

@@ -1,11 +1,14 @@
 """RunSpec: identity, JSON and bad input."""
 
+import hashlib
 import json
+from dataclasses import asdict, dataclass
 
 import pytest
 
-from pmeta_lib.experiments.spec import RunSpec, make_settings
+from pmeta_lib.experiments.spec import OldRun, RunSpec, make_settings, stored_spec
 from pmeta_lib.files import UserError
+from pmeta_lib.sac.learners import LEARNERS
 from pmeta_lib.sac.settings import Settings
 
 
@@ -28,9 +31,47 @@ def test_identity_is_what_determines_the_run():
     assert len({s.key for s in [base, *other]}) == 1 + len(other)
 
 
-def test_key_is_the_same_in_every_version():
+COMPLETE = {"version": 2, "family": "pendulum-flip", "learner": "reptile", "seed": 0, "preset": "modern",
+            "train_tasks": 2, "options": {"inner_steps": 50, "epsilon": 1.0}}  # fmt: skip
+
+
+def test_the_key_is_a_hash_of_all_that_was_resolved():
     """A change here orphans every stored result: it must be meant."""
-    assert RunSpec("pendulum-flip").key == RunSpec.from_json({"family": "pendulum-flip"}).key == "ed21856fb0c231a7"
+    spec = RunSpec.from_json(COMPLETE)
+    data = spec.to_json()
+    assert data["options"] == COMPLETE["options"] and data["settings"].keys() == asdict(Settings()).keys()
+    text = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+    assert spec.key == hashlib.sha256(text).hexdigest()[:16] and RunSpec("pendulum-flip", "reptile").key == spec.key
+    assert RunSpec("hopper-params").train_tasks == 10 and RunSpec("hopper-params", train_tasks=10).key == RunSpec(
+        "hopper-params").key  # fmt: skip
+
+
+def test_a_changed_default_is_another_run_and_a_stored_one_keeps_what_it_ran_with(tmp_path, monkeypatch):
+    """The folder holds the run of yesterday's default; today's command must not get it, nor be called by its name."""
+    before = RunSpec("point-robot", "reptile")
+    (tmp_path / "spec.json").write_text(json.dumps(before.to_json()))
+
+    @dataclass(frozen=True)
+    class Later(LEARNERS["reptile"]):
+        epsilon: float = 0.5
+
+    monkeypatch.setitem(LEARNERS, "reptile", Later)
+    after = RunSpec("point-robot", "reptile")
+    assert after.options["epsilon"] == 0.5 and after.key != before.key
+    assert stored_spec(tmp_path) == before and stored_spec(tmp_path).key == before.key
+    assert stored_spec(tmp_path).changed == {"epsilon": 1.0}
+
+
+@pytest.mark.parametrize("change", [
+    lambda d: d.pop("version"), lambda d: d.update(version=1), lambda d: d["options"].pop("epsilon"),
+    lambda d: d["settings"].pop("polyak"), lambda d: d["options"].update(gone=1), lambda d: d.update(train_tasks=None),
+])  # fmt: skip
+def test_a_run_of_an_older_version_is_said_to_be_old(tmp_path, change):
+    data = RunSpec.from_json(COMPLETE).to_json()
+    change(data)
+    (tmp_path / "spec.json").write_text(json.dumps(data))
+    with pytest.raises(OldRun, match=f"{tmp_path} holds a run of an older version.*another folder"):
+        stored_spec(tmp_path)
 
 
 @pytest.mark.parametrize("data, text", [

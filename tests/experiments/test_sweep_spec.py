@@ -80,7 +80,7 @@ def test_tuned_values_lie_below_all_that_the_file_says(tmp_path):
     (tmp_path / "chosen.json").write_text(json.dumps({"chosen": chosen}))
     head = 'tuned = "chosen.json"\nfamilies = "point-robot"\nlearners = ["independent", "joint", "pmeta"]\n'
     plan = load(write(tmp_path, head + "[settings]\npolyak = 0.1\n[options.pmeta]\nlam = [1, 2]\n"))
-    got = [(s.learner, s.settings.learning_rate, s.settings.polyak, s.options) for s in plan.runs]
+    got = [(s.learner, s.settings.learning_rate, s.settings.polyak, s.changed) for s in plan.runs]
     assert got == [
         ("independent", 3e-4, 0.1, {}),
         ("joint", 0.001, 0.1, {}),
@@ -94,9 +94,9 @@ def test_a_scale_may_be_tuned_on_its_own(tmp_path):
     (tmp_path / "b.json").write_text('{"chosen": {"pmeta": {"settings": {}, "options": {"lam": 0.7}}}}')
     text = 'families = "point-robot"\nlearners = "pmeta"\n[scale.a]\ntuned = "a.json"\n[scale.none]\nseeds = [1]\n'
     path = write(tmp_path, text)
-    assert [load(path, scale).runs[0].options for scale in ("a", "none")] == [{"lam": 0.5}, {}]
+    assert [load(path, scale).runs[0].changed for scale in ("a", "none")] == [{"lam": 0.5}, {}]
     path = write(tmp_path, 'tuned = "b.json"\n' + text)
-    assert [load(path, scale).runs[0].options for scale in ("a", "none")] == [{"lam": 0.5}, {"lam": 0.7}]
+    assert [load(path, scale).runs[0].changed for scale in ("a", "none")] == [{"lam": 0.5}, {"lam": 0.7}]
     assert mistakes(tmp_path, text.replace("a.json", "c.json"))[0][0] == 4
 
 

@@ -8,7 +8,7 @@ import torch
 
 from pmeta_lib.envs import family
 from pmeta_lib.files import UserError
-from pmeta_lib.sac.adaptation import COLUMNS, Plan, adapt, random_returns, references
+from pmeta_lib.sac.adaptation import COLUMNS, Plan, adapt, lived, random_returns, references
 from pmeta_lib.sac.agent import act
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.learners import LEARNERS, learner
@@ -35,8 +35,9 @@ def adapted(run, plan=PLAN, **how):
     return adapt(run.family, run.learner, run.agent, 3, settings, run.seeds, plan, **how)
 
 
-def returns(table, way):
-    return table[table["way"] == way].set_index(["seed", "step", "task"])["return"]
+def returns(table, way, policy="deployed"):
+    rows = table[(table["way"] == way) & (table["policy"] == policy)]
+    return rows.set_index(["seed", "step", "task"])["return"]
 
 
 def on_test_tasks(run, way, steps=0):
@@ -63,17 +64,55 @@ def test_what_is_brought_along_acts_from_the_first_step():
         assert torch.allclose(test.replay.rows[:, :, :1, 3:4], want) is same
 
 
-def test_the_plan_merges_steps_and_episodes():
-    plan = Plan(steps=(50, 0, 400), episodes=2)
-    assert plan.at(200) == {0: 0, 50: None, 200: 1, 400: 2} and list(plan.at(200)) == [0, 50, 200, 400]
-    settings = plan.settings(SETTINGS, 200)
+def test_the_plan_lasts_for_its_steps_and_its_episodes():
+    field = replace(SETTINGS, envs_per_task=4, replay_capacity=8)
+    settings = Plan(steps=(50, 0, 400), episodes=2).settings(field, 200)
     assert (settings.steps, settings.warm_up, settings.learning_rate) == (400, 199, SETTINGS.learning_rate)
+    assert (settings.envs_per_task, settings.replay_capacity) == (1, 0)  # an episode at a time, and all are kept
+    assert Plan(steps=(50,), episodes=3).settings(SETTINGS, 200).steps == 600
     assert Plan(steps=(5,), episodes=0).settings(SETTINGS, 200).warm_up == 4  # shorter than an episode
+
+
+def test_episodes_are_cut_where_they_end():
+    """Rows (o, a, r, terminated, o') of horizon 4: one of 4 steps, one that falls after 2, one of 4, one not over."""
+    rewards = torch.arange(1.0, 13.0)
+    over = torch.zeros(12)
+    over[5] = 1.0
+    rows = torch.stack((torch.zeros(12), torch.zeros(12), rewards, over, torch.zeros(12)), 1)
+    assert lived(rows, (1, 1), 4, 9) == [(4, 10.0), (6, 11.0), (10, 34.0)]
+    assert lived(rows, (1, 1), 4, 2) == [(4, 10.0), (6, 11.0)]
+    over[3] = 1.0  # terminates with the last step: one end, not two
+    assert lived(torch.stack((rows[:, 0], rows[:, 0], rewards, over, rows[:, 0]), 1), (1, 1), 4, 1) == [(4, 10.0)]
+
+
+@pytest.mark.parametrize("name", ["pmeta", "pearl", "scratch"])
+def test_the_first_episodes_are_recorded_as_they_were_lived(name):
+    """Against the rewards that the environments gave, summed here step by step."""
+    plan = Plan(steps=(0,), episodes=3)
+    run = trained("joint" if name == "scratch" else name)
+    way = next(iter(run.learner.adapt_from(run.agent, 3)))
+    table = references(PLACE, plan.settings(SETTINGS, 30), [0], plan) if name == "scratch" else adapted(run, plan)
+    rows = table[(table["policy"] == "acting")]
+    assert set(rows["way"]) == {"scratch" if name == "scratch" else way} and len(rows) == 3 * 2
+    assert rows["episodes"].eq(1).all() and rows["step"].eq(30 * rows["episode"]).all()
+    assert table.loc[table["policy"] == "deployed", "episode"].isna().all()
+    who, initial = (learner("independent"), None) if name == "scratch" else run.learner.adapt_from(run.agent, 3)[way]
+    initial = initial and {n: x for n, x in initial.items() if n not in ("critic", "log_alpha")}
+    settings = plan.settings(SETTINGS, 30)
+    test = start(replace(PLACE, train_tasks=PLACE.test_tasks), who.on(PLACE), settings, [0], initial=initial)
+    want = torch.zeros(3, 2)
+    for step in range(90):
+        advance(test)
+        want[step // 30] += test.replay.last[0, :, 0, 4]
+        while test.agent.updates < settings.updates_until(test.step):
+            update(test)
+    got = rows.pivot_table("return", "episode", "task").to_numpy()
+    torch.testing.assert_close(torch.tensor(got, dtype=torch.float32), want, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("options, text", [
     ({"steps": ()}, "steps"), ({"steps": (0, -1)}, "steps"), ({"steps": (0, 1.5)}, "steps"),
-    ({"episodes": -1}, "episodes is -1"), ({"critics": "old"}, "learned, fresh"),
+    ({"episodes": -1}, "episodes is -1"), ({"critics": "old"}, "fresh, learned"),
     ({"steps": (0,), "episodes": 0}, "nothing would be adapted"),
 ])  # fmt: skip
 def test_impossible_plans_are_named(options, text):
@@ -192,16 +231,28 @@ def test_distral_rests_and_maml_begins_with_its_inner_steps():
 
 
 def test_pearl_adapts_by_its_context_alone():
-    run = trained("pearl", context_window=90)
-    table = adapted(run, Plan(steps=(0,), episodes=3))
-    assert table["way"].unique().tolist() == ["context"] and sorted(set(table["episode"])) == [0, 1, 2, 3]
-    by_episode = table.pivot_table("return", "task", "episode")
-    assert (by_episode[0] != by_episode[1]).all()  # the first episode told something
+    run = trained("pearl")
+    table = adapted(run, Plan(steps=(0, 30, 60, 90), episodes=4))
+    assert table["way"].unique().tolist() == ["context"]
+    deployed = table[table["policy"] == "deployed"].pivot_table("return", "task", "step")
+    assert (deployed[0] != deployed[30]).all()  # the first episode told something
 
 
-def test_fresh_critics_are_fresh():
-    run = trained("pmeta")
+def test_critics_and_temperature_are_fresh_unless_asked_for(monkeypatch):
+    begun, run = [], trained("pmeta")
+    monkeypatch.setattr(
+        "pmeta_lib.sac.adaptation.train",
+        lambda place, who, settings, seeds, initial=None, **how: begun.append(
+            start(place, who, settings, seeds, initial=initial).agent
+        ) or train(place, who, settings, seeds, initial=initial, **how),
+    )  # fmt: skip
     learned, fresh = (adapted(run, Plan((0, 90), 0, critics)) for critics in ("learned", "fresh"))
+    brought, anew = begun
+    untrained = start(PLACE, learner("pmeta"), SETTINGS, [0]).agent
+    for name in ("critic", "target", "log_alpha"):
+        assert torch.equal(getattr(anew, name)[:, 0], getattr(untrained, name)[:, 0]), name
+        assert not torch.equal(getattr(brought, name), getattr(anew, name)), name
+    assert torch.equal(brought.actor, anew.actor) and not torch.equal(anew.actor[:, 0], untrained.actor[:, 0])
     assert returns(learned, "proximal")[0, 0].equals(returns(fresh, "proximal")[0, 0])
     assert not returns(learned, "proximal").equals(returns(fresh, "proximal"))
 

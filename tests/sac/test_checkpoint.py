@@ -10,9 +10,10 @@ import time
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
-from pmeta_lib.files import UserError
+from pmeta_lib.files import HOST, UserError, sha256
 from pmeta_lib.sac import checkpoint
 
 TRAIN = """
@@ -130,9 +131,13 @@ def test_sound_foreign_and_absent_checkpoints(saved, capsys):
 
 def test_halves_that_a_kill_left_are_swept_away(saved):
     (saved / "step-000000015.safetensors").write_bytes(b"half a pair")
-    (saved / ".step-000000015.json.77.tmp").write_bytes(b"half a file")
-    (saved / ".tmpnp8yF5").write_bytes(b"what safetensors writes to before it renames")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (saved / f".step-000000015.json.{HOST}.{gone.pid}.1.tmp").write_bytes(b"half a file")
     others = [saved / name for name in ("step-notes.txt", "step-7.csv", "step-000000007.csv")]
+    others += [
+        saved / f".step-000000015.json.{who}.1.tmp" for who in (f"{HOST}.{os.getpid()}", f"elsewhere.{gone.pid}")
+    ]
     for path in others:
         path.write_text("somebody's own")
     folder = saved / "step-000000003.json"
@@ -143,6 +148,23 @@ def test_halves_that_a_kill_left_are_swept_away(saved):
     folder.rmdir()
     kept = [f"step-0000000{step}.{kind}" for step in (20, 30) for kind in ("json", "safetensors")]
     assert sorted(p.name for p in saved.iterdir()) == kept
+
+
+def test_the_file_is_what_safetensors_reads_and_equal_tensors_make_equal_files(tmp_path):
+    made = torch.Generator().manual_seed(0)
+    tensors = {f"{t}": (torch.rand(3, 5, generator=made) * 9).to(t) for t in (
+        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint64,
+        torch.uint8, torch.bool)}  # fmt: skip
+    tensors |= {"none": torch.zeros(0, 4), "number": torch.tensor(3.5), "turned": torch.rand(4, 6, generator=made).T}
+    digests = [checkpoint.save_tensors(tmp_path / str(k), dict(order), {"who": "me"}) for k, order in enumerate(
+        (tensors.items(), reversed(tensors.items())))]  # fmt: skip
+    assert digests == [sha256(tmp_path / "0"), sha256(tmp_path / "1")] and digests[0] == digests[1]
+    read = load_file(tmp_path / "0")
+    assert read.keys() == tensors.keys()
+    for name, x in tensors.items():
+        assert read[name].dtype == x.dtype and read[name].shape == x.shape and torch.equal(read[name], x), name
+    with safe_open(tmp_path / "0", "pt") as file:
+        assert file.metadata() == {"who": "me"}
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint_and_says_so(saved):

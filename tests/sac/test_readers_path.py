@@ -29,7 +29,7 @@ def test_the_path_leads_from_the_loop_to_the_idea():
 def test_tabular_and_deep_code_call_the_same_formulas():
     for formula, tabular in (
         ("proximal_pull", "tabular/proximal.py"),
-        ("local_step", "tabular/learners.py"),
+        ("local_step", "tabular/algorithm.py"),
         ("meta_step", "tabular/loop.py"),
     ):
         assert formula in calls(tabular) & calls("sac/learners/pmeta.py"), formula

@@ -11,6 +11,7 @@ exit code: 0 every exercise is correct, 1 some are not, 2 a mistake in the call.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import re
@@ -19,17 +20,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pmeta_course.exercises import exercises, judge
 from pmeta_course.grading.sandbox import COURSE, Ended, Limits, Sandbox, protection
 from pmeta_course.grading.sandboxed import decode, encode, raised
+from pmeta_course.grading.steps import steps
 from pmeta_course.regression.kernels import GIB
-from pmeta_course.regression.structure import code_cells, parameters
 from pmeta_lib.files import UserError
 
-CHECK = re.compile(r"""^\s*check\(\s*["']([\w.]+)["']\s*,\s*answer\s*\)\s*;?\s*$""")  # the cell that asks to be graded
+PROFILE = re.compile(r"^PROFILE\s*(:[^=]*)?=", re.MULTILINE)
+BESIDES = (
+    ".csv",
+    ".md",
+    ".json",
+    ".toml",
+    ".yml",
+    ".yaml",
+    ".xlsx",
+    ".ods",
+    ".log",
+)  # a teacher's own files in a class folder
 RESTARTS = 3
 
 
@@ -51,6 +64,7 @@ class HandedIn:
     path: Path
     student: str
     material: Path | None
+    gradable: bool = True  # False: there is no notebook to run, and a note says why
     grades: list[Grade] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what went wrong outside the exercises
 
@@ -69,19 +83,72 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def find(path: Path) -> list[HandedIn]:
-    """The notebooks at `path`. Raises UserError if there are none."""
+    """What was handed in at `path`: in a class folder at least one entry for each student, whatever lies there.
+
+    A folder or file that holds no notebook becomes an entry with a note. Raises UserError if there is nothing.
+    """
     if path.is_file():
         return [HandedIn(path, path.stem, path.absolute().parent)]
     if not path.is_dir():
         raise UserError(f"{path}: there is no such notebook or folder")
     found = []
-    for notebook in sorted(path.rglob("*.ipynb")):
-        first, *rest = notebook.relative_to(path).parts
-        if not any(part.startswith(".") for part in (first, *rest)):
-            found.append(HandedIn(notebook, first if rest else notebook.stem, notebook.parent if rest else None))
+    for entry in sorted(p for p in path.iterdir() if not p.name.startswith((".", "__"))):
+        if _leads_out(entry, path):
+            found.append(_nothing(entry, entry.stem, "a symbolic link that leads out of the folder: not followed"))
+        elif entry.is_dir():
+            found += _in_folder(entry)
+        elif _is_notebook(entry):
+            found.append(HandedIn(entry, _student(entry), None, notes=_ending(entry)))
+        elif entry.suffix.lower() not in BESIDES:
+            found.append(_nothing(entry, _student(entry), f"no notebook was handed in: {entry.name}"))
     if not found:
         raise UserError(f"{path}: there is no .ipynb file in this folder")
     return found
+
+
+def _in_folder(folder: Path) -> list[HandedIn]:
+    """The notebooks of one student's folder, links that leave it noted; if there are none, an entry that says so."""
+    files = [p for p in sorted(folder.rglob("*")) if not p.is_dir() and not _hidden(p.relative_to(folder))]
+    found = []
+    for file in files:
+        if _leads_out(file, folder):
+            found.append(_nothing(file, folder.name, "a symbolic link that leads out of the folder: not followed"))
+        elif _is_notebook(file):
+            found.append(HandedIn(file, folder.name, file.parent, notes=_ending(file)))
+    there = ", ".join(p.name for p in files[:3]) or "the folder is empty"
+    return found or [_nothing(folder, folder.name, f"no notebook was handed in: {there}")]
+
+
+def _nothing(path: Path, student: str, note: str) -> HandedIn:
+    return HandedIn(path, student, None, gradable=False, notes=[note])
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "__")) for part in path.parts)
+
+
+def _student(path: Path) -> str:
+    """The name of a student from a file's: "zoe" of zoe.ipynb and of zoe.ipynb.txt."""
+    return path.name[: path.name.lower().find(".ipynb")] if ".ipynb" in path.name.lower() else path.stem
+
+
+def _ending(path: Path) -> list[str]:
+    return [] if path.suffix == ".ipynb" else [f"its name does not end in .ipynb: {path.name}"]
+
+
+def _is_notebook(path: Path) -> bool:
+    """Whether a file is a notebook by its name or, whatever its name, by what it holds."""
+    if ".ipynb" in path.name.lower():
+        return True
+    with contextlib.suppress(OSError):
+        data = path.read_bytes()
+        return data.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and b'"nbformat"' in data
+    return False
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path ends, through symbolic links, outside of `folder`."""
+    return not path.resolve().is_relative_to(folder.resolve())
 
 
 # ----------------------------------------------------------------------------------- one notebook
@@ -89,38 +156,47 @@ def find(path: Path) -> list[HandedIn]:
 
 def grade(work: HandedIn, limits: Limits, walled: bool) -> HandedIn:
     """Run a notebook's cells in a sandbox (profile smoke) and judge its exercises; whatever happens is noted."""
+    if work.gradable:
+        _grade(work, limits, walled)
+    if not work.grades:
+        said = work.notes[0] if work.notes else "nothing in it could be graded"
+        work.grades.append(Grade(work.student, work.path.name, "", "failed", _line(said)))
+    return work
+
+
+def _grade(work: HandedIn, limits: Limits, walled: bool) -> None:
     from pmeta_course.regression.runner import load
 
     try:
         nb = load(work.path)
     except Exception as error:  # noqa: BLE001 - nbformat raises many kinds for a broken file
         work.notes.append(f"not a notebook that can be read: {_line(error)}")
-        return work
-    cells = code_cells(nb)
-    checks = {i: m.group(1) for i, cell in cells if (m := CHECK.match(cell.source)) and m.group(1) in exercises()}
-    notebooks = {name.split(".")[0] for name in checks.values()}
-    asked = [name for name in exercises() if name.split(".")[0] in notebooks]
-    if not asked:
-        work.notes.append('no exercise was found: none of its cells is `check("…", answer)`')
+        return
+    names = list(exercises())
+    todo = steps(nb, names)
+    numbers = {s.exercise.split(".")[0] for s in todo if s.exercise} or {work.path.name.split("_")[0].split(".")[0]}
+    asked = [name for name in names if name.split(".")[0] in numbers]
+    if not any(s.exercise for s in todo):
+        work.notes.append('no exercise was found: none of its cells calls `check("…", answer)`')
     grades, skip, errors, endings, data = {}, set(), [], [], COURSE.parents[1] / "data"
-    while len(skip) <= RESTARTS and not set(asked) <= grades.keys():
+    while any(s.exercise for s in todo) and len(skip) <= RESTARTS and not set(asked) <= grades.keys():
         position, errors = None, []
         try:
             with Sandbox(work.path, work.material, data if data.is_dir() else None, limits, walled) as box:
-                error = ""
-                for position, cell in cells:
+                raised_before = ""
+                for step in todo:
+                    position = step.position
+                    if step.exercise:
+                        if step.exercise not in grades:
+                            grades[step.exercise] = _judge(box, step.exercise, raised_before)
+                        raised_before = ""
+                        continue
                     if position in skip:
                         continue
-                    if position in checks:
-                        if checks[position] not in grades:
-                            grades[checks[position]] = _judge(box, checks[position], error)
-                        error = ""
-                        continue
-                    said = box.ask(run=cell.source).get("error")
-                    if said:
-                        error = f"cell {position}: {_line(said)}"
-                        errors.append(error)
-                    if "parameters" in cell.metadata.get("tags", []) and "PROFILE" in parameters(nb):
+                    if said := box.ask(run=step.code).get("error"):
+                        raised_before = f"cell {position}: {_line(said)}"
+                        errors.append(raised_before)
+                    if PROFILE.search(step.code):  # tagged as parameters or not: graded in seconds, not in hours
                         box.ask(run='PROFILE = "smoke"')
             break
         except Ended as end:
@@ -128,15 +204,16 @@ def grade(work: HandedIn, limits: Limits, walled: bool) -> HandedIn:
             endings.append(where)
             if position is None:  # it never started
                 break
-            if following := next((name for i, name in checks.items() if i >= position), None):
+            if following := next((s.exercise for s in todo if s.exercise and s.position >= position), None):
                 grades.setdefault(following, ("failed", where))
             skip.add(position)
     work.notes += endings + errors
+    changed = {s.exercise: s.note for s in todo if s.note}
+    work.notes += [f"{name}: {changed[name]}" for name in asked if name in changed]
     missing = ("failed", endings[-1] if endings else "its check cell is missing")
     for name in asked:
         status, message = grades.get(name, missing)
         work.grades.append(Grade(work.student, work.path.name, name, status, _line(message)))
-    return work
 
 
 def _line(text: object) -> str:
@@ -174,7 +251,7 @@ def _call(box: Sandbox, arguments: tuple) -> object:
     return _decoded(box, reply.get("value"), None)
 
 
-def _decoded(box: Sandbox, message: object, call) -> object:
+def _decoded(box: Sandbox, message: object, call) -> Any:
     """What the sandbox sent, or its end if that is no value."""
     try:
         return decode(message, call)

@@ -62,14 +62,14 @@ def _walls(root: bool, disk: int) -> list[str]:
     for path in ("/tmp", "/dev/shm", "/box"):
         command += ["--size", str(disk), "--perms", "1777", "--tmpfs", path]
     bound = set(map(Path, ("/", "/tmp", *SYSTEM)))
-    for path in map(Path, dict.fromkeys((sys.base_prefix, sys.prefix, str(COURSE), str(LIBRARY)))):
-        if path.is_relative_to("/usr"):
+    for folder in map(Path, dict.fromkeys((sys.base_prefix, sys.prefix, str(COURSE), str(LIBRARY)))):
+        if folder.is_relative_to("/usr"):
             continue
-        for parent in [p for p in reversed(path.parents) if p not in bound]:
+        for parent in [p for p in reversed(folder.parents) if p not in bound]:
             command += ["--perms", "0755", "--dir", str(parent)]  # or only root could look into them
             bound.add(parent)
-        command += ["--ro-bind", str(path), str(path)]
-        bound.add(path)
+        command += ["--ro-bind", str(folder), str(folder)]
+        bound.add(folder)
     return [*command, "--tmpfs", str(COURSE / "exercises")]
 
 
@@ -106,7 +106,8 @@ class Sandbox:
         """notebook: copied, with the other files of the folder material; data: the course's, to be read."""
         self.notebook, self.material, self.data = notebook, material, data and data.absolute()
         self.limits, self.walled = limits, walled
-        self.token, self.verdict, self.done = f"sandbox/{uuid.uuid4().hex}", None, threading.Event()
+        self.token, self.done = f"sandbox/{uuid.uuid4().hex}", threading.Event()
+        self.verdict: str | None = None
         self.started = False
 
     def __enter__(self):

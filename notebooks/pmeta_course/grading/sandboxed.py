@@ -11,6 +11,7 @@ import socket
 import sys
 import types
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def encode(value: object, functions: list) -> list:
     return ["other", type(value).__name__]
 
 
-def decode(message: list, call: Callable) -> object:
+def decode(message: Any, call: Callable | None) -> Any:
     """The inverse of `encode`; a function becomes one that calls `call(position, arguments)`."""
     kind, payload = message
     if kind == "plain" and (payload is None or isinstance(payload, bool | int | float | str)):
@@ -99,9 +100,11 @@ def confine(limits: dict, user: int | None) -> None:
     if user is not None:  # root is exempt from the limit on processes
         os.setgroups([])
         try:
-            os.setgid(user), os.setuid(user)
+            os.setgid(user)
+            os.setuid(user)
         except OSError:  # a container that maps few ids
-            os.setgid(65534), os.setuid(65534)
+            os.setgid(65534)
+            os.setuid(65534)
     mine = 0
     for process in psutil.process_iter():
         try:
@@ -150,14 +153,14 @@ def main() -> None:
     os.chdir(orders["folder"])
     sys.path[:1] = [orders["folder"], *orders["library"]]
     substitute = types.ModuleType("pmeta_course.exercises")
-    substitute.check = lambda name, answer: print(f"{name}: handed in; it is graded outside")
+    substitute.__dict__["check"] = lambda name, answer: print(f"{name}: handed in; it is graded outside")
     sys.modules[substitute.__name__] = substitute
 
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
     shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-    answer = ...
+    answer: Any = ...
     channel.send(ready=True)
     while True:
         try:

@@ -59,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"for one notebook; default by profile {TIME_LIMITS}",
     )
+    add("--fail-on-skipped", action="store_true", help="exit code 1 if a file of the folder cannot be read")
     add("--memory", type=float, metavar="GIB", help="for one kernel; default: 80 %% of the machine / workers")
 
 
@@ -74,7 +75,7 @@ def choose(folder: Path, names: list[str]) -> list[Path]:
     """The notebooks of a folder that the names (numbers or stems) stand for, in order."""
     if not folder.is_dir():
         raise UserError(f"--notebooks {folder}: there is no such folder")
-    found = {p.stem: p for p in sorted(folder.glob("*.ipynb"))}
+    found = {p.stem: p for p in sorted(folder.glob("*.ipynb")) if not p.name.startswith(".")}  # "._x": macOS's own
     if not found:
         raise UserError(f"--notebooks {folder}: there is no .ipynb file in this folder")
     chosen = set()
@@ -87,17 +88,37 @@ def choose(folder: Path, names: list[str]) -> list[Path]:
     return [p for s, p in found.items() if not names or s in chosen]
 
 
-def read_sources(paths: list[Path]) -> dict[Path, object]:
-    """The notebooks, loaded. Raises UserError for a file that is none."""
+def read_sources(paths: list[Path], skipped: dict[Path, str] | None = None) -> dict[Path, object]:
+    """The notebooks, loaded. Raises UserError for a file that is none, or puts it into `skipped` with the reason."""
     from pmeta_course.regression.runner import load
 
-    sources = {}
+    sources, reasons = {}, {}
     for path in paths:
         try:
             sources[path] = load(path)
-        except Exception as error:  # nbformat raises many kinds for a broken file
-            raise UserError(f"{path} is not a notebook that can be read: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # noqa: BLE001 - nbformat raises many kinds for a broken file
+            empty = path.is_file() and path.stat().st_size == 0
+            reasons[path] = "the file is empty" if empty else (str(error) or type(error).__name__).splitlines()[0]
+    if reasons and (skipped is None or not sources):
+        path = next(iter(reasons))
+        raise UserError(f"{path} is not a notebook that can be read: {reasons[path]}")
+    if skipped is not None:
+        skipped |= reasons
     return sources
+
+
+def passed_over(folder: Path) -> str:
+    """One line on the notebooks in folders below this one, which are not run; empty if there are none."""
+    below = [p.relative_to(folder) for p in folder.glob("*/**/*.ipynb")]
+    below = [p for p in below if not any(part.startswith((".", "__")) for part in p.parts)]
+    places = sorted({p.parent.as_posix() for p in below})
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    return (
+        f"not run: {len(below)} notebook{'s' * (len(below) > 1)} in folders below ({', '.join(places[:3])}{more}); "
+        "give such a folder with --notebooks"
+        if below
+        else ""
+    )
 
 
 def injected(sources: dict[Path, object], settings: list[str], profile: str) -> dict[Path, dict]:
@@ -176,7 +197,8 @@ def main(args: argparse.Namespace) -> int:
     course = folder.resolve() == Path(__file__).parents[2]
     expected = args.expected or (folder.parent / "data" / "expected" if course else folder / "expected")
     paths = choose(folder, [*args.names, *args.only])
-    sources = read_sources(paths)
+    named, skipped = bool(args.names or args.only), {}
+    sources = read_sources(paths, None if named or course else skipped)
     parameters = injected(sources, args.parameter, profile)
     out = (args.out or Path("out") / f"course-{profile}").absolute()
     if out.resolve() == folder.resolve():
@@ -185,7 +207,8 @@ def main(args: argparse.Namespace) -> int:
     mode = "strict" if args.compare or (in_ci and args.compare is None) else "warn"
     if args.bless or args.compare is False or (args.parameter and args.compare is None):
         mode = "off"
-    gone = {p.stem for p in (expected / profile).glob("*.json")} - {p.stem for p in folder.glob("*.ipynb")}
+    there = {p.stem for p in folder.glob("*.ipynb")} - {p.stem for p in skipped}
+    gone = {p.stem for p in (expected / profile).glob("*.json")} - there
     if mode == "strict" and gone:
         raise UserError(
             f"{expected / profile} expects {', '.join(sorted(gone))}, which {folder} lacks: restore or remove"
@@ -194,9 +217,13 @@ def main(args: argparse.Namespace) -> int:
         writable(expected / profile, "--expected")
     if args.store:
         writable(folder, "--notebooks")
+    for path, reason in skipped.items():
+        print(f"skipped {path.name}: it is not a notebook that can be read ({reason})", flush=True)
+    if not named and not course and (line := passed_over(folder)):
+        print(line, flush=True)
     with prepare_out(out):
         cores = machine.cores()
-        workers = min(args.workers or min(cores, max(2, cores // 2)), len(paths))
+        workers = min(args.workers or min(cores, max(2, cores // 2)), len(sources))
         from pmeta_course.regression.session import Session
 
         session = Session(
@@ -206,4 +233,4 @@ def main(args: argparse.Namespace) -> int:
             seconds=args.time_limit or TIME_LIMITS[profile],
             memory=args.memory * 2**30 if args.memory else 0.8 * machine.memory() / workers,
         )  # fmt: skip
-        return session.run(sources, parameters, args)
+        return session.run(sources, parameters, args) or int(bool(skipped) and args.fail_on_skipped)

@@ -12,9 +12,11 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pmeta_course.regression.literals import from_json, same
 from pmeta_lib.files import UserError, unknown
 
 KINDS = ("exact", "stochastic")
@@ -47,7 +49,7 @@ def record(name: str, value: object, rtol: float = 1e-6, atol: float = 1e-12, ki
             file.write(json.dumps({"name": name, **entry}) + "\n")
 
 
-def encode(value: object, where: str = "record") -> dict:
+def encode(value: Any, where: str = "record") -> dict:
     """`value` as strict JSON: {"type": scalar | array | table | text, …}; not finite numbers become texts."""
     if isinstance(value, str):
         if len(value) > MAX_TEXT:
@@ -80,7 +82,7 @@ def _column(series, where: str) -> list:
     return _json(array) if array.dtype.kind in "biuf" else [str(x) for x in array]
 
 
-def _json(array: np.ndarray) -> object:
+def _json(array: np.ndarray) -> Any:
     if array.dtype.kind != "f":
         return array.tolist()
     flat = [x if math.isfinite(x) else str(x) for x in array.astype(float).ravel().tolist()]
@@ -215,8 +217,9 @@ def compare_all(new: dict[str, dict], expected: dict, parameters: dict) -> list[
     """Every value of a notebook against its expectation file (a dict that may be empty), parameters first."""
     old, rows = expected.get("values", {}), []
     for name, value in expected.get("parameters", {}).items():
-        if name in parameters and parameters[name] != value:
-            rows.append(Row(f"parameter {name}", "differs", repr(value), repr(parameters[name]), "0", math.inf))
+        old_value, new_value = from_json(value), from_json(parameters.get(name))
+        if name in parameters and not same(old_value, new_value):
+            rows.append(Row(f"parameter {name}", "differs", repr(old_value), repr(new_value), "0", math.inf))
     return rows + [compare(name, new.get(name), old.get(name)) for name in [*old, *(n for n in new if n not in old)]]
 
 
@@ -229,7 +232,14 @@ def derive_band(entries: list[dict], seeds: list[int]) -> dict:
 
     n, first = len(entries), entries[0]
     factor = float(t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * math.sqrt(1 + 1 / n)
-    band = {"rule": RULE, "seeds": list(seeds), "factor": factor, "mean": {}, "sd": {}, "half_width": {}}
+    band: dict[str, Any] = {
+        "rule": RULE,
+        "seeds": list(seeds),
+        "factor": factor,
+        "mean": {},
+        "sd": {},
+        "half_width": {},
+    }
     for label, part in _parts(first).items():
         if part.dtype.kind == "U":
             continue

@@ -71,7 +71,7 @@ def bless(session, jobs: list[Job], reason: str | None, seeds: list[int] | None)
             continue
         path, changed = session.expected / f"{job.name}.json", sum(not r.ok for r in result.rows)
         facts = {
-            "notebook": job.name, "profile": session.profile, "parameters": result.parameters,
+            "notebook": job.name, "profile": session.profile, "parameters": result.plain_parameters(),
             "seconds": round(result.seconds, 1), "versions": versions(),
             "figures": [{k: f[k] for k in ("ink", "colour", "halves")} for f in result.figures],
         }  # fmt: skip

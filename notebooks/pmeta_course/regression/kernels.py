@@ -59,8 +59,9 @@ class Kernel:
         self.records = job.executed.with_suffix(".values.jsonl")
         self.notebook = self.current = None  # what is executed in it, and the last cell that was started
         self.verdict: tuple[str, str] | None = None
-        self.bytes = self.text = 0
+        self.bytes = self.text = 0.0
         self.done = threading.Event()
+        self.outlived = False  # whether its process was alive when the run had ended, one way or the other
         self.seconds = 0.0
         self.peak = 0
 
@@ -156,7 +157,7 @@ class Kernel:
             else:
                 self.process.kill()
 
-    def count(self, text: int = 0, output: float = 0) -> None:
+    def count(self, text: float = 0, output: float = 0) -> None:
         """Add to the characters that stand in the notebook and to its output; beyond a limit the notebook ends."""
         self.text, self.bytes = self.text + text, self.bytes + output
         limits = self.job.limits
@@ -171,9 +172,7 @@ class Kernel:
             return self.verdict
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(2)
-        code = self.process.returncode
-        if code is None:
-            return "no answer", "the kernel stopped answering, though its process was alive"
+        code = self.process.returncode or 0
         if code >= 0:
             return "exited", f"the kernel ended by itself with exit code {code}"
         name = signal.Signals(-code).name
@@ -185,8 +184,9 @@ class Kernel:
     def __exit__(self, *exception):
         from jupyter_client.manager import run_sync
 
+        self.outlived = self.process.poll() is None
         with contextlib.suppress(RuntimeError, OSError):
-            if self.process.poll() is None and not self.verdict:
+            if self.outlived and not self.verdict:
                 run_sync(self.manager.shutdown_kernel)()
         self.done.set()
         self._kill()

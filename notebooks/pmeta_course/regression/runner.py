@@ -4,7 +4,10 @@ papermill injects the parameters and executes the cells. Around it stands what i
 interpreter that is watched, an early end that is no success, and every fault named as what it was.
 """
 
+import itertools
+import json
 import logging
+import math
 import os
 import re
 import signal
@@ -13,17 +16,21 @@ import sys
 import threading
 import time
 import uuid
+import warnings
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty
 
 import nbformat
 
+from pmeta_course.regression import literals
 from pmeta_course.regression.compare import Row, read_records
 from pmeta_course.regression.kernels import TOKEN, Kernel, Limits
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 TAIL_LINES, TAIL_WIDTH = 12, 300
+POLL_SECONDS = 1.0  # how long a reply of the kernel may lie there unseen
 
 
 @dataclass
@@ -64,6 +71,10 @@ class Result:
     rows: list[Row] = field(default_factory=list)
     figures: list = field(default_factory=list)
 
+    def plain_parameters(self) -> dict:
+        """The parameters as strict JSON."""
+        return {name: literals.to_json(value) for name, value in self.parameters.items()}
+
     def fail(self, reason: str, message: str) -> None:
         """Mark as failed; the first reason stays the reason, later ones are added to the problems."""
         if self.status == "failed":
@@ -81,6 +92,11 @@ def _engine():
     class Client(PapermillNotebookClient):
         kernel: Kernel
         current = None
+
+        def start_new_kernel_client(self, **kwargs):
+            client = super().start_new_kernel_client(**kwargs)
+            client.shell_channel.get_msg = patient(client.shell_channel.get_msg)
+            return client
 
         def execute_cell(self, cell, cell_index, **kwargs):
             if self.kernel.verdict:  # a cell may survive the interrupt that was to end the notebook
@@ -130,6 +146,42 @@ def _engine():
     return Engine
 
 
+def _translator():
+    """papermill's translator to Python with our literals."""
+    from papermill.translators import PythonTranslator
+
+    class Translator(PythonTranslator):
+        @classmethod
+        def translate(cls, val):
+            return str(val) if isinstance(val, Source) else super().translate(val)
+
+    return Translator
+
+
+def patient(get_msg):
+    """`get_msg` of a channel that asks again and again instead of once for ever.
+
+    A message that is sent to the kernel from within a callback (an Output widget's) can use up the signal that a reply
+    has come, which then lies there unseen (nbclient 0.11, pyzmq 27).
+    """
+    from jupyter_core.utils import ensure_async
+
+    async def ask(timeout: float | None = None):
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return await ensure_async(get_msg(timeout=max(0.0, min(POLL_SECONDS, deadline - time.monotonic()))))
+            except Empty:
+                if time.monotonic() >= deadline:
+                    raise
+
+    return ask
+
+
+class Source(str):
+    """Source code of a parameter's value, on its way through papermill, which knows no tuple, set or bytes."""
+
+
 def redrawn(text: str) -> str:
     """The text as a terminal would show it: what stands before a carriage return in a line is overwritten."""
     lines = []
@@ -143,11 +195,29 @@ def redrawn(text: str) -> str:
 
 
 def load(path: Path):
-    """The notebook at `path` in the newest format, every cell with an id. Raises ValueError if it is none."""
-    nb = nbformat.v4.upgrade(nbformat.read(path, as_version=4))
+    """The notebook at `path` in the newest format, every cell with an id of its own. Raises ValueError if it is none.
+
+    A cell without an id (files older than nbformat 4.5) gets one by its position, so does the second of two cells with
+    the same id: reading a file twice gives the same ids, by which outputs and messages find their cell. nbformat
+    itself would draw new ones at each reading.
+    """
+    raw = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    if not isinstance(raw, dict) or not isinstance(raw.get("cells", raw.get("worksheets")), list):
+        raise ValueError("it has no list of cells")
+    with warnings.catch_warnings():  # of missing and double ids, which are put right here
+        warnings.simplefilter("ignore")
+        nb = nbformat.from_dict(
+            nbformat.v4.upgrade(nbformat.reads(json.dumps(raw), as_version=4))
+        )  # format 3 is a class of its own
     nb.nbformat_minor = max(5, nb.nbformat_minor)
-    for i, cell in enumerate(nb.cells):
-        cell.setdefault("id", f"cell-{i}")
+    own = [c.get("id") if raw.get("nbformat_minor", 0) >= 5 else None for c in raw.get("cells", [])]
+    own += [None] * (len(nb.cells) - len(own))
+    taken = set()
+    for i, (cell, name) in enumerate(zip(nb.cells, own)):
+        if not isinstance(name, str) or name in taken:
+            name = next(n for k in itertools.count() if (n := f"cell-{i}" + f"-{k}" * bool(k)) not in {*own, *taken})
+        cell.id = name
+        taken.add(name)
     return nb
 
 
@@ -156,16 +226,19 @@ def run_notebook(job: Job, token: str, stop: threading.Event) -> Result:
     import papermill
     from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
+    from papermill.translators import papermill_translators
 
     result = Result(job.name, executed=str(job.executed), expected_seconds=job.expected_seconds)
     begin = time.monotonic()
     source, kernel = load(job.source), Kernel(job, token, stop)
     papermill_engines.register("pmeta", _engine())
+    papermill_translators.register("python", _translator())
+    parameters = {name: Source(literals.source(value)) for name, value in job.parameters.items()}
     died = False
     try:
         with kernel:
             papermill.execute_notebook(
-                load(job.source), str(job.executed).replace("{", "{{").replace("}", "}}"), job.parameters,
+                load(job.source), str(job.executed).replace("{", "{{").replace("}", "}}"), parameters,
                 engine_name="pmeta", kernel_name="python3", language="python", progress_bar=False, kernel=kernel,
                 request_save_on_cell_execute=False,  # twice a cell: seconds, for a long notebook with figures
             )  # fmt: skip
@@ -202,8 +275,8 @@ def _classify(result: Result, kernel: Kernel, nb, source, died: bool) -> None:
     place += f" (In [{result.execution_count}])" if result.cell and result.execution_count else ""
     if kernel.verdict or died:
         reason, message = kernel.cause_of_death()
-        if reason == "no answer":
-            message += f" ({result.message})"
+        if kernel.outlived and not kernel.verdict:  # it was alive when the run broke off: the fault is elsewhere
+            reason, message = "no answer", f"the notebook could not be run on ({result.message})"
         if not result.tail and kernel.log.exists():
             result.tail = kernel.log.read_text(errors="replace")[-2000:]
         result.fail(reason, f"{message}{place or ' while it started'}")

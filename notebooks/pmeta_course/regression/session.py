@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -15,6 +16,7 @@ from pmeta_course.regression import machine, reports, structure
 from pmeta_course.regression.command import SLOW_FACTOR, SLOW_SECONDS, recorded_seconds
 from pmeta_course.regression.compare import compare_all, finite, load_expected
 from pmeta_course.regression.expectations import bless, clock, makespan, versions
+from pmeta_course.regression.literals import strict
 from pmeta_course.regression.runner import Job, Limits, Result, Stopped, load, run_all
 
 
@@ -40,7 +42,7 @@ class Session:
     recorded: dict = field(default_factory=dict)
     finished: list[Result] = field(default_factory=list)
 
-    def run(self, sources: dict[Path, object], parameters: dict[Path, dict], args) -> int:
+    def run(self, sources: dict[Path, Any], parameters: dict[Path, dict], args) -> int:
         """Run, judge, report; the exit code."""
         self.sources = {p.stem: nb for p, nb in sources.items()}
         self.expectations = {s: load_expected(self.expected / f"{s}.json") for s in self.sources}
@@ -206,11 +208,12 @@ class Session:
             path = self.folder / f"{result.name}.ipynb"
             facts = {
                 "profile": self.profile, "seconds": round(result.seconds, 1), "versions": versions(),
-                "parameters": result.parameters, "values": result.values,
+                "parameters": result.plain_parameters(), "values": result.values,
             }  # fmt: skip
-            nb = structure.normalise(load(Path(result.executed)), load(path), facts)
+            executed = load(Path(result.executed))
+            nb = structure.normalise(executed, load(path), facts)
             text = nbformat.writes(nb) + "\n"
-            problems = structure.output_problems(nb) + structure.absolute_paths(nb)
+            problems = structure.output_problems(nb) + structure.absolute_paths(nb) + structure.lost(nb, executed)
             if len(text.encode()) > structure.MAX_STORED:
                 problems.append(f"{len(text) / 1e6:.1f} MB: the limit is {structure.MAX_STORED / 1e6:.0f} MB")
             if problems:
@@ -227,6 +230,7 @@ class Session:
         notebooks = []
         for result in self.finished:
             entry = dataclasses.asdict(result)
+            entry["parameters"] = result.plain_parameters()
             entry["executed"] = Path(result.executed).name
             entry["figures"] = [{k: v for k, v in f.items() if k != "png"} for f in result.figures]
             entry["rows"] = [r | {"away": reports.number(r["away"])} for r in entry["rows"]]
@@ -245,10 +249,10 @@ class Session:
         summary = self.summary()
         for result in self.finished:
             if result.values:
-                text = json.dumps(result.values, indent=1, ensure_ascii=False)
+                text = json.dumps(strict(result.values), indent=1, ensure_ascii=False, allow_nan=False)
                 (self.out / f"{result.name}.values.json").write_text(text + "\n", encoding="utf-8")
         (self.out / "summary.json").write_text(
-            json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(strict(summary), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
         )
         (self.out / "junit.xml").write_text(reports.junit(summary), encoding="utf-8")
         (self.out / "report.html").write_text(reports.html(summary, self), encoding="utf-8")

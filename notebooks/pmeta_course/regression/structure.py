@@ -14,13 +14,16 @@ import symtable
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pmeta_course.regression import literals
 from pmeta_course.regression.compare import compare_all, load_expected
 from pmeta_lib.files import UserError
 
 MAX_STORED = 1_000_000  # bytes of a stored notebook
+TYPES = ("int", "float", "complex", "str", "bytes", "bool", "None", "list", "dict", "tuple", "set")
 COURSE_PARAMETERS = ("PROFILE", "SEED")
 WARNING = re.compile(r"^.*(?:Warning\b|\bWARN(?:ING)?\b).*$", re.MULTILINE)  # on stderr
 PRINTED_WARNING = re.compile(r"^.*:\d+: \w*Warning: .*$", re.MULTILINE)  # on stdout
@@ -29,7 +32,7 @@ ABSOLUTE = re.compile(
 )
 
 
-def code_cells(nb, tag: str | None = None) -> list[tuple[int, dict]]:
+def code_cells(nb, tag: str | None = None) -> list[tuple[int, Any]]:
     """(position, cell) of the code cells that are not empty, optionally only those with a tag."""
     cells = [(i + 1, c) for i, c in enumerate(nb.cells) if c.cell_type == "code" and c.source.strip()]
     return [(i, c) for i, c in cells if tag is None or tag in c.metadata.get("tags", [])]
@@ -59,14 +62,14 @@ def parameters(nb) -> dict[str, tuple[object, set[str]]]:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
                 names, hint = [node.target.id], {t.strip() for t in ast.unparse(node.annotation).split("|")}
             elif isinstance(node, ast.Assign) and all(isinstance(t, ast.Name) for t in node.targets):
-                names, hint = [t.id for t in node.targets], set()
+                names, hint = [t.id for t in node.targets if isinstance(t, ast.Name)], set()
             else:
                 continue
             try:
-                default = ast.literal_eval(node.value)
+                default = literals.evaluate(node.value)
             except ValueError:
                 default = None
-            known = hint and all(t in ("int", "float", "str", "bool", "None", "list", "dict", "tuple") for t in hint)
+            known = hint and all(t in TYPES for t in hint)
             types = hint if known else {type(default).__name__} if default is not None else set()
             declared |= dict.fromkeys(names, (default, types))
     return declared
@@ -76,9 +79,10 @@ def parse_parameter(text: str, name: str, types: set[str], where: str) -> object
     """The value of `-p NAME=text` for a parameter of these types. Raises UserError if it is none of them."""
     if types == {"str"}:
         return text
+    value: Any
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        value = literals.evaluate(text)
+    except ValueError:
         value = {"true": True, "false": False}.get(text.lower(), text)
     if types and (found := "None" if value is None else type(value).__name__) not in types:
         if found == "int" and "float" in types:
@@ -92,7 +96,7 @@ def parse_parameter(text: str, name: str, types: set[str], where: str) -> object
 def source_problems(nb, course: bool) -> list[str]:
     """What makes running a notebook pointless: no single parameters cell, or parameters that are ignored."""
     problems = []
-    if nb.metadata.get("kernelspec", {}).get("language", "python") != "python":
+    if nb.metadata.get("kernelspec", {}).get("language", "python").lower() not in ("python", "python3", "ipython"):
         return [f"it is written for the language {nb.metadata.kernelspec.language}: only Python notebooks are run"]
     tagged = [i + 1 for i, c in enumerate(nb.cells) if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
@@ -114,15 +118,27 @@ def source_problems(nb, course: bool) -> list[str]:
     assigned = {n for node in nodes if isinstance(node, ast.Assign | ast.AnnAssign) for n in _overwritten(node)}
     if hidden := assigned - declared.keys():
         problems.append(f"cell {tagged[0]} hides {', '.join(sorted(hidden))}: write every parameter as NAME = VALUE")
-    read = {i: _globals_read(trees[i]) for i, _ in later if trees[i]}
+    read = {i: _globals_read(trees[i]) | _words(cell.source, trees[i]) for i, cell in later if trees[i]}
+    elsewhere = nb.metadata.get("pmeta", {}).get("read_elsewhere", [])
     written = {i: {n for node in trees[i].body for n in _overwritten(node)} for i in read}
     for name in declared:
-        magic = re.compile(rf"^\s*(?:%%[\s\S]*|[%!].*)\b{re.escape(name)}\b", re.MULTILINE)
-        if not any(name in names for names in read.values()) and not any(magic.search(c.source) for _, c in later):
-            problems.append(f"the parameter {name} is never read after its cell: it would be ignored")
+        if name not in elsewhere and not any(name in names for names in read.values()):
+            problems.append(
+                f"the parameter {name} is never read after its cell: it would be ignored (if it is read in a way that "
+                f'cannot be seen here, say so in the notebook\'s metadata: "pmeta": {{"read_elsewhere": ["{name}"]}})'
+            )
         for i in (i for i, names in written.items() if name in names):
             problems.append(f"cell {i} overwrites the parameter {name}: an injected value would be ignored")
     return problems
+
+
+def _words(source: str, tree: ast.Module) -> set[str]:
+    """Names that texts refer to (`query("x > @N")`, "{N}", ":N", "N"); words in magics and in lines for the shell."""
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    words = {t for t in texts if t.isidentifier()} | {w for t in texts for w in re.findall(r"[@{$:]\s*(\w+)", t)}
+    whole = source.lstrip().startswith("%%")
+    lines = [line for line in source.splitlines() if whole or re.match(r"\s*(\w[\w, ]*=\s*)?[%!]", line)]
+    return words | {word for line in lines for word in re.findall(r"\w+", line)}
 
 
 def _globals_read(tree: ast.Module) -> set[str]:
@@ -216,7 +232,8 @@ def ink(png: bytes) -> dict:
     h, w = drawn.shape
     halves = (hue[: h // 2], hue[h // 2 :], hue[:, : w // 2], hue[:, w // 2 :])
     middle = drawn[h // 5 : h - h // 5, w // 5 : w - w // 5]
-    one_colour = all(low == high for low, high in flat.getextrema())
+    extrema: Any = flat.getextrema()  # (low, high) of each plane
+    one_colour = all(low == high for low, high in extrema)
     return {
         "ink": round(float(drawn.mean()), 6),
         "colour": round(float(hue.mean()), 6),
@@ -294,6 +311,15 @@ def normalise(executed, source, facts: dict):
     stamp = {"source": source_hash(source), "outputs": output_hash(source)}
     source.metadata.pmeta = {**source.metadata.get("pmeta", {}), **facts, **stamp}
     return source
+
+
+def lost(nb, executed) -> list[str]:
+    """Whether a notebook that is about to be stored holds other outputs than its execution made, cell by cell."""
+    made = [len(c.outputs) for c in as_authored(executed).cells if c.cell_type == "code"]
+    kept = [len(c.outputs) for c in nb.cells if c.cell_type == "code"]
+    return (
+        [] if kept == made else [f"it would hold {sum(kept)} of the {sum(made)} outputs that ran; nothing was changed"]
+    )
 
 
 def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:

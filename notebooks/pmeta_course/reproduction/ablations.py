@@ -1,4 +1,4 @@
-"""What each choice is worth: every switch of pMeta-SAC against the default, paired by seed."""
+"""What each choice is worth: every switch of pMeta-SAC against the default; seeds are not paired."""
 
 import json
 from collections import defaultdict
@@ -9,15 +9,15 @@ import pandas as pd
 
 from pmeta_lib.envs.families import family
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.statistics import paired_interval
+from pmeta_lib.statistics import difference_interval, last_quarter
 
 Changed = tuple[tuple[str, object], ...]  # the switches that differ from the default, with their values
 
 
 def _late(table: pd.DataFrame) -> pd.DataFrame:
     """The deployed policies' rows in the last quarter of a run, whose mean is its result."""
-    last = table.groupby("cell")["step"].transform("max")
-    return table[(table["policy"] == "deployed") & (table["step"] > 0.75 * last)]
+    late = table.groupby("cell")["step"].transform(last_quarter).astype(bool)
+    return table[(table["policy"] == "deployed") & late]
 
 
 def variants(table: pd.DataFrame) -> tuple[dict, dict[tuple[str, int], dict[Changed, pd.DataFrame]]]:
@@ -36,23 +36,19 @@ def variants(table: pd.DataFrame) -> tuple[dict, dict[tuple[str, int], dict[Chan
     return base, dict(found)
 
 
-def minus(
-    a: pd.DataFrame, b: pd.DataFrame, generator: np.random.Generator, tasks: int | None = None
-) -> tuple[float, float, float, int]:
-    """Mean of `a - b` (seeds, tasks), its 95 % interval, and how many seeds both have; on the first `tasks` tasks."""
-    seeds = a.index.intersection(b.index)
-    x, y = (t.loc[seeds].iloc[:, :tasks].mean(axis=1) for t in (a, b))
-    return (*paired_interval(x, y, generator), len(seeds))
+def minus(a: pd.DataFrame, b: pd.DataFrame, tasks: int | None = None) -> tuple[float, float, float, int]:
+    """Mean of `a` (seeds, tasks) minus that of `b`, its 95 % interval, and the seeds of each; on the first `tasks`."""
+    x, y = (t.iloc[:, :tasks].mean(axis=1).to_numpy() for t in (a, b))
+    return (*difference_interval(x, y), min(len(x), len(y)))
 
 
-def differences(table: pd.DataFrame, seed: int = 0) -> list[dict]:
+def differences(table: pd.DataFrame) -> list[dict]:
     """One row a family, number of tasks and changed switch: the return minus the default's, with its interval."""
     rows, found = [], variants(table)[1]
     for (name, tasks), settings in found.items():
         for changed, returns in sorted(settings.items(), key=str):
             if changed and () in settings:
                 text = " ".join(f"{k} = {v if isinstance(v, bool) else format(v, 'g')}" for k, v in changed)
-                numbers = minus(returns, settings[()], np.random.default_rng(seed))
-                rows.append({"family": name, "tasks": tasks, "switch": text,
-                             **dict(zip(("difference", "low", "high", "seeds"), numbers))})  # fmt: skip
+                numbers = dict(zip(("difference", "low", "high", "seeds"), minus(returns, settings[()])))
+                rows.append({"family": name, "tasks": tasks, "switch": text, **numbers})
     return rows

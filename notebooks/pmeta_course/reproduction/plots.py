@@ -14,32 +14,29 @@ from pmeta_lib import statistics
 from pmeta_lib.figures import COLOURS, LEARNERS, use_style
 
 RESAMPLES = 2000
+STYLES = {"uniform random": ":", "zero action": "-.", "untrained": (0, (1, 3))}  # of the placebos' grey lines
 LEGEND = {"fontsize": "x-small", "frameon": True, "framealpha": 0.85, "edgecolor": "none"}
 
 
 def learning_curves(found: list[Scores]) -> Figure:
-    """A panel a family: mean return over steps, every learner with its 95 % interval over seeds; the scale's ends."""
+    """A panel a family: mean return over steps, every learner with its 95 % interval over seeds; placebos."""
     rows, columns = -(-len(found) // 2), min(2, len(found))
     figure, axes = plt.subplots(rows, columns, figsize=(9.5 if columns > 1 else 7, 3.6 * rows), squeeze=False)
     for axis, scores in zip(axes.flat, found):
         for learner in [n for n in (*LEARNERS, "scratch") if n in scores.curves]:
             curve = scores.curves[learner]
-            band = (curve.to_numpy()[0],) * 3
-            if len(curve) > 1:
-                band = _interval([curve.to_numpy()], lambda strata: strata[0].mean(1))
-            _line(axis, curve.columns, band, learner, learner)
-        if scores.random is not None:
-            axis.axhline(scores.random, color="0.35", ls=":", label="random actions")
+            many = len(curve) > 1
+            bands = [statistics.mean_interval(x) if many else (x[0],) * 3 for x in curve.to_numpy().T]
+            _line(axis, curve.columns, tuple(zip(*bands)), learner, learner)
+        for name, returns in scores.placebos.items():
+            axis.axhline(returns.mean(), color="0.2", ls=STYLES[name], lw=1.6, label=name)
         if "independent" in scores.curves and scores.split == "train":
             axis.axhline(scores.final("independent").mean(), color="0.35", ls="--", label="independent, at the end")
         steps = "environment steps per task" if scores.split == "train" else "steps of adaptation per task"
         counts = [len(curve) for curve in scores.curves.values()]
         seeds = "-".join(map(str, sorted({min(counts), max(counts)})))
-        axis.set(
-            title=f"{scores.name}, {scores.split} tasks, {seeds} seeds",
-            xlabel=steps,
-            ylabel="return per episode\n(mean, 95 % interval)",
-        )
+        axis.set(xlabel=steps, ylabel="return per episode\n(mean, 95 % interval)")
+        axis.set_title(f"{scores.name}, {scores.split} tasks, {scores.scale}, {seeds} seeds", fontsize="small")
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     shown = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels())}
@@ -48,16 +45,26 @@ def learning_curves(found: list[Scores]) -> Figure:
 
 
 def aggregate_scores(axis: Axes, families: list[Scores]) -> None:
-    """Interquartile mean of every learner's normalised score with its 95 % interval; 0 random, 1 independent SAC."""
-    _bars(axis, {n: claims.aggregate(families, n) for n in _common(families)})
-    axis.set(xlabel="normalised score\n(interquartile mean, 95 % interval)")
+    """Interquartile mean of every learner's and placebo's normalised score with its 95 % interval."""
+    names = [*_common(families), *STYLES]
+    _bars(axis, {n: _scaled(families, [s.final(n) for s in families], statistics.iqm) for n in names})
+    axis.axvline(0, color="0.2", ls=":")
+    axis.axvline(1, color="0.35", ls="--")
+    axis.set(xlabel="normalised score (interquartile mean, 95 %)\n0: best placebo, 1: independent SAC")
 
 
 def improvement(axis: Axes, families: list[Scores]) -> None:
-    """Probability that a run of pMeta beats one of another learner, with its 95 % interval."""
-    _bars(axis, {n: claims.improvement(families, "pmeta", n) for n in _common(families) if n != "pmeta"})
+    """Probability that a run of pMeta beats one of another learner, with its 95 % interval; below each in grey the same
+    of the control, independent SAC."""
+    rivals = [n for n in _common(families) if n != "pmeta"]
+    _bars(axis, {n: claims.improvement(families, "pmeta", n) for n in rivals})
+    for k, rival in enumerate(rivals):
+        value, low, high = claims.improvement(families, "independent", rival)
+        axis.errorbar(value, k + 0.3, xerr=[[value - low], [high - value]], fmt="s", ms=4, lw=1.5, color="0.45",
+                      label=None if k else "independent instead of pMeta")  # fmt: skip
     axis.axvline(0.5, color="0.35", ls=":")
     axis.set(xlabel="probability that pMeta beats it\n(95 % interval)", xlim=(-0.03, 1.03))
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), **LEGEND)
 
 
 def performance_profile(axis: Axes, families: list[Scores]) -> None:
@@ -96,11 +103,12 @@ def draw_all(results: Path, folder: Path) -> list[Path]:
     use_style()
     found, drawn = load(results), {}
     train, test = ([s for s in found if s.split == split] for split in ("train", "test"))
-    for name, shown in (("main_result", [s for s in train if s.name == "half-cheetah-dir"]),
+    for name, shown in (("main_result", [s for s in train if s.name == "half-cheetah-dir"][:1]),
                         ("learning_curves", train), ("adaptation", test)):  # fmt: skip
         if shown:
             drawn[name] = learning_curves(shown)
-    suites = {n: claims.select(train, n, "train", ("pmeta", "independent"), scaled=True)[0] for n in claims.CORE}
+    suites = {f"{suite}, {scale} scale": claims.select(found, scale, suite, "train", ("pmeta", "independent"))[0]
+              for scale in ("field", "desk") for suite in claims.CORE[scale]}  # fmt: skip
     suites = {n: families for n, families in suites.items() if families}
     for draw in (aggregate_scores, improvement, performance_profile, sample_efficiency) if suites else ():
         drawn[draw.__name__] = by_suite(suites, draw)
@@ -112,11 +120,11 @@ def draw_all(results: Path, folder: Path) -> list[Path]:
 
 def _common(families: list[Scores]) -> list[str]:
     """The learners that every one of the families has, with enough seeds."""
-    return [n for n in LEARNERS if all(not s.lack((n,), False) for s in families)]
+    return [n for n in LEARNERS if all(not s.lack((n,)) for s in families)]
 
 
 def _scaled(families: list[Scores], strata: list[np.ndarray], statistic: Callable):
-    reference, zeros = [s.final("independent") for s in families], [s.random for s in families]
+    reference, zeros = [s.final("independent") for s in families], [s.placebos[s.zero].mean() for s in families]
     return _interval(strata + reference, lambda x: statistic(statistics.normalised(x, zeros)))
 
 
@@ -132,7 +140,8 @@ def _line(axis: Axes, x, band: tuple, learner: str, label: str) -> None:
 
 def _bars(axis: Axes, intervals: dict[str, tuple[float, float, float]]) -> None:
     for k, (learner, (value, low, high)) in enumerate(intervals.items()):
-        axis.plot([low, high], [k, k], color=COLOURS[learner], lw=6, alpha=0.6, solid_capstyle="butt")
-        axis.plot(value, k, "o", color=COLOURS[learner])
+        colour = COLOURS.get(learner, "0.35")
+        axis.plot([low, high], [k, k], color=colour, lw=6, alpha=0.6, solid_capstyle="butt")
+        axis.plot(value, k, "o", color=colour)
     axis.set_yticks(range(len(intervals)), intervals)
     axis.set_ylim(len(intervals) - 0.4, -0.6)

@@ -1,23 +1,28 @@
 """The stored deep runs, family by family, fit to be compared: what exists, on which scale, and what must not be mixed.
 
-Training curves come from the sweeps' tables (`pmeta sweep results`), `gym*.parquet` and `mujoco*.parquet`, a table for
-each machine or set of versions; families that these lack come from `deep/`. What learners do on meta-test tasks comes
-from `adaptation*.parquet` (the tables of `pmeta adapt`, one below the other). The 0 of the scale is in
-`random_policy.parquet`, the 1 is independent SAC.
+Training curves come from the sweeps' tables (`pmeta sweep results`), `gym*.parquet`, `mujoco*.parquet` and (on-policy
+learners) `policy_gradient*.parquet`, a table for each machine or set of versions. What learners do on meta-test tasks
+comes from `adaptation*.parquet` (the tables of `pmeta adapt`, one below the other). A table with `field` in its name is
+of the field scale, any other of the desk scale; the two never mix. The 0 of a score is the best of three policies that
+learned nothing (`placebos.parquet`), the 1 is independent SAC.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pmeta_lib import statistics
 from pmeta_lib.envs.families import FAMILIES, family
-from pmeta_lib.experiments.results import CURVE, DECISIVE, row
+from pmeta_lib.experiments.results import DECISIVE
 from pmeta_lib.files import UserError, unknown
+from pmeta_lib.statistics import Interval, last_quarter
 
 SEEDS_NEEDED = 5
+FEW = range(1, 21)  # the episodes on a new task that the few-shot endpoint is the mean of
+FULL_CONFLICT = ("pendulum-flip", "half-cheetah-dir", "ant-dir")  # one policy for all tasks cannot do well here
 BUDGET = ("steps", "hidden", "batch_size", "updates_per_step", "evaluations")  # equal for all learners of a family
 
 
@@ -27,38 +32,75 @@ class Scores:
 
     name: str
     split: str
-    source: str  # the file
+    source: str  # the file, or files
     preset: str
     curves: dict[str, pd.DataFrame]  # learner -> (seeds, steps): mean return over the family's tasks
-    random: float | None  # mean return of uniformly random actions on the same tasks; None: not measured
+    placebos: dict[str, np.ndarray]  # "untrained", ... -> (seeds,): mean return on the same tasks; empty: not measured
     seconds: dict[str, float]  # learner -> mean wall time of a run
+    few: dict[str, np.ndarray] = field(default_factory=dict)  # test: learner -> (seeds,), mean over episodes 1 to 20
 
     @property
     def suite(self) -> str:
         return family(self.name, self.preset).suite
 
-    def final(self, learner: str) -> np.ndarray:
-        """(seeds,): a run's result. Train: the mean over the last quarter of its evaluations; never the maximum.
-        Test: the return after the longest adaptation."""
-        curve = self.curves[learner]
-        late = (
-            curve.columns > 0.75 * curve.columns.max() if self.split == "train" else curve.columns == curve.columns[-1]
-        )
+    @property
+    def scale(self) -> str:
+        return scale_of(self.source)
+
+    def final(self, name: str) -> np.ndarray:
+        """(seeds,): a run's result, of a learner or a placebo. Train: the mean over the last quarter of its
+        evaluations; never the maximum. Test: the return after the longest adaptation (see `few` for the endpoint)."""
+        if name in self.placebos:
+            return self.placebos[name]
+        curve = self.curves[name]
+        late = last_quarter(curve.columns) if self.split == "train" else curve.columns == curve.columns[-1]
         return curve.loc[:, late].mean(axis=1).to_numpy()
 
-    def lack(self, learners: tuple[str, ...], scaled: bool) -> str:
-        """Why the family cannot be judged for these learners ("" if it can); `scaled`: a normalised score is needed."""
-        short = [f"no {n}" for n in learners if n not in self.curves]
-        for n in (n for n in learners if n in self.curves):
-            if len(self.curves[n]) < SEEDS_NEEDED:
-                short.append(f"{n}: {len(self.curves[n])} of {SEEDS_NEEDED} seeds")
-        if scaled and not short and self.random is None:
-            short.append("no random policy")
-        elif scaled and not short:
-            one = self.final("independent")
-            if one.mean() - 2 * one.std(ddof=1) / np.sqrt(one.size) <= self.random:
-                short.append("independent SAC is not clearly above random (two standard errors), so there is no scale")
-        return ", ".join(short)
+    def result(self, name: str) -> np.ndarray:
+        """(seeds,): what claims compare: `final` in training, the few-shot endpoint on test tasks."""
+        return self.final(name) if self.split == "train" or name in self.placebos else self.few[name]
+
+    @property
+    def zero(self) -> str | None:
+        """Which placebo is the 0 of the scale: the one with the highest mean."""
+        return max(self.placebos, key=lambda n: self.placebos[n].mean(), default=None)
+
+    def score(self, name: str) -> Interval:
+        """Normalised score of a learner or placebo, with its interval; see `lack` for whether there is a scale."""
+        return statistics.score_interval(self.final(name), self.final("independent"), self.placebos[self.zero])
+
+    def unscaled(self) -> str:
+        """Why there is no scale ("" if there is one, or nothing to tell from): learning alone is not above 0."""
+        if self.lack(("independent",)):
+            return ""
+        gain = statistics.difference_interval(self.final("independent"), self.placebos[self.zero])
+        return "" if gain[1] > 0 else f"no scale: learning alone is not above {self.zero}"
+
+    def rising(self) -> bool:
+        """Whether independent SAC still gains more than a tenth of its total gain in the last quarter (a line fitted
+        to the mean over seeds there, against the gain from the first evaluation to the last quarter's mean)."""
+        if self.split != "train" or "independent" not in self.curves:
+            return False
+        mean = self.curves["independent"].mean()
+        late = mean[last_quarter(mean.index)]
+        if len(late) < 2:
+            return False
+        quarter = 0.25 * float(mean.index.max()) * np.polyfit(late.index.to_numpy(float), late.to_numpy(), 1)[0]
+        return bool(quarter > 0.1 * (late.mean() - mean.iloc[0]))
+
+    def lack(self, learners: tuple[str, ...]) -> str:
+        """Why the family cannot be judged for these learners ("" if it can)."""
+        there = self.curves if self.split == "train" else self.few
+        absent = [n for n in learners if n not in there and n not in self.placebos]
+        what = "no " if self.split == "train" else f"no episodes {FEW[0]}-{FEW[-1]} of "
+        short = [f"{n}: {len(x)} of {SEEDS_NEEDED} seeds" for n, x in there.items()
+                 if n in learners and len(x) < SEEDS_NEEDED]  # fmt: skip
+        return "; ".join(([what + ", ".join(absent)] if absent else []) + short + ["no placebos"] * (not self.placebos))
+
+
+def scale_of(source: str) -> str:
+    """The scale of a table, by its file's name."""
+    return "field" if "field" in source else "desk"
 
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
@@ -66,19 +108,22 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; run from the top of the repository, or name it with --data")
-    paths = [path for name in ("gym*", "mujoco*", "adaptation*") for path in sorted(folder.glob(f"{name}.parquet"))]
-    found, newer = {path.name: _stored(path) for path in paths}, {}
+    names = ("gym*", "mujoco*", "policy_gradient*", "adaptation*")
+    found, newer = {p.name: _stored(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
     for name, table in found.items():
-        for place in sorted(set(table["family"])):
-            key = (place, split_of(name))
-            if key in newer:
-                raise UserError(f"{place} is in {newer[key]} and in {name}; keep one, runs of two tables do not mix")
-            newer[key] = name
-    for path in sorted((folder / "deep").glob("*.parquet")):
-        table = _with_origin(path)
-        if not {place for place, split in newer if split == "train"} & set(table["family"]):
-            found[f"deep/{path.name}"] = table
+        for place, learner in sorted(set(zip(table["family"], table["learner"]))):
+            key = (place, split_of(name), scale_of(name))
+            if newer.setdefault((*key, learner), name) != name:
+                raise UserError(
+                    f"{place} is in {newer[*key, learner]} and in {name}; keep one, runs of two tables do not mix"
+                )
     return found
+
+
+def rows(found: dict[str, pd.DataFrame], s: Scores) -> pd.DataFrame:
+    """The rows of `tables` that one family's scores were computed from."""
+    mine = pd.concat([found[name] for name in s.source.split(", ")], ignore_index=True)
+    return mine[mine["family"] == s.name]
 
 
 def split_of(source: str) -> str:
@@ -90,25 +135,46 @@ def load(folder: Path) -> list[Scores]:
     """All that is stored under `folder` (`data/results`), in the order of the families; train before test.
 
     Raises `UserError` for a table that mixes presets, versions, devices or budgets, repeats or lacks evaluations, or
-    disagrees with the random policy's versions: the text lists what.
+    disagrees with the placebos' versions: the text lists what.
     """
     folder = Path(folder)
-    stored, random, found = tables(folder), _stored(folder / "random_policy.parquet"), []
+    stored, idle, found = tables(folder), _stored(folder / "placebos.parquet"), {}
     for source, table in stored.items():
         for name in set(table["family"]) - set(FAMILIES):
             raise unknown("family", name, FAMILIES, where=source)
         split = split_of(source)
         table = _adapted(table) if split == "test" else table
         check(table, source)
-        for name, rows in table[table["policy"] == "deployed"].groupby("family", observed=True):
-            curves = {
-                str(learner): part.pivot_table(index="seed", columns="step", values="return", aggfunc="mean")
-                for learner, part in rows.groupby("learner", observed=True)
-            }
+        for name, all_rows in table.groupby("family", observed=True):
+            curves, few, rows = {}, {}, all_rows[all_rows["policy"] == "deployed"]
+            for learner, part in rows.groupby("learner", observed=True):
+                curves[str(learner)] = part.pivot_table(index="seed", columns="step", values="return", aggfunc="mean")
+                if (x := _few(all_rows[all_rows["learner"] == learner])) is not None:
+                    few[str(learner)] = x
             seconds = rows.drop_duplicates("run").groupby("learner", observed=True)["seconds"].mean().to_dict()
-            zero = _zero(random, rows, split, source)
-            found.append(Scores(str(name), split, source, str(rows["preset"].iloc[0]), curves, zero, seconds))
-    return sorted(found, key=lambda s: (s.split == "test", FAMILIES.index(s.name)))
+            new = Scores(str(name), split, source, str(rows["preset"].iloc[0]), curves,
+                         _placebos(idle, rows, split, source), seconds, few)  # fmt: skip
+            key = (str(name), split, scale_of(source))
+            found[key] = _joined(found[key], new) if key in found else new
+    return sorted(found.values(), key=lambda s: (s.split == "test", FAMILIES.index(s.name), s.scale != "field"))
+
+
+def _joined(a: Scores, b: Scores) -> Scores:
+    """One family's learners from two tables, such as those of the off-policy and of the on-policy learners."""
+    if a.preset != b.preset:
+        raise UserError(f"{a.name} has preset {a.preset} in {a.source} and {b.preset} in {b.source}; keep one")
+    return Scores(a.name, a.split, f"{a.source}, {b.source}", a.preset, a.curves | b.curves, a.placebos or b.placebos,
+                  a.seconds | b.seconds, a.few | b.few)  # fmt: skip
+
+
+def _few(rows: pd.DataFrame) -> np.ndarray | None:
+    """(seeds,): mean over tasks and episodes 1 to 20 of an adaptation's rows; None where a run lacks some of them."""
+    if "episode" not in rows:
+        return None
+    first = rows[(rows["policy"] == "acting") & rows["episode"].isin(FEW)]
+    runs = first.groupby("seed")["episode"].nunique()
+    complete = len(runs) == rows["seed"].nunique() and (runs == len(FEW)).all()
+    return first.groupby("seed")["return"].mean().to_numpy() if complete else None
 
 
 def check(table: pd.DataFrame, source: str) -> None:
@@ -150,33 +216,28 @@ def _stored(path: Path) -> pd.DataFrame | None:
 
 
 def _adapted(table: pd.DataFrame) -> pd.DataFrame:
-    """Tables of `pmeta adapt`: the learners' own ways, and once SAC from a fresh network as the learner "scratch"."""
-    once = ["family", "seed", "step", "task", "return"]  # the same in the table of every learner
+    """Tables of `pmeta adapt`: the learners' own ways, and once SAC from a fresh network as the learner "scratch".
+    Version 0.1 knew what is deployed after so many steps alone, and no episode as it was lived."""
+    table = table.assign(policy=table["policy"].fillna("deployed") if "policy" in table else "deployed")
+    once = ["family", "seed", "policy", "step", "task", "return"]  # the same in the table of every learner
     scratch = table[table["way"] == "scratch"].drop_duplicates(once)
     names = {"learner": "scratch", "run": "scratch " + scratch["family"] + " " + scratch["seed"].astype(str)}
     own = table[~table["way"].isin(("scratch", "random"))]
-    return pd.concat([own, scratch.assign(**names)], ignore_index=True).assign(policy="deployed")
+    return pd.concat([own, scratch.assign(**names)], ignore_index=True)
 
 
-def _with_origin(path: Path) -> pd.DataFrame:
-    """A table of `deep/` with the columns of a sweep's table, from the JSON beside it."""
-    try:
-        runs = json.loads(path.with_suffix(".json").read_text())["runs"]
-        head = pd.DataFrame([row(r["spec"], r) for r in runs])
-        return _stored(path)[["run", *(c for c in CURVE)]].merge(head, on="run", validate="many_to_one")
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} or its JSON is damaged ({error}); make both again with regenerate.py") from error
-
-
-def _zero(random: pd.DataFrame | None, rows: pd.DataFrame, split: str, source: str) -> float | None:
-    """The mean return of the random policy on the tasks of `rows`, or None where it was not measured."""
+def _placebos(idle: pd.DataFrame | None, rows: pd.DataFrame, split: str, source: str) -> dict[str, np.ndarray]:
+    """Placebo -> (seeds,): its mean return on the tasks of `rows`; nothing where they were not measured."""
     first = rows.iloc[0]
-    if random is None:
-        return None
-    same = (random["family"] == first["family"]) & (random["preset"] == first["preset"]) & (random["split"] == split)
-    mine = random[same & random["task"].isin(rows["task"].unique())]
+    if idle is None:
+        return {}
+    same = (idle["family"] == first["family"]) & (idle["preset"] == first["preset"]) & (idle["split"] == split)
+    mine = idle[same & idle["task"].isin(rows["task"].unique())]
     for package in ("gymnasium", "mujoco") if len(mine) else ():
         if set(mine[package]) != {first[package]}:
-            raise UserError(f"{source} has {package} {first[package]}, random_policy.parquet {mine[package].iloc[0]}; "
-                            "measure it again: python data/results/random_policy.py")  # fmt: skip
-    return float(mine["return"].mean()) if set(rows["task"]) <= set(mine["task"]) else None
+            raise UserError(f"{source} has {package} {first[package]}, placebos.parquet {mine[package].iloc[0]}; "
+                            "measure them again: python data/results/placebos.py")  # fmt: skip
+    if not set(rows["task"]) <= set(mine["task"]):
+        return {}
+    found = mine.groupby(["placebo", "seed"])["return"].mean()
+    return {str(name): x.to_numpy() for name, x in found.groupby(level="placebo")}

@@ -12,15 +12,16 @@ from pmeta_lib.sac.learners.pearl import Pearl
 from pmeta_lib.sac.learners.pmeta import PMeta
 from pmeta_lib.sac.learners.reptile import Reptile
 
-_CLASSES = {cls.name: cls for cls in (PMeta, Independent, Joint, JointOnehot, PCGrad, MAML, Reptile, Distral, Pearl)}
-LEARNERS: tuple[str, ...] = tuple(_CLASSES)
+LEARNERS: dict[str, type[Learner]] = {
+    cls.name: cls for cls in (PMeta, Independent, Joint, JointOnehot, PCGrad, MAML, Reptile, Distral, Pearl)
+}
 
 
 def learner(name: str, **options) -> Learner:
     """The learner called `name` with its hyper-parameters; `UserError` for an unknown name, option or bad value."""
-    if name not in _CLASSES:
+    if name not in LEARNERS:
         raise unknown("learner", name, LEARNERS)
-    return _CLASSES[name](**check_options(_CLASSES[name], options))
+    return LEARNERS[name](**check_options(LEARNERS[name], options))
 
 
 __all__ = ["LEARNERS", "Learner", "learner"]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError, unknown
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.replay import Batch, Replay
@@ -23,6 +24,7 @@ class Learner:
     """
 
     name: ClassVar[str] = ""
+    by_mode: ClassVar[bool] = False  # True: it acts by its policy's mode, without noise
 
     def policies(self, tasks: int) -> int:
         """G: `tasks` for one policy each, 1 for a shared one."""
@@ -66,6 +68,10 @@ class Learner:
         """
         meta = {own: agent.extra.get(name, getattr(agent, own).mean(1, keepdim=True)) for own, name in TIED.items()}
         return {"sac": (FineTune(), meta)} if "theta" in agent.extra or agent.actor.shape[1] == 1 else {}
+
+    def on(self, family: TaskFamily) -> "Learner":
+        """This way of adapting on the tasks of `family`, where a protocol has numbers of its own for it."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,32 @@ one acts on a z drawn from the prior and *is* the context to come, the next acts
 goes to the replay. The encoder thus sees what it will see at meta-test, the exploration of the current policy: context
 from the replay at large would let it read the task off what the policy has already learnt to do there.
 
-Where this differs from the authors' code (katerakelly/oyster):
-- The prior is a factor of the posterior, so that no context *is* the prior; there the factors alone make it.
-- s' is part of the context, as in the paper; there it is off by default.
-- All tasks train in every update (there a batch of 16); one environment step of each comes with one update. KL and
-  critic loss are means over tasks (there the KL is a sum), and the critics are SAC's twin ones, without a V network.
-- What is evaluated is the policy at the posterior's mean, without drawing z.
+At meta-test (`Inference`) the first n episodes each act on a z of the prior, and they alone are the context; from then
+on each episode acts on a z of that posterior, which rests. Policies act by their mode; no weight is trained.
+
+Where this differs from the authors' code (github.com/katerakelly/oyster), as far as we can see, completely:
+- Losses. Their critic loss is the squared error, ours half of it; their KL is a sum over a meta-batch of tasks, ours a
+  mean; their rewards are scaled by 5 (point robots: 100), ours not. So their `kl_lambda` of 0.1 at 16 tasks is our
+  `kl_weight` of 0.1 * 16 / (2 * 5^2) = 0.032 (dense point robot: 8e-5; hopper and walker: 0.02; ant-goal: 0.2).
+- Soft actor-critic. A tuned temperature, where theirs is fixed (to the inverse of the reward's scale); twin target
+  critics instead of a V network and its target; no penalty on the policy's mean and log std (theirs: 1e-3 of each).
+- Posterior. The prior is a factor of it, so that no context *is* the prior; there the factors alone make it. Variances
+  are at least 1e-6 (1e-7). s' is always part of a context, as in the paper; there for hopper and walker alone.
+- Data. All tasks step and train together, one environment step of each (or eight, at the field scale) with one update;
+  there an iteration takes 5 tasks (sparse point robot: 10), 800 to 1,000 steps of each (dense point robot: 400), then
+  1,000 to 4,000 updates of 16 (or 10) random tasks. The warm-up acts uniformly, there by the untrained policy on z of
+  the prior.
+- Context. The latest `context_window` transitions of exploration; there those of the task's latest visit, which empties
+  the store (400; point robots 100 to 200). Episodes of the posterior act on a z from all of that; there from a batch of
+  it. Batches of 64 for all families; there 64, 100, 256 or, for the sparse point robot, 1,024.
+- Networks. The encoder has the actor's hidden layers, as all networks here; there three of 200, beside three of 300.
+- Meta-test. n = 2, and 5 for the point robot, whose reward here is dense: their 5 is that of the sparse one, and what
+  their configurations leave open is 1. There the posterior takes in every episode from the n-th on; with the 3 episodes
+  that they evaluate on most robots the last return is the same, with more it is not. During training what is evaluated
+  is the policy at the posterior's mean, without drawing z.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -28,6 +45,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.learners.base import Learner, widened
@@ -63,10 +81,9 @@ class Pearl(Learner):
     """
 
     name: ClassVar[str] = "pearl"
-    keeps_all: ClassVar[bool] = False  # True at meta-test: every episode is context, every later one acts on it
 
     latent_size: int = 5
-    kl_weight: float = 0.01  # the authors use 0.1 on rewards scaled by 5, so losses 25 times ours
+    kl_weight: float = 0.01  # the authors' 0.1 is 0.032 on our losses, see above
     context_batch: int = 64  # transitions of each task that an update infers z from
     context_window: int = 400  # the latest transitions of exploration, of each environment, that they are drawn from
 
@@ -121,14 +138,14 @@ class Pearl(Learner):
         return losses
 
     def phase(self, updates: int) -> str | None:
-        return None if self.keeps_all else "update"
+        return "update"
 
     @torch.no_grad()
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
         extra = agent.extra
         at = (extra["seen"] % self.context_window).long()[..., None, None]
         at = at.expand(-1, -1, -1, 1, extra["context"].shape[-1])
-        kept = torch.ones_like(extra["explores"]) if self.keeps_all else extra["explores"]
+        kept = extra["explores"].clone()
         flag = sum(replay.sizes) + 1  # the column of the terminated flag, which is no part of the context
         row = torch.cat((replay.last[..., :flag], replay.last[..., flag + 1 :]), -1).unsqueeze(3)
         extra["context"].scatter_(3, at, torch.where(kept[..., None, None] > 0, row, extra["context"].gather(3, at)))
@@ -136,11 +153,14 @@ class Pearl(Learner):
         noise = agent.noise(*extra["z"].shape[1:])  # always, lest one seed's episodes shift another's
         if ended.any():
             over = torch.from_numpy(ended).to(noise.device).view(kept.shape)
-            turn = torch.zeros_like(kept) if self.keeps_all else 1.0 - extra["explores"]
-            extra["explores"].copy_(torch.where(over, turn, extra["explores"]))
+            extra["explores"].copy_(torch.where(over, self.turn(agent, over), kept))
             mean, variance = self.inferred(agent)
             drawn = torch.where(extra["explores"].unsqueeze(-1) > 0, noise, mean + variance.sqrt() * noise)
             extra["z"].copy_(torch.where(over.unsqueeze(-1), drawn, extra["z"]))
+
+    def turn(self, agent: Agent, over: Tensor) -> Tensor:
+        """(S, N, E): 1 where the episode after one that is `over` is to explore, else 0."""
+        return 1.0 - agent.extra["explores"]
 
     @torch.no_grad()
     def inferred(self, agent: Agent) -> tuple[Tensor, Tensor]:
@@ -192,19 +212,44 @@ def _append(x: Tensor, z: Tensor) -> Tensor:
     return torch.cat((x, z.expand(*x.shape[:3], z.shape[-1])), -1)
 
 
-class Inference(Pearl):
-    """Meta-test: the first episode acts on a z drawn from the prior, each later one on a z drawn from the posterior
-    given the episodes before. Nothing is trained."""
+EXPLORATIONS = {"point-robot": 5}  # n, episodes of exploration at meta-test; 2 for all other families
 
-    keeps_all: ClassVar[bool] = True
+
+@dataclass(frozen=True)
+class Inference(Pearl):
+    """Meta-test: n = `explorations` episodes on a z drawn from the prior for each, all later ones on a z drawn from the
+    posterior given those n. Nothing is trained. "episodes" (S, N, E) in `agent.extra` counts what has ended."""
+
+    by_mode: ClassVar[bool] = True
+
+    explorations: int = 2
+
+    def on(self, family: TaskFamily) -> "Inference":
+        """With the family's n, and room for all that it explores."""
+        n = EXPLORATIONS.get(family.name, self.explorations)
+        return replace(self, explorations=n, context_window=n * family.horizon)
+
+    def start(self, agent: Agent, tasks: int) -> None:
+        super().start(agent, tasks)
+        agent.extra["episodes"] = torch.zeros_like(agent.extra["explores"])
+
+    def turn(self, agent: Agent, over: Tensor) -> Tensor:
+        agent.extra["episodes"] += over
+        return (agent.extra["episodes"] < self.explorations).float()
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         agent.updates += 1
         return {}
 
+    def phase(self, updates: int) -> str | None:
+        return None
 
+
+@dataclass(frozen=True)
 class TunedInference(Inference):
     """The same, while SAC trains every task's own copy of actor and critics on the z of its context."""
+
+    by_mode: ClassVar[bool] = False
 
     def policies(self, tasks: int) -> int:
         return tasks

@@ -11,7 +11,7 @@ from pmeta_lib.files import UserError
 from pmeta_lib.sac import losses
 from pmeta_lib.sac.agent import act
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.sac.learners.pearl import Inference, divergence, posterior
+from pmeta_lib.sac.learners.pearl import divergence, posterior
 from pmeta_lib.sac.networks import fold, forward, gaussian, squash
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import advance, start, train
@@ -151,21 +151,66 @@ def test_every_environment_of_a_task_collects_and_infers_by_itself():
         torch.testing.assert_close(torch.stack(of), torch.full((3,), 1 / 3).double(), atol=0.04, rtol=0)
 
 
-def test_at_meta_test_every_episode_is_context_and_nothing_is_trained():
-    run = make()
-    way, initial = run.learner.adapt_from(run.agent, 3)["context"]
-    assert isinstance(way, Inference) and way.latent_size == 2
+def at_meta_test(run, steps, name="context", **options):
+    way, initial = run.learner.adapt_from(run.agent, 3)[name]
+    way = replace(way.on(run.family), **options)
     test = start(run.family, way, run.settings, [0, 1], initial=initial)
-    first = test.agent.extra["z"].clone()
-    for t in range(25):
+    acted = []
+    for _ in range(steps):
+        acted.append(test.agent.extra["z"].clone())
         advance(test)
-        assert torch.equal(test.agent.extra["z"], first) == (t < 9)
-    assert (test.agent.extra["seen"] == 25).all() and (test.agent.extra["explores"] == 0).all()
+    return test, torch.stack(acted)
+
+
+def test_at_meta_test_the_posterior_is_that_of_the_exploration_and_rests():
+    """Episodes of ten steps, three of exploration: z by hand from the stored transitions, by a posterior of our own."""
+    run = make()
+    test, z = at_meta_test(run, 55, explorations=3, context_window=30)
+    extra, kept = test.agent.extra, test.replay.rows[:, :, :30]
+    assert all(torch.equal(z[t], z[t - t % 10]) for t in range(55))  # one z an episode
+    assert (extra["seen"] == 30).all() and (extra["explores"] == 0).all() and (extra["episodes"] == 5).all()
+    rows = torch.cat((kept[..., :5], kept[..., 6:]), -1)
+    assert torch.equal(extra["context"][:, :, 0, :30], rows)  # the first three episodes and nothing since
+    factors = forward(test.learner._encoder(test.agent), extra["encoder"].view(2, -1), rows.flatten(1, 2))
+    want = posterior(factors.view(2, 3, 30, -1), torch.ones(2, 3, 30))
+    for got, by_hand in zip(test.learner.inferred(test.agent), want):
+        torch.testing.assert_close(got[:, :, 0], by_hand)
+
+
+def test_at_meta_test_z_is_drawn_from_the_prior_and_then_from_the_posterior():
+    """By its moments, over many episodes of one step: the prior's while n lasts, then the frozen posterior's."""
+    run = make(replace(family("pendulum-params", train=3), horizon=1))
+    _, z = at_meta_test(run, 400, explorations=400)
+    assert z.mean((0, 3)).abs().max() < 0.2 and (z.std((0, 3)) - 1).abs().max() < 0.15
+    test, z = at_meta_test(run, 400, explorations=2)
+    mean, variance = test.learner.inferred(test.agent)
+    assert (variance < 0.9).all()  # two transitions have told something
+    torch.testing.assert_close(z[2:].mean(0), mean, rtol=0, atol=0.15)
+    torch.testing.assert_close(z[2:].std(0), variance.sqrt(), rtol=0.15, atol=0)
+
+
+def test_at_meta_test_it_acts_by_its_mode_and_nothing_is_trained():
+    run = make()
+    test, z = at_meta_test(run, 25)
     before = [x.clone() for x in (test.agent.actor, test.agent.critic, test.agent.extra["encoder"])]
-    assert way.update(test.agent, test.replay.sample(4, test.agent.generators["replay"])) == {}
+    assert test.learner.update(test.agent, test.replay.sample(4, test.agent.generators["replay"])) == {}
     after = (test.agent.actor, test.agent.critic, test.agent.extra["encoder"])
     assert all(torch.equal(a, b) for a, b in zip(before, after)) and test.agent.updates == 1
     assert torch.equal(before[2], run.agent.extra["encoder"])  # brought along
+    for t in (0, 24):
+        row = test.replay.rows[:, :, t : t + 1]
+        mode = act(run.agent.actor_shape, run.agent.actor, torch.cat((row[..., :3], z[t]), -1))
+        torch.testing.assert_close(row[..., 3:4], mode)
+    tuned, _ = at_meta_test(run, 25, "context + sac")
+    tuned.learner.update(tuned.agent, tuned.replay.sample(4, tuned.agent.generators["replay"]))
+    assert (tuned.agent.actor != run.agent.actor).any() and torch.equal(tuned.agent.extra["encoder"], before[2])
+
+
+def test_the_number_of_exploration_episodes_is_the_familys():
+    way = make().learner.adapt_from(make().agent, 3)["context"][0]
+    for name, n in (("point-robot", 5), ("half-cheetah-vel", 2), ("lunar-lander-params", 2)):
+        on = way.on(family(name))
+        assert (on.explorations, on.context_window) == (n, n * family(name).horizon)
 
 
 def test_gradients_equal_autograd_of_the_losses():

@@ -1,0 +1,104 @@
+"""The state of a run, as its folder tells it: done, failed, running or waiting. Nothing else knows it.
+
+`result.json` means done, `failure.json` failed, a `lock` in a living process's hands running. The lock is the kernel's,
+by filelock: it goes with its process, however that dies, and knows no clock. `claim.json` in a pack's first folder
+says which seeds are stacked and how many attempts in a row came to nothing, so that a killed pack continues.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pmeta_lib.files import patiently, write_atomically
+
+
+class State(StrEnum):
+    """What can be said of a run; a result counts more than a failure, that than a lock."""
+
+    DONE = "done"
+    FAILED = "failed"
+    RUNNING = "running"
+    WAITING = "waiting"
+
+
+def ended(folder: Path) -> State | None:
+    """Done, failed, or None: there is something to do yet."""
+    for name, found in (("result.json", State.DONE), ("failure.json", State.FAILED)):
+        if patiently((folder / name).exists):
+            return found
+    return None
+
+
+def state(folder: Path) -> State:
+    """The state of the run in `folder`. Where locks cannot be asked, a run that was begun counts as running."""
+    try:
+        return ended(folder) or (State.RUNNING if locked_by_another(folder) else State.WAITING)
+    except OSError:
+        return State.RUNNING if (folder / "claim.json").exists() else State.WAITING
+
+
+def settled(folders: list[Path]) -> bool:
+    """Whether nothing is to be done for a pack: all its runs are done and tidied away, or have failed."""
+    found = [ended(folder) for folder in folders]
+    claimed = any(patiently((folder / "claim.json").exists) for folder in folders)
+    return None not in found and (State.FAILED in found or not claimed)
+
+
+def progress(folders: list[Path]) -> list[str]:
+    """What the runs have reached: their ends, or their newest checkpoints' names. It changes with every attempt that
+    was worth something."""
+
+    def newest(folder: Path) -> str:
+        return max((p.name for p in (folder / "checkpoints").glob("step-*.json")), default="")
+
+    return [ended(folder) or patiently(newest, folder) for folder in folders]
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; {} if the file is missing or was cut short by a kill."""
+    try:
+        found = json.loads(patiently(path.read_bytes))
+        return found if isinstance(found, dict) else {}
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def write_json(path: Path, data: dict) -> None:
+    """Atomically, indented."""
+    write_atomically(path, json.dumps(data, indent=1).encode())
+
+
+def _lock(folder: Path) -> FileLock:
+    # A file system without locks is an error (ENOSYS): filelock's marker files would outlive a worker that is killed.
+    return FileLock(folder / "lock", timeout=0, fallback_to_soft=False)
+
+
+@contextmanager
+def locked(folders: list[Path]) -> Iterator[bool]:
+    """Hold the locks of all `folders` (True), or of none, because a living process has one of them (False). Raises
+    `OSError` where there are no locks."""
+    with ExitStack() as stack:
+        for folder in sorted(folders):  # one order for all, though nobody waits
+            patiently(folder.mkdir, parents=True, exist_ok=True)
+            try:
+                stack.enter_context(patiently(_lock(folder).acquire))
+            except Timeout:
+                stack.close()
+                yield False
+                return
+        yield True
+
+
+def locked_by_another(folder: Path) -> bool:
+    """Whether a living process works on `folder`. Raises `OSError` where the lock cannot be asked."""
+    if not (folder / "lock").exists():
+        return False
+    try:
+        with _lock(folder):
+            return False
+    except Timeout:
+        return True

@@ -1,0 +1,17 @@
+"""A policy for each task, by TRPO on its own return: the control that shares nothing."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pmeta_lib.policy_gradient.maml import TrustRegion
+
+
+@dataclass(frozen=True)
+class Independent(TrustRegion):
+    """It brings nothing along to a new task; inner steps are not taken anywhere."""
+
+    name: ClassVar[str] = "pg-independent"
+    training_steps: ClassVar[bool] = False
+
+    def policies(self, tasks: int) -> int:
+        return tasks

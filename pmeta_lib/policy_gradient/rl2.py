@@ -1,0 +1,190 @@
+"""RL2 (Duan et al., 2016): a recurrent policy that learns to learn within a trial of several episodes, by PPO.
+
+A trial is `trial_episodes` episodes of one task. The network (a GRU, then one layer for the action's mean and value)
+sees observation, last action, last reward and whether an episode has just begun. Its hidden state is zero at the
+beginning of a trial and lives on from episode to episode; so do returns, since exploring pays in the episode after.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmeta_lib.envs.families import TaskFamily
+from pmeta_lib.files import UserError
+from pmeta_lib.policy_gradient.learner import OnPolicy
+from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, within
+from pmeta_lib.policy_gradient.policy import Gaussian
+from pmeta_lib.policy_gradient.promp import adam, fresh_adam
+from pmeta_lib.policy_gradient.rollout import Window, advantages, normalised
+
+
+class Recurrent(NamedTuple):
+    """Sizes of the network; its parameters are one flat row: the GRU's, the output layer's, a log deviations."""
+
+    inputs: int  # observation, action, reward, beginning
+    hidden: int
+    actions: int
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        i, h, a = self
+        return (3 * h, i), (3 * h, h), (3 * h,), (3 * h,), (a + 1, h), (a + 1,), (a,)
+
+    def parts(self, flat: Tensor) -> list[Tensor]:
+        """Views of `flat (…, P)`: input, hidden weights and biases of the GRU, output weights, bias, deviations."""
+        pieces = flat.split([math.prod(s) for s in self.sizes], -1)
+        return [p.view(*flat.shape[:-1], *s) for p, s in zip(pieces, self.sizes, strict=True)]
+
+
+def step(shape: Recurrent, theta: Tensor, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of every seed's network `theta (S, P)`: inputs (S, n, i), hidden (S, n, h) -> outputs, hidden."""
+    wi, wh, bi, bh, wo, bo, _ = shape.parts(theta)
+    from_x = torch.baddbmm(bi.unsqueeze(1), x, wi.mT)
+    from_h = torch.baddbmm(bh.unsqueeze(1), h, wh.mT)
+    (rx, zx, nx), (rh, zh, nh) = from_x.chunk(3, -1), from_h.chunk(3, -1)
+    z = torch.sigmoid(zx + zh)
+    h = torch.lerp(torch.tanh(nx + torch.sigmoid(rx + rh) * nh), h, z)
+    return torch.baddbmm(bo.unsqueeze(1), h, wo.mT), h
+
+
+def unrolled(shape: Recurrent, theta: Tensor, x: Tensor) -> tuple[Gaussian, Tensor]:
+    """Policies (S, n, H, a) and values (S, n, H) over whole trials of inputs `x (S, n, H, i)`; PyTorch's own GRU, a
+    call a seed."""
+    out = []
+    for one, inputs in zip(theta, x, strict=True):
+        wi, wh, bi, bh, wo, bo, _ = shape.parts(one)
+        start = torch.zeros(1, len(inputs), shape.hidden)
+        hidden, _ = torch.gru(inputs.transpose(0, 1), start, (wi, wh, bi, bh), True, 1, 0.0, False, False, False)
+        out.append(torch.addmm(bo, hidden.flatten(0, 1), wo.mT).view(*hidden.shape[:2], -1).transpose(0, 1))
+    mean, value = torch.stack(out).split([shape.actions, 1], -1)
+    return Gaussian(mean, shape.parts(theta)[-1][:, None, None]), value.squeeze(-1)
+
+
+class Memory:
+    """Acts by the network, carrying its hidden state: `act` of `Sampler.roll`. `mean`: without noise."""
+
+    def __init__(self, shape: Recurrent, theta: Tensor, mean: bool = False):
+        self.shape, self.theta, self.mean, self.hidden = shape, theta, mean, None
+        self.seen: list[Tensor] = []  # inputs of every step (S, n, i)
+
+    def __call__(self, observation: Tensor, noise: Tensor, reward: Tensor, ended: Tensor) -> Tensor:
+        seeds = len(self.theta)
+        if self.hidden is None:  # a trial begins
+            n = noise.shape[0] * noise.shape[1] // seeds
+            self.hidden = torch.zeros(seeds, n, self.shape.hidden)
+            self.action = torch.zeros_like(noise)
+            ended = torch.ones_like(ended)
+        parts = (observation, self.action, reward.unsqueeze(-1), ended.unsqueeze(-1).float())
+        x = torch.cat(parts, -1).view(seeds, -1, self.shape.inputs)
+        out, self.hidden = step(self.shape, self.theta, x, self.hidden)
+        self.seen.append(x)
+        spread = 0.0 if self.mean else self.shape.parts(self.theta)[-1].exp().unsqueeze(1)
+        action = (out[..., :-1] + spread * noise.reshape(seeds, -1, noise.shape[-1])).view(noise.shape)
+        self.action = action.clamp(-1.0, 1.0)
+        return action
+
+
+@dataclass(frozen=True)
+class RL2(OnPolicy):
+    """`epochs` passes over an iteration's trials in `minibatches` parts of them; PPO with a penalty on the divergence.
+
+    The first of the settings' `hidden` is the GRU's size. `inner_steps` and `inner_step_size` change nothing here.
+    """
+
+    name: ClassVar[str] = "rl2"
+    trial_episodes: int = 2
+    epochs: int = 3
+    minibatches: int = 2
+    clip: float = 0.2
+    gae_lambda: float = 0.95
+    kl_limit: float = 0.02  # target of the divergence of an iteration
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.trial_episodes < 2:
+            raise UserError(f"option trial_episodes of learner rl2 is {self.trial_episodes}; one episode leaves "
+                            "nothing to use what was learned in: give 2 or more")  # fmt: skip
+        self.positive("epochs", "minibatches", "clip")
+
+    def phases(self) -> int:
+        return self.trial_episodes
+
+    def shape(self, family: TaskFamily, hidden: tuple[int, ...]) -> Recurrent:
+        a = family.action_size
+        return Recurrent(family.observation_size + a + 2, hidden[0], a)
+
+    def new_policy(self, shape: Recurrent, generator: torch.Generator) -> Tensor:
+        bound = shape.hidden**-0.5  # PyTorch's own
+        flat = torch.empty(1, sum(map(math.prod, shape.sizes))).uniform_(-bound, bound, generator=generator)
+        shape.parts(flat)[-1].zero_()
+        return flat
+
+    def state(self, shape: Recurrent, policies: Tensor) -> dict[str, Tensor]:
+        weight, order = torch.full(policies.shape[:2], 1.0), torch.zeros((), dtype=torch.long)
+        return {"policy": policies, **fresh_adam(policies), "weight": weight, "order": order}
+
+    def trial(self, shape: Recurrent, theta: Tensor, sampler, mean: bool = False, episodes: int = 0):
+        """A trial of every slot (`Window`), and the inputs (S, n, H, i) that the network saw."""
+        memory = Memory(shape, theta.flatten(0, 1), mean)
+        window = sampler.roll(memory, sampler.family.horizon * (episodes or self.trial_episodes))
+        return window, torch.stack(memory.seen, 2)
+
+    def collect(self, run, theta: Tensor) -> list[tuple[Window, Tensor]]:
+        return [self.trial(run.shape, theta, run.sampler)]
+
+    def update(self, run, theta: Tensor, windows) -> tuple[Tensor, dict[str, Tensor]]:
+        ((window, inputs),) = windows
+        shape, seeds, state = run.shape, len(theta), run.state
+        per_seed = lambda x: x.reshape(seeds, -1, *x.shape[2:])  # noqa: E731
+        action, reward = per_seed(window.action), per_seed(window.reward)
+        with torch.no_grad():
+            old, value = unrolled(shape, theta[:, 0], inputs)
+            before = old.log_prob(action)
+            never = torch.zeros_like(reward, dtype=torch.bool)  # a trial's episodes are one piece; its end is the end
+            scale = reward.pow(2).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3) * 10.0  # values of order 1 to 10
+            nothing, discount = torch.zeros_like(value[..., 0]), run.settings.discount
+            gain = advantages(reward / scale, never, value, nothing, discount, self.gae_lambda)
+            target, advantage = gain + value, normalised(gain)
+        new = theta.detach().clone()
+        optimizer = adam(new, run.settings.learning_rate, state)
+        for _ in range(self.epochs):
+            # an order of the update's own: every seed the same, and none of the acting's randomness used up
+            shuffled = torch.randperm(inputs.shape[1], generator=torch.Generator().manual_seed(int(state["order"])))
+            state["order"] += 1
+            for part in shuffled.chunk(self.minibatches):
+                x = new.detach().requires_grad_()
+                policy, value = unrolled(shape, x[:, 0], inputs[:, part])
+                ratio = torch.exp(policy.log_prob(action[:, part]) - before[:, part])
+                gained = clipped(ratio, advantage[:, part], self.clip).mean((1, 2))
+                moved = Gaussian(old.mean[:, part], old.log_std).kl(policy).mean((1, 2))
+                error = ((value - target[:, part]) ** 2).mean((1, 2))
+                loss = 0.5 * error - gained + state["weight"][:, 0] * moved
+                (gradient,) = torch.autograd.grad(loss.sum(), x)
+                optimizer.step(gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1.0))
+        with torch.no_grad():
+            apart = lambda x: old.kl(unrolled(shape, x[:, 0], inputs)[0]).mean((1, 2)).unsqueeze(1)  # noqa: E731
+            new = within(theta.detach(), new, lambda x: apart(x) <= 2.0 * self.kl_limit)
+            kl = apart(new)
+        state["weight"] = adapted_weight(state["weight"], kl, self.kl_limit)
+        return new, {"objective": gained.detach().unsqueeze(1), "kl": kl}
+
+    def path(self, judge, theta: Tensor, key: int, updates: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The first, second, … episode of one trial: returns (S, N, E) of the mean, (S, N, 1, E) of what is sampled."""
+        shape, found = self.shape(judge.family, judge.hidden), []
+        for mean in (True, False):
+            judge.sampler.restart(key)
+            window, _ = self.trial(shape, theta, judge.sampler, mean, updates + 1)
+            found.append(window.episode_returns(updates + 1).view(len(judge.seeds), len(judge.tasks), -1, updates + 1))
+        for mean, sampled in zip(*(x.unbind(-1) for x in found), strict=True):
+            yield mean.numpy(), sampled.unsqueeze(2).numpy()
+
+    def unit(self, horizon: int) -> int:
+        return horizon
+
+    def reach(self, plan, horizon: int) -> int:
+        return max(self.trial_episodes, plan.episodes) - 1

@@ -1,0 +1,189 @@
+"""The on-policy training loop: collect windows, update, evaluate, checkpoint. It knows no algorithm by name.
+
+A run's steps are those of one task, all its parallel episodes counted. Its seconds are CPU seconds of the process,
+since what neighbours take from the wall clock is no property of a learner; evaluations are counted in.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pmeta_lib import signals
+from pmeta_lib.envs.families import TaskFamily
+from pmeta_lib.files import UserError
+from pmeta_lib.policy_gradient.learner import OnPolicy
+from pmeta_lib.policy_gradient.rollout import Sampler
+from pmeta_lib.sac import checkpoint
+from pmeta_lib.sac.agent import generator
+from pmeta_lib.sac.evaluation import Evaluator
+from pmeta_lib.sac.networks import Shape
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import Run as SacRun
+from pmeta_lib.sac.training import Stopped
+
+
+@dataclass
+class Run:
+    """A run in progress, or finished. `state` holds every tensor that training changes, leading axis S."""
+
+    family: TaskFamily
+    learner: OnPolicy
+    settings: Settings
+    seeds: list[int]
+    shape: Shape
+    state: dict[str, Tensor]
+    sampler: Sampler
+    step: int = 0
+    updates: int = 0
+    seconds: float = 0.0  # of CPU
+    last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, (S, G) each
+    rows: list[tuple] = field(default_factory=list)
+    metrics: list[tuple] = field(default_factory=list)
+
+    CURVE = SacRun.CURVE
+    METRICS = ("seed", "step", "slot", "objective", "kl", "entropy", "cpu_seconds")
+    curve, losses = SacRun.curve, SacRun.losses
+
+    @property
+    def tasks(self) -> int:
+        return len(self.family.train_tasks)
+
+    def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
+        """What is kept of one seed's result: tensors, and the network's widths."""
+        return {n: x[position] for n, x in self.state.items() if x.ndim}, {"actor": tuple(self.shape)}
+
+
+def start(family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], threads: int = 1) -> Run:
+    """A run at step 0; `UserError` for seeds that are not different and for fewer steps than one iteration has."""
+    if not len(seeds) or len(set(seeds)) != len(seeds):
+        raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
+    if (one := learner.steps_per_iteration(family.horizon)) > settings.steps:
+        raise UserError(f"setting steps is {settings.steps}; one iteration of {learner.name} on {family.name} takes "
+                        f"{one} of each task: give more steps or fewer episodes")  # fmt: skip
+    shape = learner.shape(family, settings.hidden)
+    fresh = torch.stack([learner.new_policy(shape, generator(seed, "networks")) for seed in seeds])
+    state = learner.state(shape, fresh.repeat(1, learner.policies(len(family.train_tasks)), 1))
+    sampler = Sampler(family, family.train_tasks, seeds, learner.episodes, threads)
+    return Run(family, learner, settings, list(seeds), shape, state, sampler)
+
+
+def train(
+    family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], *, folder: Path | None = None,
+    device: str = "cpu", threads: int = 1, progress: bool = False, checkpoint_seconds: float = 60.0,
+    callback: Callable[[Run], bool | None] | None = None,
+) -> Run:  # fmt: skip
+    """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
+
+    As `pmeta_lib.sac.training.train`: resumable from `folder` to the very numbers of an undisturbed run, `callback`
+    after every evaluation but the first. Evaluations come after the last whole iteration before each of the settings'
+    evaluation steps. Raises `Stopped` when a policy or an inner step diverges; the last good checkpoint is kept.
+    """
+    if torch.device(device).type != "cpu":
+        raise UserError(f"device is {device}; {learner.name} is bounded by its environments' steps: leave --device out")
+    run = start(family, learner, settings, seeds, threads)
+    identity = repr((family.name, family.preset, family.train_tasks.tolist(), learner, asdict(settings), run.seeds))
+    if folder is not None and (saved := checkpoint.load(Path(folder), identity)) is not None:
+        restore(run, *saved)
+        print(f"going on from the checkpoint of step {run.step:,} in {folder}")
+    one = learner.steps_per_iteration(family.horizon)
+    due = {step // one * one for step in settings.evaluation_steps()}
+    judge = Judge(family, family.train_tasks, run.seeds, learner.episodes, settings, threads)
+    began, last_saved = time.process_time() - run.seconds, time.monotonic()
+    bar = tqdm(total=settings.steps, initial=run.step, disable=None if progress else True, unit="step", file=sys.stdout,
+               desc=f"{learner.name} on {family.name}", mininterval=1.0, leave=False)  # fmt: skip
+    try:
+        if run.step == 0:
+            evaluate(run, judge)
+        while run.step + one <= settings.steps:
+            iterate(run)
+            bar.update(one)
+            run.seconds = time.process_time() - began
+            if run.step in due:
+                evaluate(run, judge)
+                bar.set_postfix_str(f"return {np.mean([r[4] for r in run.rows if r[1] == run.step]):.1f}")
+                run.seconds = time.process_time() - began
+                if callback is not None and callback(run):
+                    break
+            if folder is not None and (signals.asked() or time.monotonic() - last_saved > checkpoint_seconds):
+                save(run, Path(folder), identity)
+                last_saved = time.monotonic()
+                signals.answer()
+        if folder is not None:
+            save(run, Path(folder), identity)
+    except FloatingPointError as error:
+        raise Stopped(
+            f"{learner.name} on {family.name} stopped at step {run.step}: {error}; {checkpoint.last_good(folder)}"
+        ) from error
+    finally:
+        bar.close()
+        judge.close()
+        run.sampler.close()
+    return run
+
+
+def iterate(run: Run) -> None:
+    """Windows of all tasks, one update."""
+    theta = run.state["policy"]
+    windows = run.learner.collect(run, theta)
+    new, run.last = run.learner.update(run, theta, windows)
+    if not torch.isfinite(new).all():
+        raise FloatingPointError("the policy's parameters are not finite")
+    run.state["policy"] = new.detach()
+    run.step += run.learner.steps_per_iteration(run.family.horizon)
+    run.updates += 1
+
+
+class Judge:
+    """Environments to evaluate in, apart from those of training: what is drawn depends on (seed, step) alone."""
+
+    def __init__(self, family: TaskFamily, tasks: np.ndarray, seeds: list[int], slots: int, settings: Settings,
+                 threads: int = 1):  # fmt: skip
+        self.family, self.tasks, self.seeds = family, tasks, seeds
+        self.discount, self.hidden = settings.discount, settings.hidden
+        self.evaluator = Evaluator(family, tasks, seeds, settings.evaluation_episodes, "cpu", threads)
+        self.sampler = Sampler(family, tasks, seeds, slots, threads)
+
+    def close(self) -> None:
+        self.evaluator.close()
+        self.sampler.close()
+
+
+def evaluate(run: Run, judge: Judge) -> None:
+    """Append the returns of what the learner deploys, and the last update's losses, to the run's tables."""
+    for name, returns in run.learner.deployed_returns(judge, run.state["policy"], run.step).items():
+        for s, seed in enumerate(run.seeds):
+            for i, episodes in enumerate(returns[s]):
+                run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))
+    log_std = run.state["policy"][..., -run.family.action_size :]  # the last parameters, whatever the network
+    entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).tolist()
+    for s, seed in enumerate(run.seeds):
+        for g, h in enumerate(entropy[s]):
+            losses = [float(x[s, g]) for x in run.last.values()] or [0.0, 0.0]
+            run.metrics.append((seed, run.step, g, *losses, h, run.seconds))
+
+
+def save(run: Run, folder: Path, identity: str) -> None:
+    """Checkpoint the run."""
+    tensors = {f"state.{n}": x for n, x in run.state.items()} | {f"last.{n}": x for n, x in run.last.items()}
+    tensors |= {f"env.{n}": torch.from_numpy(x) for n, x in run.sampler.env.state_dict().items()}
+    checkpoint.save(folder, run.step, tensors | checkpoint.generator_tensors({"noise": run.sampler.noise}), {
+        "identity": identity, "updates": run.updates, "seconds": run.seconds, "rows": run.rows,
+        "metrics": run.metrics})  # fmt: skip
+
+
+def restore(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
+    """Put a fresh run into the state that `save` stored."""
+    part = lambda kind: {k.removeprefix(kind): x for k, x in tensors.items() if k.startswith(kind)}  # noqa: E731
+    run.state, run.last = part("state."), part("last.")
+    run.sampler.env.load_state_dict({k: x.numpy() for k, x in part("env.").items()})
+    checkpoint.restore_generators({"noise": run.sampler.noise}, tensors)
+    run.step, run.updates, run.seconds = (record[k] for k in ("step", "updates", "seconds"))
+    run.rows, run.metrics = [tuple(r) for r in record["rows"]], [tuple(r) for r in record["metrics"]]

@@ -1,0 +1,51 @@
+"""SIGTERM and SIGUSR2 ask a training to save: clusters send them some time before they take a machine away.
+
+A handler may run between any two instructions, where a run is in no state to be saved. So it only takes note; the
+training loop looks after each step, saves, and calls `answer`.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LEAVE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR2") if hasattr(signal, name))
+_unanswered: list[tuple[int, bool]] = []
+
+
+class Left(BaseException):
+    """The process was asked to end, and its training has written a checkpoint; `signal` is what asked."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
+
+
+@contextmanager
+def heeded(leave: tuple[int, ...] = LEAVE, save: tuple[int, ...] = ()) -> Iterator[None]:
+    """Inside, the signals `leave` end no process at once: they ask for a checkpoint, then `Left` is raised. The
+    signals `save` ask for a checkpoint only. Outside of the main thread, where Python allows no handler, nothing is
+    changed."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (*leave, *save):
+            before[number] = signal.signal(number, lambda n, frame: _unanswered.append((n, n in leave)))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _unanswered.clear()
+
+
+def asked() -> bool:
+    """Whether a signal waits for its checkpoint."""
+    return bool(_unanswered)
+
+
+def answer() -> None:
+    """All that is worth keeping is saved: raise `Left` if a signal asked this process to end, else return."""
+    while _unanswered:
+        number, leave = _unanswered.pop()
+        if leave:
+            raise Left(number)

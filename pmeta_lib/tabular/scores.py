@@ -1,0 +1,38 @@
+"""What is reported about policies: returns on the scale from uniform to optimal, and how much tasks conflict."""
+
+import numpy as np
+
+from pmeta_lib.tabular.mdp import TaskBatch, check_theta, optimal_values
+from pmeta_lib.tabular.policies import policy_gradients, returns
+
+
+def normalised_returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
+    """(N,) returns with 0 = the uniform policy and 100 = the optimal one, per task."""
+    theta = check_theta(tasks, theta)
+    uniform = returns(tasks, np.zeros(tasks.shape[1:]))
+    gap = optimal_values(tasks) - uniform
+    real = gap > 1e-12 * np.maximum(1.0, np.abs(uniform))  # a task in which no choice matters scores 0
+    return 100.0 * np.divide(returns(tasks, theta) - uniform, gap, out=np.zeros_like(gap), where=real)
+
+
+def gradient_cosines(gradients: np.ndarray) -> np.ndarray:
+    """(N, N) cosines between the tasks' gradients (N, S, A); 0 where a gradient vanishes."""
+    flat = gradients.reshape(len(gradients), -1)
+    norms = np.linalg.norm(flat, axis=1, keepdims=True)
+    unit = np.divide(flat, norms, out=np.zeros_like(flat), where=norms > 1e-14)
+    return np.clip(unit @ unit.T, -1.0, 1.0)
+
+
+def conflict_rate(tasks: TaskBatch, theta: np.ndarray) -> float:
+    """Share of the task pairs whose gradients at the shared `theta` (S, A) have a negative cosine."""
+    cosines = gradient_cosines(policy_gradients(tasks, theta))
+    pairs = cosines[np.triu_indices(len(tasks), 1)]
+    return float((pairs < -1e-12).mean()) if pairs.size else 0.0
+
+
+def cancellation(tasks: TaskBatch, theta: np.ndarray) -> float:
+    """How much of the tasks' gradients at the shared `theta` (S, A) cancels in their mean: 1 - norm of the mean / mean of
+    the norms; 0 if they agree, 1 if nothing is left (0 where all vanish)."""
+    g = policy_gradients(tasks, theta).reshape(len(tasks), -1)
+    norms = np.linalg.norm(g, axis=1).mean()
+    return float(1.0 - np.linalg.norm(g.mean(0)) / norms) if norms > 1e-14 else 0.0
