@@ -9,11 +9,14 @@ import time
 
 import numpy as np
 
+from pmeta_lib.policy_gradient.learner import OnPolicy
+
 MACHINE = "one core of an AMD EPYC virtual machine, November 2026"
 TABLE = f"a guess from stored measurements ({MACHINE}), good to a factor of two; GPUs were not measured"
 # Seconds of an update: a constant, a part in proportion to (transitions x weights), one in proportion to weights.
 UPDATE = (0.0042, 2e-10, 1.05e-08)
 LEARNER = {"pcgrad": 1.4, "maml": 3.0, "distral": 1.3, "pearl": 1.4}  # updates of these in updates of plain SAC
+ON_POLICY = 2.5e-05  # seconds a slot and step of an on-policy learner, its updates included
 STEP = 0.00071  # seconds of an environment step of any number of slots: acting, storing
 ENV = {  # seconds a slot and step
     "point-robot": 4.8e-06,
@@ -35,6 +38,8 @@ def seconds(spec, packed: int) -> float:
     """Seconds of CPU for `packed` seeds of `spec` stacked in one process."""
     settings, place = spec.settings, spec.make_family()
     tasks = len(place.train_tasks)
+    if isinstance(spec.make_learner(), OnPolicy):
+        return packed * tasks * settings.steps * (ENV[spec.family] + ON_POLICY)
     policies = spec.make_learner().policies(tasks)
     update = np.dot(UPDATE, _sizes(place, settings.hidden, packed * tasks * settings.batch_size, packed * policies))
     update *= LEARNER.get(spec.learner, 1.0)

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass, fields
 
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, unknown
+from pmeta_lib.sac.networks import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Settings:
     polyak: float = 0.005  # share of the critic that enters its target at each update
     warm_up: int = 1_000  # steps of uniform actions before updates begin
     updates_per_step: float = 1.0  # update-to-data ratio; below 1, an update every 1/ratio steps
+    precision: str = "float32"  # of the updates' hidden products; "bfloat16", or "auto": that where it is fast
     replay_capacity: int = 0  # transitions a task; 0 keeps all
     initial_temperature: float = 1.0
     target_entropy: float | None = None  # None: minus the number of action dimensions
@@ -42,6 +44,8 @@ class Settings:
         for name, low, high in (("discount", 0.0, 1.0), ("polyak", 0.0, 1.0)):
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"setting {name} is {getattr(self, name)}; it must lie in [{low:g}, {high:g}]")
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
         if not 0 <= self.warm_up < self.steps:
             raise UserError(f"setting warm_up is {self.warm_up}; it must be at least 0 and below steps ({self.steps})")
         if self.replay_capacity < 0:

@@ -152,4 +152,5 @@ def choice(right: object, wrong: dict) -> Callable:
             return f"answer with one of {', '.join(repr(a) for a in sorted(options))}"
         return None if chosen == right else wrong[chosen]
 
+    checker.options = sorted([right, *wrong])  # for whoever shows the question as a form
     return checker
