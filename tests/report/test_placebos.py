@@ -72,17 +72,18 @@ def twin(name, split, means, rng, seeds=5):
     return Scores(name, split, "mujoco.parquet", "modern", curves, idle, {}, few)
 
 
-def test_a_twin_of_learning_alone_is_hardly_ever_met():
+def test_a_twin_of_learning_alone_is_hardly_ever_met(monkeypatch):
     """pMeta as a fresh copy of independent SAC, both far above every rival: chance alone may say "met" in 2.5 % of the
     parts (it says "met by learning alone too" in nearly all)."""
     rng, words = np.random.default_rng(0), []
-    means = {"pmeta": 9.0, "independent": 9.0, "scratch": 9.0, **dict.fromkeys(claims.RIVALS, 4.0)}
-    names = [n for n in FAMILIES if family(n).suite == "mujoco"]
-    for _ in range(100):
+    means = {"pmeta": 9.0, "independent": 9.0, "scratch": 9.0, **"joint": 4.0}
+    monkeypatch.setattr(claims, "RIVALS", ("joint",))  # its seeds are all rivals'
+    names = claims.CORE["desk"]["mujoco"]
+    for _ in range(60):
         stored = [twin(n, split, means, rng) for n in names for split in ("train", "test")]
         parts = claims.improvement_parts(stored, "desk")
-        words += [p.verdict for p in parts if p.name.startswith("mujoco")][::7]  # one of each half: rivals share seeds
-    assert words.count(MET) / len(words) <= 0.05 and words.count(ALONE) / len(words) >= 0.9
+        words += [p.verdict for p in parts if p.name.startswith("mujoco")]
+    assert words.count(MET) / len(words) <= 0.06 and words.count(ALONE) / len(words) >= 0.9
 
 
 def test_the_same_data_would_pass_without_a_control():
@@ -95,7 +96,8 @@ def test_the_same_data_would_pass_without_a_control():
 # ------------------------------------------------------------------------------------------ the stored placebos
 def test_stored_placebos_are_complete():
     table = pd.read_parquet(RESULTS / "placebos.parquet")
-    for name in FAMILIES:
+    core = {n for suites in claims.CORE.values() for names in suites.values() for n in names}
+    for name in sorted({*table["family"], *core}):
         for split in ("train", "test") if family(name).held_out else ("train",):
             mine = table[(table["family"] == name) & (table["split"] == split)]
             tasks = len(getattr(family(name), f"{split}_tasks"))
