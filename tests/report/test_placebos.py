@@ -10,7 +10,7 @@ from pmeta_course.reproduction import claims, judging, scores
 from pmeta_course.reproduction.judging import ALONE, MET, NOT, OPEN
 from pmeta_course.reproduction.scores import FULL_CONFLICT, Scores
 
-from pmeta_lib.envs.families import FAMILIES, family
+from pmeta_lib.envs.families import family
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 NOTHING = ("uniform random", "zero action", "untrained")
