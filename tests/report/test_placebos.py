@@ -10,7 +10,7 @@ from pmeta_course.reproduction import claims, judging, scores
 from pmeta_course.reproduction.judging import ALONE, MET, NOT, OPEN
 from pmeta_course.reproduction.scores import FULL_CONFLICT, Scores
 
-from pmeta_lib.envs.families import FAMILIES, family
+from pmeta_lib.envs.families import family
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 NOTHING = ("uniform random", "zero action", "untrained")
@@ -76,7 +76,7 @@ def test_a_twin_of_learning_alone_is_hardly_ever_met(monkeypatch):
     """pMeta as a fresh copy of independent SAC, both far above every rival: chance alone may say "met" in 2.5 % of the
     parts (it says "met by learning alone too" in nearly all)."""
     rng, words = np.random.default_rng(0), []
-    means = {"pmeta": 9.0, "independent": 9.0, "scratch": 9.0, **"joint": 4.0}
+    means = {"pmeta": 9.0, "independent": 9.0, "scratch": 9.0, "joint": 4.0}
     monkeypatch.setattr(claims, "RIVALS", ("joint",))  # its seeds are all rivals'
     names = claims.CORE["desk"]["mujoco"]
     for _ in range(60):
