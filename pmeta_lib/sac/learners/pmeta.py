@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pmeta_lib import moreau
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, unknown
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.replay import Batch, Replay
@@ -39,6 +39,7 @@ class PMeta(Learner):
     critic_lam: float = 0.0  # above 0, critics are tied to a meta-critic too (implicit steps)
     shared_temperature: bool = False  # True: one temperature a seed, the mean over its tasks
     tasks_per_round: int = 0  # tasks drawn a round; 0 means all
+    aggregate: str = "drawn"  # the meta step's mean: over the drawn tasks, or "all", absent ones as they are (T5)
 
     def __post_init__(self):
         for name in ("lam", "eta_lam", "critic_lam", "tasks_per_round"):
@@ -47,6 +48,8 @@ class PMeta(Learner):
         for name in ("inner_steps", "local_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"option {name} of learner pmeta is {getattr(self, name)}; it must be 1 or more")
+        if self.aggregate not in ("drawn", "all"):
+            raise unknown("aggregate", self.aggregate, ("drawn", "all"), "learner pmeta")
         if not 0 <= self.beta <= 2:
             raise UserError(f"option beta of learner pmeta is {self.beta}; it must lie in [0, 2]")
 
@@ -100,7 +103,7 @@ class PMeta(Learner):
             agent.actor.copy_(w)
 
     def meta_step(self, agent: Agent) -> None:
-        """theta <- (1 - beta) theta + beta mean_i w_i over the drawn tasks; then w_i <- theta."""
+        """theta <- (1 - beta) theta + beta mean_i w_i over the drawn tasks, or over all; then w_i <- theta."""
         w, theta = agent.extra["w"], agent.extra["theta"]
         theta.copy_(moreau.meta_step(theta, self._mean(agent, w), self.beta))
         w.copy_(theta.expand_as(w))
@@ -121,7 +124,7 @@ class PMeta(Learner):
         return {"proximal": (still, ways["sac"][1])} | ways
 
     def _mean(self, agent: Agent, x: Tensor) -> Tensor:
-        if not self.tasks_per_round:
+        if not self.tasks_per_round or self.aggregate == "all":
             return x.mean(1, keepdim=True)
         drawn = agent.extra["drawn"].view(*agent.extra["drawn"].shape, *[1] * (x.dim() - 2))
         return (x * drawn).sum(1, keepdim=True) / self.tasks_per_round
