@@ -13,8 +13,8 @@ import pandas as pd
 from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec
 from pmeta_lib.files import UserError, read_table, write_table, writing
 
-# Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
-# by safetensors, so the digests of equal parameters differ.)
+# Equal sweeps agree in all other columns, row by row. (Before 0.2 the header of a checkpoint was in any order, so that
+# equal parameters had different digests.)
 VOLATILE = ("seconds", "machine", "commit", "checkpoint_sha256")
 DECISIVE = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco", "device")  # may not be mixed in one table
 SPEC = ("family", "preset", "learner", "seed", "train_tasks", "options", "settings")

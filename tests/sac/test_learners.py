@@ -66,7 +66,7 @@ def test_local_and_meta_steps_are_those_of_the_pseudocode():
     for k in range(1, 13):
         update(run)
         if k % 3 == 0:
-            w = moreau.local_step(w, run.agent.actor, 0.5, 1.0)
+            w = moreau.local_step(w, run.agent.actor, 0.5)
         if k % 6 == 0:
             theta = 0.3 * theta + 0.7 * w.mean(1, keepdim=True)
             w = theta.expand_as(w).clone()
@@ -145,6 +145,21 @@ def test_a_round_updates_the_drawn_tasks_only():
             assert torch.equal(moved, drawn > 0)
         want = (run.agent.actor * drawn[..., None]).sum(1, keepdim=True) / 2  # eta lam = beta = 1
         torch.testing.assert_close(run.agent.extra["theta"], want)
+
+
+def test_the_meta_step_may_run_over_all_actors_absent_ones_as_they_are():
+    run = make({"tasks_per_round": 2, "inner_steps": 3, "aggregate": "all", "eta_lam": 0.5, "beta": 0.8}, tasks=5)
+    extra, theta = run.agent.extra, run.agent.extra["theta"].clone()
+    extra["w"].copy_(theta.expand_as(extra["w"]))
+    for _ in range(4):
+        absent, before = extra["drawn"] == 0, run.agent.actor.clone()
+        for _ in range(3):
+            update(run)
+        assert absent.sum() == 3 and torch.equal(run.agent.actor[absent], before[absent])
+        theta = 0.2 * theta + 0.8 * (theta - 0.5 * (theta - run.agent.actor)).mean(1, keepdim=True)
+        torch.testing.assert_close(extra["theta"], theta)
+    with pytest.raises(ValueError, match="Did you mean 'drawn'"):
+        make({"aggregate": "drwan"})
 
 
 def test_tied_critics_and_shared_temperatures():

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from pmeta_lib import moreau
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, unknown
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import Learner
+from pmeta_lib.sac.learners.base import Learner, restore, snapshot
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
@@ -39,6 +39,7 @@ class PMeta(Learner):
     critic_lam: float = 0.0  # above 0, critics are tied to a meta-critic too (implicit steps)
     shared_temperature: bool = False  # True: one temperature a seed, the mean over its tasks
     tasks_per_round: int = 0  # tasks drawn a round; 0 means all
+    aggregate: str = "drawn"  # the meta step's mean: over the drawn tasks, or "all", absent ones as they are (T5)
 
     def __post_init__(self):
         for name in ("lam", "eta_lam", "critic_lam", "tasks_per_round"):
@@ -47,6 +48,8 @@ class PMeta(Learner):
         for name in ("inner_steps", "local_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"option {name} of learner pmeta is {getattr(self, name)}; it must be 1 or more")
+        if self.aggregate not in ("drawn", "all"):
+            raise unknown("aggregate", self.aggregate, ("drawn", "all"), "learner pmeta")
         if not 0 <= self.beta <= 2:
             raise UserError(f"option beta of learner pmeta is {self.beta}; it must lie in [0, 2]")
 
@@ -67,8 +70,8 @@ class PMeta(Learner):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         lam, w, rate = self.lam, agent.extra["w"], agent.optimizers["actor"].learning_rate
         coupled = lam > 0 and not self.decoupled
-        frozen = _snapshot(agent) if self.tasks_per_round else None
-        pull = (lambda gradient: gradient + lam * (agent.actor - w)) if coupled else None
+        frozen = snapshot(agent) if self.tasks_per_round else None
+        pull = (lambda gradient: gradient + moreau.proximal_pull(agent.actor, w, lam)) if coupled else None
         metrics = sac_update(agent, batch, actor_gradient=pull)
         if lam > 0 and self.decoupled:
             agent.actor.copy_(moreau.implicit_step(agent.actor, w, lam, rate))
@@ -77,7 +80,7 @@ class PMeta(Learner):
         if self.shared_temperature:
             agent.log_alpha.copy_(agent.log_alpha.mean(1, keepdim=True).expand_as(agent.log_alpha))
         if frozen is not None:
-            _restore(agent, frozen, agent.extra["drawn"])
+            restore(agent, frozen, agent.extra["drawn"])
         if agent.updates % self.inner_steps == 0:
             self.local_step(agent)
         if agent.updates % (self.inner_steps * self.local_steps) == 0:
@@ -92,7 +95,7 @@ class PMeta(Learner):
     def local_step(self, agent: Agent) -> None:
         """w_i <- w_i - eta lam (w_i - theta_i), for all tasks at once."""
         w = agent.extra["w"]
-        w.copy_(moreau.local_step(w, agent.actor, self.eta_lam, 1.0))
+        w.copy_(moreau.local_step(w, agent.actor, self.eta_lam))
         if not self.warm_start:
             adapted = agent.extra["adapted"]
             drawn = agent.extra["drawn"] if self.tasks_per_round else torch.ones_like(agent.log_alpha)
@@ -100,7 +103,7 @@ class PMeta(Learner):
             agent.actor.copy_(w)
 
     def meta_step(self, agent: Agent) -> None:
-        """theta <- (1 - beta) theta + beta mean_i w_i over the drawn tasks; then w_i <- theta."""
+        """theta <- (1 - beta) theta + beta mean_i w_i over the drawn tasks, or over all; then w_i <- theta."""
         w, theta = agent.extra["w"], agent.extra["theta"]
         theta.copy_(moreau.meta_step(theta, self._mean(agent, w), self.beta))
         w.copy_(theta.expand_as(w))
@@ -121,7 +124,7 @@ class PMeta(Learner):
         return {"proximal": (still, ways["sac"][1])} | ways
 
     def _mean(self, agent: Agent, x: Tensor) -> Tensor:
-        if not self.tasks_per_round:
+        if not self.tasks_per_round or self.aggregate == "all":
             return x.mean(1, keepdim=True)
         drawn = agent.extra["drawn"].view(*agent.extra["drawn"].shape, *[1] * (x.dim() - 2))
         return (x * drawn).sum(1, keepdim=True) / self.tasks_per_round
@@ -133,18 +136,3 @@ class PMeta(Learner):
         for row, g in zip(drawn, agent.generators["learner"], strict=True):
             row[torch.randperm(tasks, generator=g, device=g.device)[: self.tasks_per_round]] = 1.0
         return drawn
-
-
-def _learned(agent: Agent) -> list[Tensor]:
-    moments = [m for optimizer in agent.optimizers.values() for m in (optimizer.first, optimizer.second)]
-    return [agent.actor, agent.critic, agent.target, agent.log_alpha, *moments]
-
-
-def _snapshot(agent: Agent) -> list[Tensor]:
-    return [x.clone() for x in _learned(agent)]
-
-
-def _restore(agent: Agent, before: list[Tensor], drawn: Tensor) -> None:
-    """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
-    for now, old in zip(_learned(agent), before, strict=True):
-        now.copy_(torch.where(drawn.view(*drawn.shape, *[1] * (now.dim() - 2)) > 0, now, old))
