@@ -72,6 +72,13 @@ class Settings:
         return int(max(0, step - self.warm_up) * self.updates_per_step + 1e-9)
 
 
+# The field's scale: what `Settings` differ in from a desk's, besides `steps`; equal for all learners.
+FIELD = {
+    "envs_per_task": 16, "updates_per_step": 0.125, "batch_size": 256, "learning_rate": 1e-3, "polyak": 0.01,
+    "hidden": (128, 128), "precision": "auto",
+}  # fmt: skip
+
+
 def _typed(name: str, value, default):
     """`value` in the type of the setting's default (1 is taken for 1.0), or one clear error."""
     if name == "target_entropy":  # None or a number

@@ -125,6 +125,22 @@ def tie(agent: Agent, *names: str) -> None:
         agent.optimizers[name] = Tied(shared, agent.optimizers[name].learning_rate, copies)
 
 
+def _learned(agent: Agent) -> list[Tensor]:
+    moments = [m for optimizer in agent.optimizers.values() for m in (optimizer.first, optimizer.second)]
+    return [agent.actor, agent.critic, agent.target, agent.log_alpha, *moments]
+
+
+def snapshot(agent: Agent) -> list[Tensor]:
+    """Copies of all that an update changes."""
+    return [x.clone() for x in _learned(agent)]
+
+
+def restore(agent: Agent, before: list[Tensor], drawn: Tensor) -> None:
+    """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
+    for now, old in zip(_learned(agent), before, strict=True):
+        now.copy_(torch.where(drawn.view(*drawn.shape, *[1] * (now.dim() - 2)) > 0, now, old))
+
+
 def check_options(cls: type[Learner], options: dict) -> dict:
     """`options` in their fields' types (1 is taken for 1.0), if each is a field of `cls`; else one clear error."""
     typed, known = {}, {f.name: f for f in fields(cls)}
