@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 
 import pytest
 
+from pmeta_lib.experiments.learners import LEARNERS
 from pmeta_lib.experiments.spec import OldRun, RunSpec, make_settings, stored_spec
 from pmeta_lib.files import UserError
-from pmeta_lib.sac.learners import LEARNERS
 from pmeta_lib.sac.settings import Settings
 
 
