@@ -33,7 +33,7 @@ NO_WEBGL = "--disable-gpu --disable-3d-apis"
 NO_BROWSER = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no Chromium with its driver (Debian: apt install chromium chromium-driver)"
 )
-FRAMES, BUDGET = "00 01 02", 8  # the notebooks whose sliders are alive in the site of the tests; frames of each slider
+FRAMES, BUDGET = "00 01 02", 48  # the notebooks whose sliders are alive in the site of the tests; frames of each slider
 
 
 @contextmanager
