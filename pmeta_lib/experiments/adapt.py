@@ -24,11 +24,12 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.experiments import results
-from pmeta_lib.experiments.spec import RunSpec, make_settings, stored_spec
+from pmeta_lib.experiments.spec import RunSpec, stored_spec
 from pmeta_lib.experiments.train import parse_pairs, use_machine
 from pmeta_lib.files import UserError, provenance, read_table, sha256, write_atomically, write_table
 from pmeta_lib.sac.adaptation import CRITICS, Plan, adapt, references
 from pmeta_lib.sac.agent import Agent, new_agent
+from pmeta_lib.sac.settings import Settings
 
 TABLE = "adaptation.parquet"
 OF_THE_PLAN = {
@@ -62,7 +63,7 @@ def adapt_packed(
     specs, agent = trained(folders, device)
     place = target(specs[0], family, agent, folders[0])
     base, changes = asdict(specs[0].settings), changes or {}
-    settings, scratchs = (plan.settings(make_settings(base | x), place.horizon)
+    settings, scratchs = (plan.settings(Settings(**base | x), place.horizon)
                           for x in (changes, changes if alone is None else alone))  # fmt: skip
     about_place = [place.name, place.preset, place.test_tasks.tolist()]
     asked = json.dumps([*about_place, asdict(plan), asdict(settings), asdict(scratchs)])

@@ -1,4 +1,4 @@
-"""What a run will cost, from a stored table of measurements: a rough guide, good to a factor of two.
+"""What a run will cost, from stored measurements (a family's `seconds`, a learner's `cost`): good to a factor of two.
 
 examples:
 python -m pmeta_lib.experiments.cost      measure the table anew on this machine (about three minutes) and print it
@@ -7,38 +7,25 @@ python -m pmeta_lib.experiments.cost      measure the table anew on this machine
 import itertools
 import time
 
-import numpy as np
-
 MACHINE = "one core of an AMD EPYC virtual machine, November 2026"
 TABLE = f"a guess from stored measurements ({MACHINE}), good to a factor of two; GPUs were not measured"
 # Seconds of an update: a constant, a part in proportion to (transitions x weights), one in proportion to weights.
 UPDATE = (0.0042, 2e-10, 1.05e-08)
-LEARNER = {"pcgrad": 1.4, "maml": 3.0, "distral": 1.3, "pearl": 1.4}  # updates of these in updates of plain SAC
 STEP = 0.00071  # seconds of an environment step of any number of slots: acting, storing
-ENV = {  # seconds a slot and step
-    "point-robot": 4.8e-06,
-    "pendulum-params": 7.3e-06,
-    "lunar-lander-params": 0.00011,
-    "pendulum-flip": 6.4e-06,
-    "half-cheetah-dir": 8.2e-05,
-    "half-cheetah-vel": 0.0001,
-    "ant-dir": 0.00041,
-    "ant-dir-graded": 0.00027,
-    "ant-goal": 0.00036,
-    "humanoid-dir": 0.00059,
-    "walker2d-params": 0.00026,
-    "hopper-params": 0.00021,
-}
 
 
 def seconds(spec, packed: int) -> float:
     """Seconds of CPU for `packed` seeds of `spec` stacked in one process."""
+    import numpy as np
+
+    from pmeta_lib.envs.families import lookup  # gymnasium, which `--help` need not wait for
+
     settings, place = spec.settings, spec.make_family()
     tasks = len(place.train_tasks)
     policies = spec.make_learner().policies(tasks)
     update = np.dot(UPDATE, _sizes(place, settings.hidden, packed * tasks * settings.batch_size, packed * policies))
-    update *= LEARNER.get(spec.learner, 1.0)
-    slot = ENV[spec.family]
+    update *= spec.make_learner().cost
+    slot = lookup(spec.family).seconds
     episodes = (
         (settings.evaluations + 1) * place.horizon * (STEP + packed * tasks * settings.evaluation_episodes * slot)
     )
@@ -66,6 +53,7 @@ def duration(value: float) -> str:
 
 def measure() -> None:
     """Print the table for this machine: CPU time, one thread, medians."""
+    import numpy as np
     import torch
 
     from pmeta_lib.envs.families import FAMILIES, family
@@ -117,7 +105,7 @@ def measure() -> None:
         f"UPDATE = ({', '.join(f'{x:.3g}' for x in fit)})  # off by {np.abs(rows @ fit / times - 1).max():.0%} at most"
     )
     print(f"STEP = {max(np.median(step), 0):.2g}")
-    print("ENV =", {k: float(f"{v:.2g}") for k, v in env.items()})
+    print("seconds of the families:", {k: float(f"{v:.2g}") for k, v in env.items()})
 
 
 if __name__ == "__main__":

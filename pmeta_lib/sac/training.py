@@ -25,7 +25,7 @@ from pmeta_lib.sac import checkpoint
 from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
 from pmeta_lib.sac.evaluation import Evaluator, to_env
 from pmeta_lib.sac.graphs import Graphed, use_tensor_cores
-from pmeta_lib.sac.learners import Learner
+from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.memory import check_size, keep_freed_memory
 from pmeta_lib.sac.replay import Replay
 from pmeta_lib.sac.settings import Settings
