@@ -1,7 +1,7 @@
 # make course   set up and run the whole course headlessly      make test   lint, tests, and the course in brief
 # make check    style, types and the quick tests (a minute)      make slow   list the tests that are not quick
 # make lab      open the course in JupyterLab                   make site   the course as a website, in site/
-# make clean    remove the environment and outputs
+# make site-serve   the same, built and served on this machine      make clean    remove the environment and outputs
 VENV ?= .venv
 PYTHON ?= python3
 PROFILE ?= quick
@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 # libraries use one thread a process; pmeta decides how many processes run
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup dev course lab test check slow lint types doctor bench report site clean
+.PHONY: help setup dev course lab test check slow lint types doctor bench report site site-serve theatre clean
 
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -50,8 +50,20 @@ doctor: setup
 bench: setup
 	@$(BIN)/pmeta bench tabular && $(BIN)/pmeta bench env && $(BIN)/pmeta bench sac
 
-site: $(VENV)/.site
-	@$(BIN)/python -m sphinx -q -W --keep-going -j $(WORKERS) -d out/site-doctrees -c docs . site && echo "site/index.html"
+# MuJoCo's WebAssembly build and three.js, as docs/site/package-lock.json pins them, in one file: needs Node and npm
+out/theatre/page.js: docs/site/package-lock.json $(wildcard docs/site/theatre/*)
+	@mkdir -p out/npm && cp docs/site/package.json docs/site/package-lock.json out/npm/
+	@cd out/npm && npm ci --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null
+	@node docs/site/theatre/build.mjs out/npm/node_modules out/theatre
+
+theatre: out/theatre/page.js
+
+# without Node, the site has all but the theatre
+site: $(VENV)/.site $(if $(shell command -v npm),theatre)
+	@$(BIN)/python -m sphinx -q -W --keep-going -j $(WORKERS) -d out/site-doctrees $(if $(STUDENT),-t student) -c docs . site && echo "site/index.html"
+
+site-serve: site
+	@echo "the site is at http://127.0.0.1:8000 (Ctrl-C ends it)"; $(BIN)/python -m http.server -b 127.0.0.1 -d site 8000
 
 report: setup
 	@$(BIN)/pmeta report --json data/claims.json --update-readme --figures docs/images --checksums

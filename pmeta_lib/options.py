@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Annotated, dataclass_transform
+from typing import Annotated, Literal, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -18,6 +18,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 MetaStep = Annotated[float, Field(ge=0, le=2)]  # 1 goes to the mean, 2 as far beyond it: further, and nothing settles
+Precision = Literal["float32", "bfloat16", "auto"]
 Widths = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]  # a list will do
 
 

@@ -173,15 +173,15 @@ def _rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def stratified_bootstrap(
     strata: list[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray], generator: np.random.Generator,
-    level: float = 0.95, resamples: int = 10_000,
+    level: float = 0.95, resamples: int = 10_000, expanded: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """`statistic` of the strata and its interval: (value, low, high), each of the statistic's shape.
 
     Every resample draws the seeds of each stratum (n_k, ...) with replacement, independently of the other strata; all
     else about a drawn seed (time points, tasks) comes with it. `statistic` maps batched strata to (r, ...). The
-    percentiles are expanded (Hesterberg 2015) by what the bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)), and
-    Student's t: figures only, no verdict rests on it. Raises `UserError` for a stratum of fewer than two seeds, or with
-    a number that is not finite.
+    percentiles are `expanded` (Hesterberg 2015) by what the bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)),
+    and Student's t. For figures: no verdict rests on it. Raises `UserError` for a stratum of fewer than two seeds, or
+    with a number that is not finite.
     """
     strata = [np.asarray(s, float) for s in strata]
     for k, s in enumerate(strata):
@@ -191,8 +191,9 @@ def stratified_bootstrap(
     for start in range(0, resamples, chunk):
         r = min(chunk, resamples - start)
         draws.append(statistic([s[generator.integers(len(s), size=(r, len(s)))] for s in strata]))
-    n, freedom = min(len(s) for s in strata), sum(len(s) - 1 for s in strata)
-    tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + level) / 2, freedom))
+    n, freedom, tail = min(len(s) for s in strata), sum(len(s) - 1 for s in strata), (1 - level) / 2
+    if expanded:
+        tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(tail, freedom))
     low, high = np.quantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
     return statistic([s[None] for s in strata])[0], low, high
 

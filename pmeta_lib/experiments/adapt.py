@@ -27,6 +27,8 @@ from pmeta_lib.experiments import results
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
 from pmeta_lib.experiments.train import parse_pairs, use_machine
 from pmeta_lib.files import UserError, provenance, read_table, sha256, write_atomically, write_table
+from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
+from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.sac.adaptation import CRITICS, Plan, adapt, references
 from pmeta_lib.sac.agent import Agent, new_agent
 from pmeta_lib.sac.settings import Settings
@@ -60,8 +62,8 @@ def adapt_packed(
     references, which runs of equal settings have in common, for other calls, of other processes too. Raises `UserError`
     for a folder without a sound finished run, and for a family whose observations or actions are of another size.
     """
-    specs, agent = trained(folders, device)
-    place = target(specs[0], family, agent, folders[0])
+    specs, tensors, widths = trained(folders, device)
+    place, who = target(specs[0], family, folders[0]), specs[0].make_learner()
     base, changes = asdict(specs[0].settings), changes or {}
     settings, scratchs = (plan.settings(Settings(**base | x), place.horizon)
                           for x in (changes, changes if alone is None else alone))  # fmt: skip
@@ -80,8 +82,11 @@ def adapt_packed(
     began, seeds = time.monotonic(), [s.seed for s in specs]
     scratch = paths[0].parent / f"adaptation-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}"
     how = {"device": device, "threads": threads, "progress": progress, "folder": scratch}
-    own = adapt(place, specs[0].make_learner(), agent, len(specs[0].make_family().train_tasks), settings, seeds, plan,
-                **how)  # fmt: skip
+    if isinstance(who, OnPolicy):
+        own = adapt_on_policy(place, who, tensors["policy"], settings, seeds, plan, threads)
+    else:
+        agent = stacked_agent(specs, tensors, widths, device)
+        own = adapt(place, who, agent, specs[0].train_tasks, settings, seeds, plan, **how)
     about = provenance()
     if shared is None:
         known = references(place, scratchs, seeds, plan, **how)
@@ -97,7 +102,7 @@ def adapt_packed(
                     raise UserError(f"cannot write {kept}: {error.strerror}; choose another --out") from error
             known = read_table(kept)
     parts = (own.assign(settings=json.dumps(asdict(settings))), known.assign(settings=json.dumps(asdict(scratchs))))
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     for spec, path, key, digest in zip(specs, paths, keys, digests):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
             run=spec.key, family=place.name, trained_on=spec.family, preset=place.preset, learner=spec.learner,
@@ -116,8 +121,8 @@ def adapt_packed(
     return paths
 
 
-def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], Agent]:
-    """The specs of finished runs of one cell and their stacked final agent, without optimizer moments.
+def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], dict[str, Tensor], list[int]]:
+    """The specs of finished runs of one cell, their final tensors stacked over seeds, and the actor's widths.
 
     Raises `UserError` for a folder that holds no finished run or a damaged one, and for specs that differ in more
     than their seed.
@@ -142,8 +147,12 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], Ag
             raise UserError(f"{folder} is damaged ({error}); delete it and run it again") from error
     if len({json.dumps({**s.to_json(), "seed": 0}, sort_keys=True) for s in specs}) != 1:
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
-    stacked: dict[str, Tensor] = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}
-    (inputs, *hidden, head), base = widths[0], specs[0].settings
+    return specs, {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths[0]
+
+
+def stacked_agent(specs: list[RunSpec], stacked: dict[str, Tensor], widths: list[int], device: str) -> Agent:
+    """The final SAC agent of runs of one cell, without optimizer moments."""
+    (inputs, *hidden, head), base = widths, specs[0].settings
     agent = new_agent(
         [s.seed for s in specs], stacked["actor"].shape[1], inputs, head // 2, hidden=tuple(hidden), device=device,
         learning_rate=base.learning_rate, discount=base.discount, polyak=base.polyak,
@@ -151,15 +160,14 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], Ag
     for name in ("actor", "critic", "target", "log_alpha"):
         getattr(agent, name).copy_(stacked[name])
     agent.extra = {n.removeprefix("extra."): x for n, x in stacked.items() if n.startswith("extra.")}
-    return specs, agent
+    return agent
 
 
-def target(spec: RunSpec, name: str | None, agent: Agent, folder: Path) -> TaskFamily:
+def target(spec: RunSpec, name: str | None, folder: Path) -> TaskFamily:
     """The family to adapt to, the run's own where `name` is None; `UserError` if its sizes are not the networks'."""
     home = spec.make_family()
     place = RunSpec(name, preset=spec.preset).make_family() if name and name != home.name else home
-    context = spec.make_learner().context_size(len(home.train_tasks))
-    sizes = agent.actor_shape.widths[0] - context, agent.actor_shape.widths[-1] // 2
+    sizes = home.observation_size, home.action_size
     if sizes != (place.observation_size, place.action_size):
         raise UserError(
             f"the networks in {folder}, trained on {spec.family}, take {sizes[0]} observations and give {sizes[1]} "
@@ -206,8 +214,7 @@ def main(args: argparse.Namespace) -> int:
     for _, cell in results.runs(args.folders).groupby("cell", sort=False):
         folders = [Path(folder) for folder in cell["folder"]]
         for one in folders:  # before any long work
-            specs, agent = trained([one])
-            target(specs[0], args.family, agent, one)
+            target(trained([one])[0][0], args.family, one)
         paths += adapt_packed(folders, plan, family=args.family, out=args.out, changes=changes, device=args.device,
                               threads=args.threads, progress=not args.quiet, shared=shared)  # fmt: skip
     table = pd.concat([read_table(path) for path in paths], ignore_index=True)

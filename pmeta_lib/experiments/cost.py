@@ -11,6 +11,7 @@ MACHINE = "one core of an AMD EPYC virtual machine, November 2026"
 TABLE = f"a guess from stored measurements ({MACHINE}), good to a factor of two; GPUs were not measured"
 # Seconds of an update: a constant, a part in proportion to (transitions x weights), one in proportion to weights.
 UPDATE = (0.0042, 2e-10, 1.05e-08)
+ON_POLICY = 2.5e-05  # seconds a slot and step of an on-policy learner, its updates included
 STEP = 0.00071  # seconds of an environment step of any number of slots: acting, storing
 
 
@@ -18,10 +19,13 @@ def seconds(spec, packed: int) -> float:
     """Seconds of CPU for `packed` seeds of `spec` stacked in one process."""
     import numpy as np
 
-    from pmeta_lib.envs.families import lookup  # gymnasium, which `--help` need not wait for
+    from pmeta_lib.envs.families import lookup  # gymnasium and PyTorch, which `--help` need not wait for
+    from pmeta_lib.policy_gradient.learner import OnPolicy
 
     settings, place = spec.settings, spec.make_family()
     tasks = len(place.train_tasks)
+    if isinstance(spec.make_learner(), OnPolicy):
+        return packed * tasks * settings.steps * (lookup(spec.family).seconds + ON_POLICY)
     policies = spec.make_learner().policies(tasks)
     update = np.dot(UPDATE, _sizes(place, settings.hidden, packed * tasks * settings.batch_size, packed * policies))
     update *= spec.make_learner().cost

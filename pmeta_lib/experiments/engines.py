@@ -180,10 +180,8 @@ class Slurm:
         try:
             return job.result()
         except self.lost:
-            lines = [
-                line for line in (job.stderr() or "").splitlines() if not line.startswith(("srun:", "slurmstepd:"))
-            ]
-            why = _last_line("\n".join(lines)) or "it wrote nothing; does its node see this folder?"
+            lines = [s for s in (job.stderr() or "").splitlines() if not s.startswith(("srun:", "slurmstepd:"))]
+            why = lines[-1] if lines else "it wrote nothing; does its node see this folder?"
             return End.LOST, f"SLURM job {job.job_id} ended in state {job.state}: {why} (log: {job.paths.stderr})"
 
     def stop(self) -> None:

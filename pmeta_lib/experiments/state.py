@@ -25,33 +25,37 @@ class State(StrEnum):
     WAITING = "waiting"
 
 
-def state(folder: Path) -> State:
-    """The state of the run in `folder`. Where locks cannot be asked, a run that was begun counts as running."""
+def ended(folder: Path) -> State | None:
+    """Done, failed, or None: there is something to do yet."""
     for name, found in (("result.json", State.DONE), ("failure.json", State.FAILED)):
         if patiently((folder / name).exists):
             return found
+    return None
+
+
+def state(folder: Path) -> State:
+    """The state of the run in `folder`. Where locks cannot be asked, a run that was begun counts as running."""
     try:
-        running = locked_by_another(folder)
+        return ended(folder) or (State.RUNNING if locked_by_another(folder) else State.WAITING)
     except OSError:
-        running = (folder / "claim.json").exists()
-    return State.RUNNING if running else State.WAITING
+        return State.RUNNING if (folder / "claim.json").exists() else State.WAITING
 
 
 def settled(folders: list[Path]) -> bool:
     """Whether nothing is to be done for a pack: all its runs are done and tidied away, or have failed."""
-    files = [[patiently((f / name).exists) for name in ("result.json", "failure.json", "claim.json")] for f in folders]
-    return all(r or f for r, f, _ in files) and (any(not r for r, _, _ in files) or not any(c for *_, c in files))
+    found = [ended(folder) for folder in folders]
+    claimed = any(patiently((folder / "claim.json").exists) for folder in folders)
+    return None not in found and (State.FAILED in found or not claimed)
 
 
 def progress(folders: list[Path]) -> list[str]:
-    """What the runs have reached: their newest checkpoints' names, or that of the file they ended with. It changes
-    with every attempt that was worth something."""
+    """What the runs have reached: their ends, or their newest checkpoints' names. It changes with every attempt that
+    was worth something."""
 
-    def reached(folder: Path) -> str:
-        names = [n for n in ("result.json", "failure.json") if (folder / n).exists()]
-        return max(names or (p.name for p in (folder / "checkpoints").glob("step-*.json")), default="")
+    def newest(folder: Path) -> str:
+        return max((p.name for p in (folder / "checkpoints").glob("step-*.json")), default="")
 
-    return [patiently(reached, folder) for folder in folders]
+    return [ended(folder) or patiently(newest, folder) for folder in folders]
 
 
 def read_json(path: Path) -> dict:

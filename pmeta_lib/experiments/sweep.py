@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import shutil
+import signal
 import sys
 import time
 import uuid
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING
 
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
-from pmeta_lib.experiments.state import State, locked, progress, read_json, settled, state, write_json
+from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state, write_json
 from pmeta_lib.experiments.worker import End
 from pmeta_lib.files import UserError, patiently, unknown
+from pmeta_lib.signals import LEAVE
 
 if TYPE_CHECKING:
     from pmeta_lib.experiments.spec import RunSpec
@@ -51,12 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--address", help="ray: auto, or host:port of the cluster's head (default: a Ray of its own, here)")
     add("--gpus-per-run", type=float, default=0.0, help="GPUs of a worker; ray: also 0.25, slurm: whole ones")
     add("--slurm-executor", default="slurm", choices=("slurm", "local"), help="local: try the job array here")
-    add(
-        "--slurm-minutes",
-        type=int,
-        default=24 * 60,
-        help="time limit of a job (default: a day); it queues itself again",
-    )
+    add("--slurm-minutes", type=int, default=24 * 60, help="time limit of a job; it requeues itself (default: a day)")
     add("--slurm-partition", help="partition of the jobs")
     add("--allow-mixed", action="store_true", help="results: of several versions or devices in one table")
     add("--json", type=Path, metavar="FILE", help="write the counts (or the plan) there as well")
@@ -87,6 +84,9 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("--out is missing: name the sweep's folder, e.g. --out out/smoke")
     if any(spec.family == "lunar-lander-params" for spec in plan.runs):
         importlib.import_module("pmeta_lib.envs.lunar")  # says how to install Box2D, now instead of at that run
+    if args.engine != "slurm":  # whose jobs outlive this command; other workers get time to save, as at Ctrl-C
+        for number in LEAVE:
+            signal.signal(number, signal.default_int_handler)
     counts = sweep(
         plan, args.out, lambda: _engine(args), jobs=args.jobs, device=args.device, threads=args.threads,
         attempts=args.attempts, retry_failed=args.retry_failed, checkpoint_seconds=args.checkpoint_seconds,
@@ -111,7 +111,7 @@ def packs(plan: "Plan", out: Path) -> list[list["RunSpec"]]:
     todo = []
     for cell in plan.cells:
         by_key = {spec.key: spec for spec in cell.runs}
-        left = {key for key in by_key if state(out / key) not in (State.DONE, State.FAILED)}
+        left = {key for key in by_key if not ended(out / key)}
         for key in by_key:
             begun = read_json(out / key / "claim.json").get("pack", [])
             if begun and begun[0] == key and all(k in by_key for k in begun):
@@ -137,9 +137,12 @@ def sweep(
 
     if old := old_runs(out):
         print(f"{len(old)} runs in {out} are of an older version ({old[0].name}, …) and are left alone; none is used")
+    doing = "write to"
     try:
-        with locked([out / ".locks"]):  # two processes in one run: better no sweep where that cannot be ruled out
-            pass
+        patiently(out.mkdir, parents=True, exist_ok=True)
+        doing = "lock files in"
+        with locked([out / ".locks"]):  # where two workers might get the same run, better no sweep
+            doing = "write to"
         for key, spec in runs.items():
             patiently((out / key).mkdir, parents=True, exist_ok=True)
             if not patiently((out / key / "spec.json").exists):
@@ -150,8 +153,7 @@ def sweep(
                 patiently((out / key / "failure.json").unlink, missing_ok=True)
         left = {tuple(s.key for s in pack): pack for pack in packs(plan, out)}
     except OSError as error:
-        what = "lock files in" if str(error.filename or "").endswith("lock") else "write to"
-        raise UserError(f"cannot {what} {out}: {error.strerror}; choose a folder where you can") from error
+        raise UserError(f"cannot {doing} {out}: {error.strerror}; choose a folder where you can") from error
     work = {keys: seconds(pack[0], len(pack)) for keys, pack in left.items()}
     job = {
         "out": str(out), "device": device, "threads": threads, "attempts": attempts, "session": uuid.uuid4().hex,

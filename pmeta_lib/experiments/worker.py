@@ -21,7 +21,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from pmeta_lib import signals
-from pmeta_lib.experiments.state import State, locked, progress, read_json, settled, state, write_json
+from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, write_json
 from pmeta_lib.files import HICCUPS, patiently, remove_halves
 
 # Errors of the folder, not of the run: no other run would fare better.
@@ -100,9 +100,9 @@ def _train(job: dict, pack: list[dict], folders: list[Path]) -> None:
         _fail(folders, failure)
     if claim["apart"]:
         for entry, folder in zip(pack, folders, strict=True):
-            if state(folder) not in (State.DONE, State.FAILED) and (failure := _run(job, [entry], [folder])):
+            if not ended(folder) and (failure := _run(job, [entry], [folder])):
                 _fail([folder], failure)
-    done = [folder for folder in folders if state(folder) is State.DONE]
+    done = [folder for folder in folders if ended(folder) is State.DONE]
     for folder in done:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         patiently((folder / "failure.json").unlink, missing_ok=True)
@@ -125,7 +125,7 @@ def _run(job: dict, pack: list[dict], folders: list[Path]) -> dict:
                        checkpoint_seconds=job["checkpoint_seconds"])  # fmt: skip
         except Exception as error:  # whatever a run raises is its own failure; the sweep goes on
             traceback.print_exc()
-            if all(state(folder) is State.DONE for folder in folders):
+            if all(ended(folder) is State.DONE for folder in folders):
                 return {}  # locks that lock nobody out: another worker did it, and took the checkpoints from under us
             if at_fault := _folders_fault(error):
                 raise OSError(*at_fault.args) from error
@@ -140,7 +140,7 @@ def _run(job: dict, pack: list[dict], folders: list[Path]) -> dict:
 
 def _fail(folders: list[Path], failure: dict) -> None:
     for folder in folders:
-        if state(folder) is not State.DONE:
+        if ended(folder) is not State.DONE:
             write_json(folder / "failure.json", failure)
 
 

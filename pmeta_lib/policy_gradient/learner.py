@@ -1,6 +1,6 @@
 """What on-policy learners have in common: how a policy acts, how it takes inner steps, and what a learner must answer.
 
-Policy gradients adapt by `theta_i <- theta_i + s grad surrogate_i(theta_i)` on episodes of theta_i itself. A *surrogate*
+Policy gradients adapt by `theta_i <- theta_i + s grad surrogate_i(theta_i)` on episodes of theta_i itself. A surrogate
 turns log probabilities of what was done into numbers whose mean has the policy gradient as its first derivative; the
 learners differ in its second, and so in the gradient of what comes after the step:
 
@@ -10,7 +10,7 @@ learners differ in its second, and so in the gradient of what comes after the st
 (pg-maml) has all of it; `low_variance` (ProMP) all but the terms that join an action with an earlier one's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -162,36 +162,46 @@ class OnPolicy(Learner):
             windows.append(self.window(run.shape, rows, run.sampler, run.settings.discount))
         return windows
 
-    def returns(self, shape: Shape, theta: Tensor, judge, key: int, steps: int) -> list[np.ndarray]:
-        """Returns (S, N, episodes) on the judge's tasks after 0, 1, … `steps` inner steps from `theta (S, G, P)`.
+    def path(self, judge, theta: Tensor, key: int, updates: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """On the judge's tasks, after 0, 1, … `updates` inner steps from `theta (S, G, P)`: the returns (S, N, ·) of
+        what is deployed, and (S, N, E, 1) of the episodes sampled for the next step (None after the last).
 
-        Inner steps are taken on `episodes` sampled episodes each. The policy's mean acts, except where the preset
-        asks for the stochastic policy (promp2018).
+        The mean is deployed, or the stochastic policy where the preset asks for it (promp2018).
         """
-        out, rows, shaped = [], spread(theta, len(judge.tasks)), (len(judge.seeds), len(judge.tasks), -1)
+        shape = self.shape(judge.family, judge.hidden)
+        rows, shaped = spread(theta, len(judge.tasks)), (len(judge.seeds), len(judge.tasks), -1)
         sampled = judge.family.preset == "promp2018"
         judge.sampler.restart(key)
-        for k in range(steps + 1):
-            window = self.window(shape, rows, judge.sampler, judge.discount) if sampled or k < steps else None
-            if sampled:
-                out.append(window.episode_returns(1).reshape(shaped).numpy())
-            else:
-                out.append(judge.evaluator.returns(deterministic(shape, rows), key))
-            if k < steps:
+        for k in range(updates + 1):
+            window = self.window(shape, rows, judge.sampler, judge.discount) if sampled or k < updates else None
+            acting = window.episode_returns(1).view(*shaped, 1).numpy() if window is not None else None
+            yield acting[..., 0] if sampled else judge.evaluator.returns(deterministic(shape, rows), key), acting
+            if k < updates:
                 rows = self.step(shape, rows, window)
-        return out
 
-    def deployed_returns(self, shape: Shape, theta: Tensor, judge, key: int) -> dict[str, np.ndarray]:
+    def unit(self, horizon: int) -> int:
+        """Environment steps on a new task from one change of the policy to the next."""
+        return self.episodes * horizon
+
+    def reach(self, plan, horizon: int) -> int:
+        """How many changes a plan of adaptation asks for."""
+        return max(3, -(-plan.episodes // self.episodes), max(plan.steps) // self.unit(horizon))
+
+    def deployed_returns(self, judge, theta: Tensor, key: int) -> dict[str, np.ndarray]:
         """What the learner deploys on the judge's tasks, and "meta", the policy before it adapts, where it does.
 
-        Deployed is the policy after the inner steps, or before where the preset counts a task's first episode alone.
+        Deployed is the policy after adapting, or before where the preset counts a task's first episode alone.
         """
-        found = self.returns(shape, theta, judge, key, self.phases() - 1)
+        found = [deployed for deployed, _ in self.path(judge, theta, key, self.updates_within())]
         deployed = found[0 if judge.family.preset == "varibad2020" else -1]
         return {"deployed": deployed} | ({"meta": found[0]} if len(found) > 1 else {})
 
+    def updates_within(self) -> int:
+        """Changes of the policy that training counts on."""
+        return self.phases() - 1
+
     def fisher(self, shape: Shape, rows: Tensor, window: Window, groups: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-        """v (S, G, P) -> Fisher information of `rows (B, P)` times v, mean over a policy's tasks, on every fifth step."""
+        """v (S, G, P) -> Fisher information of `rows (B, P)` times v, mean over a policy's tasks, every fifth step."""
         rows = rows.detach().requires_grad_()
         with torch.enable_grad():
             new = gaussian(shape, rows, window.observation[:, :, ::5])

@@ -6,6 +6,7 @@ beginning of a trial and lives on from episode to episode; so do returns, since 
 """
 
 import math
+from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -132,10 +133,10 @@ class RL2(OnPolicy):
         return {"policy": policies, **moments, "adam.steps": torch.zeros(()),
                 "weight": torch.full(policies.shape[:2], 1.0), "order": torch.zeros((), dtype=torch.long)}  # fmt: skip
 
-    def trial(self, shape: Recurrent, theta: Tensor, sampler, mean: bool = False) -> tuple[Window, Tensor]:
-        """A trial of every slot, and the inputs (S, n, H, i) that the network saw."""
+    def trial(self, shape: Recurrent, theta: Tensor, sampler, mean: bool = False, episodes: int = 0):
+        """A trial of every slot (`Window`), and the inputs (S, n, H, i) that the network saw."""
         memory = Memory(shape, theta.flatten(0, 1), mean)
-        window = sampler.roll(memory, sampler.family.horizon * self.trial_episodes)
+        window = sampler.roll(memory, sampler.family.horizon * (episodes or self.trial_episodes))
         return window, torch.stack(memory.seen, 2)
 
     def collect(self, run, theta: Tensor) -> list[tuple[Window, Tensor]]:
@@ -157,7 +158,7 @@ class RL2(OnPolicy):
         new = theta.detach().clone()
         optimizer = adam(new, run.settings.learning_rate, state)
         trials = inputs.shape[1]
-        for epoch in range(self.epochs):
+        for _ in range(self.epochs):
             # an order of the update's own: every seed the same, and none of the acting's randomness used up
             shuffled = torch.randperm(trials, generator=torch.Generator().manual_seed(int(state["order"])))
             state["order"] += 1
@@ -179,12 +180,24 @@ class RL2(OnPolicy):
         state["weight"] = adapted_weight(state["weight"], kl, self.kl_limit)
         return new, {"objective": gained.detach().unsqueeze(1), "kl": kl}
 
-    def returns(self, shape: Recurrent, theta: Tensor, judge, key: int, steps: int = 0) -> list[np.ndarray]:
-        """Returns (S, N, episodes) of the first, second, … episode of a trial, the mean acting."""
-        judge.sampler.restart(key)
-        window, _ = self.trial(shape, theta, judge.sampler, mean=True)
-        found = window.episode_returns(self.trial_episodes).view(len(judge.seeds), len(judge.tasks), judge.slots, -1)
-        return [x.numpy() for x in found.unbind(-1)]
+    def path(self, judge, theta: Tensor, key: int, updates: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The first, second, … episode of one trial: returns (S, N, E) of the mean, (S, N, 1, E) of what is sampled."""
+        shape, found = self.shape(judge.family, judge.hidden), []
+        for mean in (True, False):
+            judge.sampler.restart(key)
+            window, _ = self.trial(shape, theta, judge.sampler, mean, updates + 1)
+            found.append(window.episode_returns(updates + 1).view(len(judge.seeds), len(judge.tasks), -1, updates + 1))
+        for mean, sampled in zip(*(x.unbind(-1) for x in found), strict=True):
+            yield mean.numpy(), sampled.unsqueeze(2).numpy()
+
+    def unit(self, horizon: int) -> int:
+        return horizon
+
+    def reach(self, plan, horizon: int) -> int:
+        return max(self.trial_episodes, plan.episodes) - 1
+
+    def updates_within(self) -> int:
+        return self.trial_episodes - 1
 
 
 def discounted_scale(reward: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pmeta_lib import signals
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient.learner import OnPolicy
@@ -110,9 +111,10 @@ def train(
                 run.seconds = time.process_time() - began
                 if callback is not None and callback(run):
                     break
-            if folder is not None and time.monotonic() - last_saved > checkpoint_seconds:
+            if folder is not None and (signals.asked() or time.monotonic() - last_saved > checkpoint_seconds):
                 save(run, Path(folder), identity)
                 last_saved = time.monotonic()
+                signals.answer()
         if folder is not None:
             save(run, Path(folder), identity)
     except FloatingPointError as error:
@@ -143,9 +145,10 @@ class Judge:
 
     def __init__(self, family: TaskFamily, tasks: np.ndarray, seeds: list[int], slots: int, settings: Settings,
                  threads: int = 1):  # fmt: skip
-        self.family, self.tasks, self.seeds, self.discount = family, tasks, seeds, settings.discount
+        self.family, self.tasks, self.seeds = family, tasks, seeds
+        self.discount, self.hidden = settings.discount, settings.hidden
         self.evaluator = Evaluator(family, tasks, seeds, settings.evaluation_episodes, "cpu", threads)
-        self.sampler, self.slots = Sampler(family, tasks, seeds, slots, threads), slots
+        self.sampler = Sampler(family, tasks, seeds, slots, threads)
 
     def close(self) -> None:
         self.evaluator.close()
@@ -154,7 +157,7 @@ class Judge:
 
 def evaluate(run: Run, judge: Judge) -> None:
     """Append the returns of what the learner deploys, and the last update's losses, to the run's tables."""
-    for name, returns in run.learner.deployed_returns(run.shape, run.state["policy"], judge, run.step).items():
+    for name, returns in run.learner.deployed_returns(judge, run.state["policy"], run.step).items():
         for s, seed in enumerate(run.seeds):
             for i, episodes in enumerate(returns[s]):
                 run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))

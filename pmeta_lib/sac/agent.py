@@ -66,24 +66,35 @@ class Agent:
     polyak: float
     target_entropy: float
     envs: int = 1  # E, environments a task
+    product_type: torch.dtype = torch.float32  # of the hidden layers' products in an update
     extra: dict[str, Tensor] = field(default_factory=dict)
     updates: int = 0
     layers: dict[str, Layers] = field(init=False)  # views of actor, critic, target; the tensors change in place
+    shadows: dict[str, list[tuple[Tensor, Tensor]]] = field(init=False)  # (parameters, copy in the products' type)
     gradients: dict[str, tuple[Tensor, Layers]] = field(init=False)  # where an update writes them, and views
 
     def __post_init__(self):
-        slots = self.slots
-        shapes = {"actor": (self.actor_shape, slots), "critic": (self.critic_shape, 2 * slots)}
-        flats = {
-            name: torch.zeros(rows, shape.size, device=self.actor.device) for name, (shape, rows) in shapes.items()
-        }
-        self.gradients = {name: (flats[name], shapes[name][0].layers(flats[name])) for name in shapes}
-        self.layers = {n: shape.layers(getattr(self, n).view(rows, -1)) for n, (shape, rows) in shapes.items()}
-        self.layers["target"] = self.critic_shape.layers(self.target.view(2 * slots, -1))
+        shapes = {"actor": self.actor_shape, "critic": self.critic_shape, "target": self.critic_shape}
+        flats = {name: getattr(self, name).view(-1, shape.size) for name, shape in shapes.items()}
+        gradients = {name: torch.zeros_like(flats[name]) for name in ("actor", "critic")}
+        self.gradients = {name: (flat, shapes[name].layers(flat)) for name, flat in gradients.items()}
+        self.layers = {name: shapes[name].layers(flat) for name, flat in flats.items()}
+        self.shadows = {}
+        if self.product_type != torch.float32:
+            for name, (*hidden, head) in self.layers.items():
+                copies = [tuple(x.to(self.product_type).contiguous() for x in layer) for layer in hidden]
+                self.shadows[name] = [pair for layers in zip(hidden, copies) for pair in zip(*layers)]
+                self.layers[name] = [*copies, head]
 
     @property
     def slots(self) -> int:
         return self.actor.shape[0] * self.actor.shape[1]
+
+    def cast(self, *names: str) -> None:
+        """Let the hidden layers' copies follow the parameters `names`, which have changed; none exist in float32."""
+        for name in names:
+            for parameters, copy in self.shadows.get(name, ()):
+                copy.copy_(parameters)
 
     def noise(self, *shape: int) -> Tensor:
         """Standard normal (S, *shape), every seed from its own generator."""
@@ -93,7 +104,8 @@ class Agent:
 def new_agent(
     seeds: list[int], policies: int, observation_size: int, action_size: int, *, hidden: tuple[int, ...],
     learning_rate: float, discount: float, polyak: float, initial_temperature: float = 1.0,
-    target_entropy: float | None = None, envs: int = 1, device: str = "cpu",
+    target_entropy: float | None = None, envs: int = 1, product_type: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> Agent:  # fmt: skip
     """A fresh agent. All policies of a seed start equal (as the algorithm's `theta_i = theta`), seeds differ."""
     actor_shape = Shape((observation_size, *hidden, 2 * action_size))
@@ -109,7 +121,7 @@ def new_agent(
         {"actor": Adam(actor, learning_rate), "critic": Adam(critic, learning_rate),
          "log_alpha": Adam(log_alpha, learning_rate)},
         {stream: [generator(s, stream, device) for s in seeds] for stream in ("replay", "noise", "learner")},
-        discount, polyak, -float(action_size) if target_entropy is None else target_entropy, envs,
+        discount, polyak, -float(action_size) if target_entropy is None else target_entropy, envs, product_type,
     )  # fmt: skip
     return agent
 

@@ -12,9 +12,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pmeta_lib.files import UserError
+
 threshold_backward = torch.ops.aten.threshold_backward  # ReLU's: the gradient where the activation is above 0
 _ALIGN = 16  # floats; every weight matrix starts on a 64-byte boundary, which the matrix products like
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+def hidden_type(precision: str, device: str | torch.device) -> torch.dtype:
+    """The type of the hidden layers' products; "auto" is bfloat16 where the processor multiplies it fast.
+
+    Raises `UserError` for "bfloat16" where it does not: emulated, it would be several times slower than float32.
+    """
+    if precision == "float32":
+        return torch.float32
+    if torch.device(device).type == "cuda":
+        fast, wanted = torch.cuda.get_device_capability(device) >= (8, 0), "a GPU from Ampere on"
+    else:
+        can = getattr(torch.cpu, "get_capabilities", dict)()
+        fast, wanted = can.get("avx512_bf16") or can.get("amx_bf16"), "a processor with AVX512-BF16 or AMX"
+    if not fast and precision == "bfloat16":
+        raise UserError(f'setting precision is "bfloat16", which needs {wanted}; use "float32", or "auto" to have both')
+    return torch.bfloat16 if fast else torch.float32
 
 
 class Shape(NamedTuple):
@@ -62,11 +81,21 @@ def forward(shape: Shape, flat: Tensor, x: Tensor) -> Tensor:
 
 def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """ReLU of `x (B, n, i)` times `weight (B, i, o)` plus `bias (B, 1, o)`; on a GPU, bias and ReLU in one pass."""
+    if not x.is_cuda and x.dtype == torch.bfloat16:  # faster apart, and so is ReLU on the bits
+        out = (x @ weight).add_(bias)
+        _bits(out).clamp_min_(0)
+        return out
     if not x.is_cuda:
         return torch.baddbmm(bias, x, weight).relu_()
-    if odd := -x.shape[2] % 4:  # tensor cores want rows of whole 16 bytes; zeros cost less than doing without them
+    if odd := -x.shape[2] % (16 // x.element_size()):  # tensor cores want whole 16 bytes; zeros cost less than without
         x, weight = torch.nn.functional.pad(x, (0, odd)), torch.nn.functional.pad(weight, (0, 0, 0, odd))
     return _kernel("bias_relu", "T x, T b", "x + b > T(0) ? x + b : T(0)")(x @ weight, bias)
+
+
+def _bits(x: Tensor) -> Tensor:
+    """Where x is bfloat16, its bits as whole numbers, which a processor compares with 0 five times as fast: they are
+    below it where x is. (NaN that arithmetic makes counts as below; the products before and behind show it.)"""
+    return x.view(torch.int16) if x.dtype == torch.bfloat16 else x
 
 
 @functools.cache
@@ -81,13 +110,16 @@ Layers = list[tuple[Tensor, Tensor]]  # (W (B, i, o), b (B, 1, o)) of every laye
 
 
 def forward_saved(layers: Layers, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """`forward` and every layer's input, which `backward` needs; no autograd graph, ReLU in place."""
+    """`forward` and every layer's input, which `backward` needs; no autograd graph, ReLU in place.
+
+    A layer computes in its weights' type: bfloat16 hidden layers, say, under a float32 head.
+    """
     *hidden, (weight, bias) = layers
-    inputs = [x]
+    inputs = [x.to(layers[0][0].dtype)]
     for w, b in hidden:
         inputs.append(hidden_layer(inputs[-1], w, b))
     # a product with few columns leaves the multiplier idle; its transpose, with few rows, is up to twice as fast
-    return torch.baddbmm(bias.mT, weight.mT, inputs[-1].mT).mT, inputs
+    return torch.baddbmm(bias.mT, weight.mT, inputs[-1].to(weight.dtype).mT).mT, inputs
 
 
 def backward(
@@ -99,28 +131,36 @@ def backward(
     What is not asked for is not computed. By hand, because autograd over views of one flat tensor costs several
     times the arithmetic.
     """
+    asked = grad.dtype
     for k in range(len(layers) - 1, -1, -1):
         weight, entered = layers[k][0], inputs[k]
         if into is not None:
             to_weight, to_bias = into[k]
-            torch.sum(grad, 1, keepdim=True, out=to_bias)
-            if grad.is_cuda:
-                torch.bmm(entered.mT, grad, out=to_weight)
+            x = entered.to(grad.dtype)
+            to_bias.copy_(grad.sum(1, keepdim=True))  # in bfloat16, too, sums and products add up in float32
+            if grad.is_cuda and grad.dtype == to_weight.dtype:
+                torch.bmm(x.mT, grad, out=to_weight)
             # on a CPU, products straight into the strided views would fall back to one call a slot: copy instead
-            elif grad.shape[2] < entered.shape[2]:
-                to_weight.copy_((grad.mT @ entered).mT)
+            elif grad.shape[2] < x.shape[2]:
+                to_weight.copy_((grad.mT @ x).mT)
             else:
-                to_weight.copy_(entered.mT @ grad)
+                to_weight.copy_(x.mT @ grad)
         if k == 0:
             break
-        if grad.shape[2] == 1 and grad.is_cuda:
-            grad = _kernel("where_active", "T w, T g, T x", "x > T(0) ? w * g : T(0)")(weight.mT, grad, entered)
-        elif grad.shape[2] == 1:
-            grad = threshold_backward(weight.mT.expand_as(entered), entered, 0.0).mul_(grad)
+        if grad.shape[2] == 1:
+            row, column = weight.mT.to(entered.dtype), grad.to(entered.dtype)
+            if grad.is_cuda:
+                grad = _kernel("where_active", "T w, T g, T x", "x > T(0) ? w * g : T(0)")(row, column, entered)
+                continue
+            if entered.dtype == torch.float32:
+                grad = threshold_backward(row.expand_as(entered), entered, 0.0).mul_(column)
+                continue
+            grad = column @ row
         else:
-            back = grad @ weight.mT
-            grad = threshold_backward.grad_input(back, entered, 0.0, grad_input=back)
-    return (layers[0][0][:, columns] @ grad.mT).mT if columns is not None else None
+            grad = (grad @ weight.mT).to(entered.dtype)
+        bits = _bits(grad)
+        threshold_backward.grad_input(bits, _bits(entered), 0, grad_input=bits)
+    return (layers[0][0][:, columns] @ grad.mT).mT.to(asked) if columns is not None else None
 
 
 class _Fused(torch.autograd.Function):

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from pmeta_lib.files import UserError
-from pmeta_lib.options import Count, Positive, Share, Whole, Widths, options
+from pmeta_lib.options import Count, Positive, Precision, Share, Whole, Widths, options
 
 
 @options
@@ -25,6 +25,7 @@ class Settings:
     polyak: Share = 0.005  # share of the critic that enters its target at each update
     warm_up: Whole = 1_000  # steps of uniform actions before updates begin
     updates_per_step: Positive = 1.0  # update-to-data ratio; below 1, an update every 1/ratio steps
+    precision: Precision = "float32"  # of the updates' hidden products; "bfloat16", or "auto": that where it is fast
     replay_capacity: Whole = 0  # transitions a task; 0 keeps all
     initial_temperature: Positive = 1.0
     target_entropy: float | None = None  # None: minus the number of action dimensions

@@ -27,6 +27,7 @@ from pmeta_lib.sac.evaluation import Evaluator, to_env
 from pmeta_lib.sac.graphs import Graphed, use_tensor_cores
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.memory import check_size, keep_freed_memory
+from pmeta_lib.sac.networks import hidden_type
 from pmeta_lib.sac.replay import Replay
 from pmeta_lib.sac.settings import Settings
 
@@ -117,7 +118,7 @@ def start(
         seeds, learner.policies(tasks), size, family.action_size, hidden=settings.hidden,
         learning_rate=settings.learning_rate, discount=settings.discount, polyak=settings.polyak, device=device,
         initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy,
-        envs=settings.envs_per_task,
+        envs=settings.envs_per_task, product_type=hidden_type(settings.precision, device),
     )  # fmt: skip
     given = dict(initial or {})
     for name in given.keys() & {"actor", "critic", "log_alpha"}:
@@ -166,7 +167,7 @@ def train(
     began = time.monotonic()
     run = start(family, learner, settings, seeds, device, threads, initial)
     identity = repr((family.name, family.preset, family.train_tasks.tolist(), learner, asdict(settings), run.seeds,
-                     *([sorted(evaluate_at)] if evaluate_at else [])))  # fmt: skip
+                     str(run.agent.product_type), *([sorted(evaluate_at)] if evaluate_at else [])))  # fmt: skip
     if folder is not None and (saved := checkpoint.load(Path(folder), identity)) is not None:
         restore(run, *saved)
         began -= run.seconds

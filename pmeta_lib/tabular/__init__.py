@@ -18,10 +18,10 @@ from pmeta_lib.tabular.mdp import TaskBatch, optimal_policies, optimal_values
 from pmeta_lib.tabular.policies import evaluate, hessian_vector_products, policy_gradients, softmax, values
 from pmeta_lib.tabular.proximal import envelope, envelope_gradients, prox
 from pmeta_lib.tabular.sampling import sample, sampled
-from pmeta_lib.tabular.scores import conflict_rate, gradient_cosines, normalised_returns
+from pmeta_lib.tabular.scores import cancellation, conflict_rate, gradient_cosines, normalised_returns
 
 __all__ = [
-    "LEARNERS", "Diverged", "History", "TaskBatch", "adapt", "conflict_rate", "envelope",
+    "LEARNERS", "Diverged", "History", "TaskBatch", "adapt", "cancellation", "conflict_rate", "envelope",
     "envelope_gradients",
     "evaluate", "fomaml", "gradient_cosines", "hessian_vector_products", "independent", "joint", "maml",
     "maml_gradients", "normalised_returns", "optimal_policies", "optimal_values", "pcgrad", "pmeta",

@@ -98,9 +98,7 @@ def learn(name: str, tasks: TaskBatch, theta0: np.ndarray, s: Settings, one_roun
         new_y[drawn] = new_theta if move.y is None else move.y
         if (bad := escaped(new_y[drawn])).any() or escaped(new_theta):
             task = int(drawn[bad.argmax()])
-            text = (
-                f"{name} diverged in round {t}, first in task {task}: {cause(s)}. The exception's .history keeps the "
-            )
+            text = f"{name} diverged in round {t}, first in task {task}: {cause(s)}. The exception's .history keeps"
             raise Diverged(f"{text} the {t} good rounds.", history())
         theta, y = new_theta, new_y
         spent += move.evaluations * len(drawn) / N

@@ -2,6 +2,7 @@
   pmeta bench tabular                  stacked tabular gradients against plain Python and a NumPy loop
   pmeta bench env                      stacked MuJoCo environments against gymnasium's SyncVectorEnv
   pmeta bench sac --json sac.json      stacked SAC against its peers; the numbers also to a file
+  pmeta bench pg                       on-policy learners against PPO
   pmeta bench tabular --help           the options of one benchmark
 
 Every number is a ratio against a peer that ran interleaved with ours in the same process.
@@ -13,7 +14,7 @@ import os
 
 from pmeta_lib.files import UserError, unknown, writable
 
-BENCHMARKS = ("tabular", "sac", "env")
+BENCHMARKS = ("tabular", "sac", "env", "pg")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

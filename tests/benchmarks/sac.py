@@ -2,7 +2,8 @@
 pmeta bench sac                          ratios to both peers and to the matrix products' own rate
 pmeta bench sac --json sac.json          every number also to a file
 pmeta bench sac --rounds 15 --seconds 2  longer, for a noisy machine
-pmeta bench sac --parity --steps 20000   learning curves beside Stable-Baselines3's, equal settings
+pmeta bench sac --parity --seeds 5       learning curves beside Stable-Baselines3's, equal settings, 100,000 steps
+pmeta bench sac --parity --case defaults --steps 10000 --out out/parity    at its own defaults; resumable
 
 Whole training loops at one update per environment step: acting, stepping, storing, sampling, updating, in task-updates
 per second (tasks x gradient updates). Peers: Stable-Baselines3 (PyTorch) and SBX (JAX), one task at a time, which is
@@ -26,7 +27,7 @@ import torch
 from tqdm import tqdm
 
 from pmeta_lib.envs.families import family
-from pmeta_lib.files import UserError, provenance
+from pmeta_lib.files import UserError, provenance, unknown
 from pmeta_lib.sac.graphs import Graphed
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.memory import keep_freed_memory
@@ -72,11 +73,11 @@ def configure(parser) -> None:
     )
     parser.add_argument("--tasks", type=int, nargs="+", default=growth, help="numbers of tasks for the growth")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
-    parser.add_argument("--parity", action="store_true", help="compare learning curves on HalfCheetah-v5 instead")
-    parser.add_argument(
-        "--steps", type=int, default=20_000, help="environment steps of --parity (default: %(default)s)"
-    )
+    parser.add_argument("--parity", action="store_true", help="compare learning curves with Stable-Baselines3 instead")
+    parser.add_argument("--case", default="equal", help="of --parity: equal (half-cheetah) or defaults (pendulum)")
+    parser.add_argument("--steps", type=int, default=100_000, help="steps of --parity (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of --parity (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep every seed of --parity there, and go on from it")
 
 
 def main(args) -> int:
@@ -90,9 +91,11 @@ def main(args) -> int:
         torch.set_num_threads(1)
         keep_freed_memory()  # as training does; the peers that use PyTorch gain by it too
         if args.parity:
-            from benchmarks.parity import parity
+            from benchmarks.parity import CASES, parity
 
-            report = parity(args.steps, list(range(args.seeds)))
+            if args.case not in CASES:
+                raise unknown("--case", args.case, list(CASES))
+            report = parity(args.steps, list(range(args.seeds)), args.case, out=args.out)
         else:
             report = speed(args.rounds, args.seconds, args.tasks)
     finally:

@@ -28,8 +28,8 @@ def improvement(x, y, tie=0.5):
 
 
 def iqm(scores):
-    cut = len(scores) // 4
-    return np.mean(sorted(scores)[cut:-cut])
+    n = len(scores)
+    return np.mean(sorted(scores)[n // 4 : n - n // 4])
 
 
 RIGHT = {
@@ -40,7 +40,7 @@ RIGHT = {
     "06.1": density,
     "06.2": target,
     "06.3": lambda log_prob, target: -np.mean(log_prob) - target,
-    "06.4": lambda target, critic, tau: target + tau * (critic - target),
+    "06.4": lambda target, critic, rate: target + rate * (critic - target),
     "07.1": lambda gradient, actors, w, lam: gradient + lam * actors - lam * w,
     "07.3": lambda y, w, lam, rate: y + rate * lam / (1 + rate * lam) * (w - y),
     "07.2": one_round,
@@ -82,10 +82,10 @@ WRONG = [
     ("06.3", lambda log_prob, target: -np.mean(log_prob), "target entropy is missing"),
     ("06.3", lambda log_prob, target: -np.sum(log_prob + target), "not the sum"),
     ("06.3", lambda log_prob, target: np.mean(log_prob) + target, "sign is wrong everywhere"),
-    ("06.4", lambda target, critic, tau: critic + tau * (target - critic), "exchanged"),
-    ("06.4", lambda target, critic, tau: target + tau * critic, "1 - tau"),
-    ("06.4", lambda target, critic, tau: critic, "lag"),
-    ("06.4", lambda target, critic, tau: target - tau * (critic - target), "away"),
+    ("06.4", lambda target, critic, rate: critic + rate * (target - critic), "exchanged"),
+    ("06.4", lambda target, critic, rate: target + rate * critic, "1 - rate"),
+    ("06.4", lambda target, critic, rate: critic, "lag"),
+    ("06.4", lambda target, critic, rate: target - rate * (critic - target), "away"),
     ("07.1", lambda g, a, w, lam: g - lam * (a - w), "wrong sign"),
     ("07.1", lambda g, a, w, lam: g + lam / 2 * (a - w), "cancels"),
     ("07.1", lambda g, a, w, lam: g, "term is missing"),
@@ -113,9 +113,9 @@ WRONG = [
     ("12.2", lambda x, y: float(x.mean() > y.mean()), "how often"),
     ("12.3", np.mean, "plain mean"),
     ("12.3", np.median, "median"),
-    ("12.3", lambda scores: scores[len(scores) // 4 : -(len(scores) // 4)].mean(), "sort"),
+    ("12.3", lambda scores: scores[len(scores) // 4 : len(scores) - len(scores) // 4].mean(), "sort"),
     ("12.3", lambda scores: np.sort(scores)[len(scores) // 4 :].mean(), "only the lowest"),
-    ("12.3", lambda scores: np.sort(scores)[: -(len(scores) // 4)].mean(), "only the highest"),
+    ("12.3", lambda scores: np.sort(scores)[: len(scores) - len(scores) // 4].mean(), "only the highest"),
     ("12.4", "a", "every single seed"),
     ("12.4", "c", "cancel"),
     ("12.4", "d", "worse"),

@@ -26,6 +26,10 @@ def conflict(g):
     return sum((g[i] * g[j]).sum() < 0 for i in range(n) for j in range(i)) / (n * (n - 1) / 2)
 
 
+def agree(g):
+    return sum((a * b).sum() > 0 for i, a in enumerate(g) for b in g[:i]) / (len(g) * (len(g) - 1) / 2)
+
+
 def inner(ascent, w, y, lam, s, K):
     for _ in range(K):
         y = y + s * (ascent(y) - lam * (y - w))
@@ -92,7 +96,8 @@ WRONG = [
     ("01.1", lambda t, d, Q: -gradient(t, d, Q), "sign"),
     ("01.1", lambda t, d, Q: 0.1 * gradient(t, d, Q), "same factor, 0.1"),
     ("01.4", lambda g: np.mean(g.reshape(len(g), -1) @ g.reshape(len(g), -1).T < 0), "itself"),
-    ("01.4", lambda g: 1 - conflict(g), "agree"),
+    ("01.4", lambda g: agree(g), "agree"),
+    ("01.4", lambda g: 1 - conflict(g), "do not conflict"),
     ("01.4", lambda g: round(conflict(g) * len(g) * (len(g) - 1) / 2), "number of pairs"),
     ("01.2", [90 / 121, -90 / 121], "exchanged"),
     ("01.2", [-9 / 121, 9 / 121], "normalised occupancy"),

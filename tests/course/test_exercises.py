@@ -5,10 +5,11 @@ import json
 import re
 from pathlib import Path
 
-import answers_tabular
 import numpy as np
 import pytest
+import torch
 from answers import RIGHT, WRONG
+from answers_edges import EDGES, FORMS
 from pmeta_course.exercises import check, exercises
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -18,6 +19,7 @@ def test_every_exercise_is_covered():
     assert RIGHT.keys() == exercises().keys()
     for name in RIGHT:
         assert sum(name == planted for planted, _, _ in WRONG) >= 3, name
+        assert name in {edge for edge, _, _ in EDGES}, name
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -50,9 +52,35 @@ def test_nonsense_is_refused_without_a_traceback(name, capsys):
         assert "✘" in capsys.readouterr().out
 
 
-def test_a_tuple_or_a_list_is_as_good_as_an_array():
-    assert check("05.2", lambda a, b, index: tuple(answers_tabular.interval(a, b, index)))
-    assert check("04.2", lambda *a: list(answers_tabular.one_round(*a)))
+@pytest.mark.filterwarnings("ignore:.*(divide|invalid value|empty slice).*:RuntimeWarning")
+@pytest.mark.parametrize(("name", "wrong", "diagnosis"), EDGES)
+def test_an_answer_that_fails_at_one_edge_is_refused(name, wrong, diagnosis, capsys):
+    assert not check(name, wrong)
+    assert diagnosis in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "right"), FORMS)
+def test_a_right_answer_passes_in_any_form(name, right):
+    assert check(name, right)
+
+
+def changed(result, change):
+    return tuple(change(x) for x in result) if isinstance(result, tuple) else change(result)
+
+
+FORMATS = {
+    "four decimals": lambda x: np.round(x, 4),
+    "four digits": lambda x: np.vectorize(lambda v: float(f"{v:.4g}"))(x),
+    "float64 or 0-d array": lambda x: np.asarray(x, float)[()],
+    "torch": lambda x: torch.tensor(np.asarray(x, float), requires_grad=True),
+    "lists": lambda x: np.asarray(x).tolist(),
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", [n for n, answer in RIGHT.items() if callable(answer) and n != "03.2"])
+def test_a_right_function_passes_rounded_and_in_any_type(name, form):
+    assert check(name, lambda *given: changed(RIGHT[name](*given), FORMATS[form]))
 
 
 def test_a_diagnosis_never_contains_the_answer(capsys):

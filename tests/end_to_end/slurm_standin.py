@@ -85,6 +85,7 @@ def watch(name: str, batch: subprocess.Popen, warning: int) -> str:
     """The state in which the job ends."""
     asked = HOME / f"{name}.ask"
     while True:
+        code = batch.poll()  # before looking: a job that asks to be queued again ends by itself, too
         word = asked.read_text() if asked.exists() else ""
         asked.unlink(missing_ok=True)
         if word == "limit":
@@ -95,8 +96,8 @@ def watch(name: str, batch: subprocess.Popen, warning: int) -> str:
             send(name, *([signal.SIGTERM] if word == "cancel" else []), signal.SIGKILL)
             batch.wait()
             return ENDS[word]
-        elif batch.poll() is not None:
-            return "COMPLETED" if batch.returncode == 0 else "FAILED"
+        elif code is not None:
+            return "COMPLETED" if code == 0 else "FAILED"
         time.sleep(0.05)
 
 

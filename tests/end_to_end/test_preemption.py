@@ -57,6 +57,12 @@ def slurm(tmp_path):
     slurm_standin.end_all(cluster.folder)
 
 
+def until(sweep: subprocess.Popen, condition, what: str) -> None:
+    """Wait for `condition()` while the sweep lives."""
+    wait_for(lambda: condition() or sweep.poll() is not None, what)
+    assert sweep.poll() is None, sweep.communicate()[0]
+
+
 def newest(out: Path) -> int:
     """The step of the newest checkpoint."""
     return max((int(p.stem.removeprefix("step-")) for p in out.glob("*/checkpoints/step-*.json")), default=0)
@@ -70,9 +76,9 @@ def in_training(out: Path, times: int) -> bool:
 def test_time_limits_without_number_are_no_failures(spec, undisturbed, slurm):
     sweep, steps = slurm.start(spec, *SIGNALS_ONLY), []
     for k in range(1, 6):  # submitit gives up at the fourth, --attempts is three
-        wait_for(lambda k=k: in_training(slurm.out, k), "a training")
+        until(sweep, lambda k=k: in_training(slurm.out, k), "a training")
         slurm.befalls("limit")
-        wait_for(lambda k=k: slurm.starts() > k, "a job queued again")
+        until(sweep, lambda k=k: slurm.starts() > k, "a job queued again")
         steps.append(newest(slurm.out))
     said = sweep.communicate(timeout=180)[0]
     assert sweep.returncode == 0 and "Traceback" not in said, said
@@ -84,9 +90,9 @@ def test_time_limits_without_number_are_no_failures(spec, undisturbed, slurm):
 def test_preemption_writes_a_checkpoint_and_is_no_failure(spec, undisturbed, slurm):
     sweep, before = slurm.start(spec, *SIGNALS_ONLY, "--attempts", 2), 0
     for k in range(1, 4):
-        wait_for(lambda k=k: in_training(slurm.out, k), "a training")
+        until(sweep, lambda k=k: in_training(slurm.out, k), "a training")
         slurm.befalls("preempt")
-        wait_for(lambda b=before: newest(slurm.out) > b, "a checkpoint before the kill", 30)
+        until(sweep, lambda b=before: newest(slurm.out) > b, "a checkpoint before the kill")
         before = newest(slurm.out)
         assert slurm.starts() == k  # it trains on until it is killed
         slurm.befalls("evict")
@@ -98,7 +104,7 @@ def test_preemption_writes_a_checkpoint_and_is_no_failure(spec, undisturbed, slu
 def test_workers_killed_for_memory_are_no_failures_while_the_run_gets_further(spec, undisturbed, slurm):
     sweep, before = slurm.start(spec, "--checkpoint-seconds", 0.05, "--attempts", 2), 0
     for k in range(3):
-        wait_for(lambda b=before: newest(slurm.out) > b, "a newer checkpoint", 60)
+        until(sweep, lambda b=before: newest(slurm.out) > b, "a newer checkpoint")
         before = newest(slurm.out)
         slurm.befalls("kill", f"{100 + k}")  # SLURM does not queue such a job again: the sweep submits another
     said = sweep.communicate(timeout=180)[0]
@@ -110,7 +116,7 @@ def test_workers_killed_for_memory_are_no_failures_while_the_run_gets_further(sp
 def test_kills_before_anything_was_gained_are_bounded_and_the_rest_is_done(spec, undisturbed, slurm, tmp_path):
     sweep = slurm.start(spec, *SIGNALS_ONLY, "--attempts", 2)
     for k in range(1, 3):
-        wait_for(lambda k=k: in_training(slurm.out, k), "a training")
+        until(sweep, lambda k=k: in_training(slurm.out, k), "a training")
         slurm.befalls("evict")
     said = sweep.communicate(timeout=180)[0]
     assert sweep.returncode == 1 and "its worker died 2 times in a row before it got any further" in said, said
@@ -135,7 +141,7 @@ def test_what_slurm_is_asked_for(spec, slurm):
     said = sweep.communicate(timeout=60)[0]
     assert sweep.returncode == 2 and said.count("pmeta: error") == 1 and "ask for 1, or" in said, said
     assert not list(slurm.folder.glob("*.sbatch"))
-    sweep = slurm.start(spec, "--gpus-per-run", 2, jobs=2)
+    sweep = slurm.start(spec, "--gpus-per-run", 2, "--pack", 1, jobs=2)
     wait_for(lambda: list(slurm.folder.glob("*.sbatch")), "a job")
     asked = (slurm.folder / "100.sbatch").read_text().splitlines()
     assert {"#SBATCH --gpus-per-node=2", "#SBATCH --requeue", "#SBATCH --array=0-1%2"} <= set(asked)
@@ -155,16 +161,33 @@ def test_a_refused_job_is_one_line(spec, slurm):
     assert "SLURM does not take the jobs: sbatch: error: invalid partition: x" in said
 
 
+def test_a_sweep_on_this_machine_that_is_asked_to_go_has_its_workers_save(spec, undisturbed, tmp_path):
+    for k, name in enumerate(("SIGUSR2", "SIGTERM", "SIGKILL"), start=1):
+        before = newest(tmp_path)
+        sweep = start(spec, "--out", tmp_path, "--jobs", 1, *SIGNALS_ONLY)
+        until(sweep, lambda k=k: in_training(tmp_path, k), "a training")
+        sweep.send_signal(getattr(signal, name))
+        sweep.communicate(timeout=60)
+        assert sweep.returncode == (-signal.SIGKILL if name == "SIGKILL" else 130)
+        wait_for(lambda b=before: newest(tmp_path) > b, "a newer checkpoint")
+    wait_for(lambda: status(tmp_path)["running"] == 0, "the worker's end")
+    sweep = start(spec, "--out", tmp_path)
+    said = sweep.communicate(timeout=180)[0]
+    assert sweep.returncode == 0, said
+    check(tmp_path, undisturbed)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
 def test_train_that_is_asked_to_go_writes_a_checkpoint(spec, undisturbed, tmp_path, name):
     run = load(spec).runs[0]
     words = [sys.executable, "-m", "pmeta_lib.cli", "train", run.family, "--learner", run.learner, "--quiet", "--out",
              str(tmp_path)]  # fmt: skip
-    for key, value in run.to_json()["settings"].items():
+    for key, value in ((k, v) for k, v in run.to_json()["settings"].items() if v is not None):
         words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}"]
     for _ in range(2):
         before = newest(tmp_path.parent)
-        train = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+        train = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                 env=environment(PYTHONUNBUFFERED="1"))  # fmt: skip
         assert "steps per task" in train.stdout.readline()
         train.send_signal(getattr(signal, name))
         _, error = train.communicate(timeout=60)

@@ -1,18 +1,25 @@
 """The parts of a sweep: packs and claims, attempts, packing, the command's refusals. Faults: tests/end_to_end."""
 
+import errno
 import json
 import shutil
+import subprocess
 import sys
+import time
+from itertools import pairwise
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from pmeta_lib import cli
-from pmeta_lib.experiments import results, worker
+from pmeta_lib.experiments import results, run, worker
 from pmeta_lib.experiments.state import State, locked, settled, state, write_json
-from pmeta_lib.experiments.sweep import packs, remaining
+from pmeta_lib.experiments.sweep import packs, remaining, sweep
 from pmeta_lib.experiments.sweep_spec import load
 from pmeta_lib.experiments.worker import End, attempt, work_through
+from pmeta_lib.files import HICCUPS, PAUSES, UserError, patiently
+from pmeta_lib.sac.training import Stopped
 
 SPEC = """
 families = "point-robot"
@@ -106,6 +113,65 @@ def test_attempts_that_come_to_nothing_are_counted_and_others_are_not(spec, tmp_
     assert {state(f) for f in folders} == {State.DONE}
 
 
+class Started(Exception):
+    """The driver has come as far as starting its engine."""
+
+
+@pytest.mark.parametrize("diverged", [False, True])
+def test_retrying_goes_on_from_the_checkpoint_unless_it_diverged(spec, tmp_path, diverged, monkeypatch, capsys):
+    plan = load(spec, pack=1)
+    job, folder = make_job(tmp_path, packs(plan, tmp_path)), tmp_path / plan.runs[0].key
+    with monkeypatch.context() as patch:
+        error = Stopped("not finite") if diverged else UserError("cannot write the results")
+        patch.setattr(run, "_write", Mock(side_effect=error))  # at the end, when there is a checkpoint
+        assert attempt(job, job["packs"][0]) and state(folder) is State.FAILED
+    assert json.loads((folder / "failure.json").read_text())["diverged"] is diverged
+    with pytest.raises(Started):
+        sweep(plan, tmp_path, Mock(side_effect=Started), retry_failed=True)
+    assert state(folder) is State.WAITING
+    assert attempt(job | {"session": "t"}, job["packs"][0]) and state(folder) is State.DONE
+    assert ("going on from the checkpoint of step 30" in capsys.readouterr().out) is not diverged
+    assert not (folder / "claim.json").exists() and not (folder / "checkpoints").exists()
+
+
+def test_a_run_that_another_worker_has_done_did_not_fail(spec, tmp_path, monkeypatch):
+    """Where locks lock nobody out, the other worker ends first and takes the checkpoints from under this one."""
+    todo = packs(load(spec), tmp_path)[:1]
+    job, folders = make_job(tmp_path, todo), [tmp_path / s.key for s in todo[0]]
+
+    def overtaken(*_, **__):
+        for folder in folders:
+            write_json(folder / "result.json", {"done": 1})
+        raise FileNotFoundError(errno.ENOENT, "no such file", "checkpoints")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "run_packed", overtaken)
+        assert attempt(job, job["packs"][0])
+    assert {state(f) for f in folders} == {State.DONE} and not list(tmp_path.glob("*/failure.json"))
+
+
+@pytest.mark.parametrize("number", HICCUPS)
+def test_a_hiccup_is_waited_out_with_growing_pauses_and_other_errors_are_not(number, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    call = Mock(side_effect=[*[OSError(number, "away")] * 4, "back"])
+    assert patiently(call, 1, to=2) == "back" and call.call_args_list == [((1,), {"to": 2})] * 5
+    assert len(pauses) == 4 and all(b == 2 * a for a, b in pairwise(pauses))
+    with pytest.raises(OSError):
+        patiently(Mock(side_effect=OSError(number, "away for good")))
+    assert len(pauses) == 4 + len(PAUSES) and 60 < sum(PAUSES) < 300
+    for other in (OSError(errno.ENOSPC, "full"), FileNotFoundError(errno.ENOENT, "gone"), ValueError()):
+        with pytest.raises(type(other)):
+            patiently(Mock(side_effect=[other, "not reached"]))
+
+
+def test_the_help_starts_where_there_is_no_fcntl():
+    """As on Windows. The locks are filelock's, which has others there."""
+    code = "import sys; sys.modules['fcntl'] = None; from pmeta_lib.cli import main; main(['sweep', '--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "--retry-failed" in done.stdout, done.stderr
+
+
 def test_a_lock_is_one_holders_and_all_or_none(tmp_path):
     a, b, c = (tmp_path / name for name in "abc")
     with locked([a, b]) as mine:
@@ -149,9 +215,9 @@ def test_the_commands_refusals_are_one_line(spec, capsys, monkeypatch, arguments
 def test_status_counts_what_the_folders_say(spec, tmp_path, capsys):
     out, target = tmp_path / "out", tmp_path / "status.json"
     plan = load(spec)
-    for run in plan.runs:
-        (out / run.key).mkdir(parents=True)
-        write_json(out / run.key / "spec.json", run.to_json())
+    for planned in plan.runs:
+        (out / planned.key).mkdir(parents=True)
+        write_json(out / planned.key / "spec.json", planned.to_json())
     keys = [s.key for s in plan.runs]
     write_json(out / keys[0] / "result.json", {"done": 1})
     write_json(out / keys[1] / "failure.json", {"reason": "Stopped: not finite", "log": "there"})

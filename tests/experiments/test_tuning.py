@@ -25,8 +25,8 @@ def script(path):
 
 choose, rates = script(DATA / "tuning/deep/choose.py"), script(DATA / "tuning/deep/adaptation.py")
 adaptation = script(DATA / "results/adaptation.py")
-RANDOM = pd.DataFrame([(f, "train", t, -9.0) for f in ("pendulum-params", "point-robot", "half-cheetah-vel",
-                       "hopper-params") for t in range(4)], columns=["family", "split", "task", "return"])  # fmt: skip
+PLACEBOS = pd.DataFrame([(f, "train", "untrained", t, -9.0) for f in ("pendulum-params", "point-robot", "half-cheetah-vel",
+                       "hopper-params") for t in range(4)], columns=["family", "split", "placebo", "task", "return"])  # fmt: skip
 PEAK = {"independent": (0.03, 0.002, None), "pmeta": (0.0017, 0.01, 0.0), "reptile": (0.001, 0.08, 1250)}
 
 
@@ -59,8 +59,8 @@ def sweep(tmp_path, monkeypatch):
     path.write_text((DATA / "sweeps/tuning.toml").read_text().partition("\n[[block]]  # beyond")[0])
     monkeypatch.setattr(choose, "SWEEP", path)
     monkeypatch.setattr(choose, "HERE", tmp_path)
-    monkeypatch.setattr(choose, "RANDOM", tmp_path / "random.parquet")
-    RANDOM.to_parquet(tmp_path / "random.parquet")
+    monkeypatch.setattr(choose, "PLACEBOS", tmp_path / "random.parquet")
+    PLACEBOS.to_parquet(tmp_path / "random.parquet")
     return path
 
 
@@ -121,13 +121,13 @@ def test_zero_and_one_inner_step_are_no_edges_but_ends():
 
 def test_a_point_without_all_its_families_and_seeds_is_not_chosen(sweep):
     best = next(s for s in load(sweep, "desk").runs if s.learner == "pmeta" and s.settings.learning_rate == 1e-3)
-    whole, part = (choose.scores(table(sweep, ("pmeta",), drop), RANDOM) for drop in ((), {best.key}))
+    whole, part = (choose.scores(table(sweep, ("pmeta",), drop), PLACEBOS) for drop in ((), {best.key}))
     at = ("pmeta", point_of(best))
     assert at in set(whole.index) and at not in set(part.index) and len(part) == len(whole) - 1
 
 
 def test_scores_are_those_of_the_last_quarter_on_the_familys_scale(sweep):
-    wide = choose.scores(table(sweep, ("pmeta",)), RANDOM)
+    wide = choose.scores(table(sweep, ("pmeta",)), PLACEBOS)
     best, other = (
         wide["score"].max(),
         wide.loc["pmeta"][[p == (0.003, 0.01, 0.001) for p in wide.loc["pmeta"].index]].iloc[0],

@@ -41,7 +41,7 @@ def make_table(returns: dict, seeds: int = 5, way: bool = False, few: bool = Tru
     if not (way and few):
         return table
     first = table[table["step"] == 400].assign(**{"return": lambda t: t["return"] / 2})
-    first = pd.concat(first.assign(step=20 * e, episode=float(e)) for e in range(1, 21))
+    first = pd.concat(first.assign(step=20 * e, episode=float(e), policy="acting") for e in range(1, 21))
     rest = table[table["step"].isin((0, 400))].replace({"step": {400: 500}})
     return pd.concat([rest, first], ignore_index=True)
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from pmeta_course.reproduction import claims, scores
-from pmeta_course.reproduction.claims import ALONE, CORE, IDLE, MET, NOT, OPEN, RIVALS, Part, conflict_parts, judge
+from pmeta_course.reproduction import claims, judging, scores
+from pmeta_course.reproduction.claims import CORE, RIVALS
+from pmeta_course.reproduction.judging import ALONE, IDLE, MET, NOT, OPEN, Part, conflict_parts, judge
 from pmeta_course.reproduction.scores import Scores
 
 from pmeta_lib.files import UserError
@@ -64,7 +65,7 @@ def test_one_part():
     ],
 )
 def test_verdict_of_a_claim(words, expected):
-    assert claims.verdict([Part(str(k), "any", w) for k, w in enumerate(words)]) == expected
+    assert judging.verdict([Part(str(k), "any", w) for k, w in enumerate(words)]) == expected
 
 
 # ---------------------------------------------------------------------------------------------------- C1, C2
@@ -143,7 +144,7 @@ def convergence(warm=-1.0, cold=-0.2, many=-0.5, rise=0.0):
     ],
 )
 def test_convergence(tables, expected):
-    assert [p.verdict for p in claims.theory_parts(*tables)] == expected
+    assert [p.verdict for p in judging.theory_parts(*tables)] == expected
 
 
 # ---------------------------------------------------------------------------------------------------- C3, C4
@@ -270,17 +271,19 @@ def test_the_map_counts_cells(table):
     rows = [{"family": "point-robot", "h": h, "steps": 100, "learner": n, "seed": s, "return": v + 0.01 * s,
              "policy": "deployed"} for h, ours in ((0.0, 1.0), (0.5, 3.0), (1.0, 1.0)) for s in range(5)
             for n, v in (("pmeta", ours), ("independent", 2.0), ("joint", 2.0))]  # fmt: skip
-    assert [r["verdict"] for r in claims.map_cells(pd.DataFrame(rows))] == [NOT, MET, NOT]
-    (part,) = claims.map_parts(pd.DataFrame(rows))
+    assert [r["verdict"] for r in judging.map_cells(pd.DataFrame(rows))] == [NOT, MET, NOT]
+    (part,) = judging.map_parts(pd.DataFrame(rows))
     assert part.statistic[0] == 1 and part.verdict == (MET if part.threshold < 1 else NOT) and "3 cells" in part.n
-    (short,) = claims.map_parts(pd.DataFrame(rows).query("learner != 'joint'"))
+    (short,) = judging.map_parts(pd.DataFrame(rows).query("learner != 'joint'"))
     assert short.verdict == OPEN and short.lacks == ("3 of 3 cells",)
 
 
 def test_scratch_is_one_learner_of_the_adaptation_table(tmp_path, table):
-    parts = [table({("point-robot", n): GOOD[n]}, way=True) for n in ("pmeta", "joint")]
-    parts += [table({("point-robot", n): spread(3.0)}, way=True).assign(way="scratch") for n in ("pmeta", "joint")]
-    parts += [table({("point-robot", n): -1.0}, way=True).assign(way="random") for n in ("pmeta", "joint")]
+    parts = [table({("point-robot", n): GOOD[n]}, way=True, few=False) for n in ("pmeta", "joint")]
+    parts += [
+        table({("point-robot", n): spread(3.0)}, way=True, few=False).assign(way="scratch") for n in ("pmeta", "joint")
+    ]
+    parts += [table({("point-robot", n): -1.0}, way=True, few=False).assign(way="random") for n in ("pmeta", "joint")]
     pd.concat(parts).drop(columns="policy").to_parquet(tmp_path / "adaptation.parquet")
     (found,) = scores.load(tmp_path)
     assert found.split == "test" and set(found.curves) == {"pmeta", "joint", "scratch"}

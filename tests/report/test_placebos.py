@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pmeta_course.reproduction import claims, scores
-from pmeta_course.reproduction.claims import ALONE, MET, OPEN
+from pmeta_course.reproduction import claims, judging, scores
+from pmeta_course.reproduction.judging import ALONE, MET, OPEN
 from pmeta_course.reproduction.scores import FULL_CONFLICT, Scores
 
 from pmeta_lib.envs.families import FAMILIES, family
@@ -60,7 +60,7 @@ def test_other_variants_do_not_converge_as_the_theorem_says():
     if "true_gradient_slope" not in table:
         pytest.skip("the stored convergence table has no slope of the true gradient yet")
     for variant in set(table["variant"]) - {"warm, R = 1"}:
-        assert claims.theory_parts(None, table, variant)[-1].verdict != MET, variant
+        assert judging.theory_parts(None, table, variant)[-1].verdict != MET, variant
 
 
 def twin(name, split, means, rng, seeds=5):
@@ -88,7 +88,7 @@ def test_the_same_data_would_pass_without_a_control():
     """The test above can fail: judged by the rival alone, as version 1 did, the twin passes."""
     rng = np.random.default_rng(0)
     stored = [twin(n, "train", {"pmeta": 9.0, "independent": 9.0, "joint": 4.0}, rng) for n in ("hopper-params",) * 4]
-    assert claims.above(claims.improvement(stored, "pmeta", "joint"), 0.5)
+    assert judging.above(claims.improvement(stored, "pmeta", "joint"), 0.5)
 
 
 # ------------------------------------------------------------------------------------------ the stored placebos

@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pmeta_course.reproduction import claims, command, plots
+from pmeta_course.reproduction import pages, plots
 
 from pmeta_lib import cli
+from pmeta_lib.files import UserError
 
 ROOT = Path(__file__).parents[2]
 MAKE = ["--update-readme", "--checksums"]
+NUMBER = "pMeta has <!-- = scores family=pendulum-flip learner=pmeta: mean .1f --><!-- / --> by C3 in notebook 12."
 
 
 @pytest.fixture
-def stored(tmp_path, monkeypatch, table, random_policy):
-    """A small repository with a finished report: data/, README.md, docs/results.md."""
-    monkeypatch.setattr(claims, "RESAMPLES", 100)
+def stored(tmp_path, table, placebos):
+    """A small repository with a finished report: data/, README.md, docs/."""
     data = tmp_path / "data"
     (data / "results").mkdir(parents=True)
     (data / "tuning").mkdir()
@@ -27,10 +28,12 @@ def stored(tmp_path, monkeypatch, table, random_policy):
     values = {"pmeta": [7.0, 8.0, 9.0, 8.5, 8.2], "independent": [8.0, 9.0, 9.5, 8.8, 8.7], "joint": [1.0, 2, 3, 2, 1]}
     names = ("pendulum-flip", "half-cheetah-dir")
     table({(f, n): v for f in names for n, v in values.items()}).to_parquet(data / "results" / "gym.parquet")
-    random_policy(*names).to_parquet(data / "results" / "random_policy.parquet")
+    placebos(*names).to_parquet(data / "results" / "placebos.parquet")
     (tmp_path / "docs").mkdir()
-    for page in command.PAGES:
-        shutil.copy(ROOT / page, tmp_path / page)
+    for page in pages.PAGES:  # their tables, and prose with one number; the real prose speaks of real runs
+        tables = "\n".join(f"<!-- {name} -->\n<!-- end {name} -->" for name in pages.PAGES[page])
+        (tmp_path / page).write_text(f"# A page\n\n## What came out\n\n{NUMBER}\n\n{tables}\n")
+    shutil.copy(ROOT / "data" / "claims_v1.json", data)
     assert report(data, "--json", str(data / "claims.json"), *MAKE) == 0
     return data
 
@@ -42,7 +45,7 @@ def report(data, *options):
 def test_a_fresh_report_verifies(stored, capsys):
     assert report(stored, "--verify") == 0
     out = capsys.readouterr().out
-    assert "verified" in out and "C3  NOT TESTABLE" in out and "lacks point-robot: not run" in out
+    assert "verified" in out and "C3  OPEN" in out and "lacks not run" in out
 
 
 def spoil_number(data):
@@ -56,22 +59,36 @@ def spoil_number(data):
 
 def spoil_verdict(data):
     path = data / "claims.json"
-    path.write_text(path.read_text().replace('"not testable"', '"reproduced"', 1))
-    return r"claims\.json\.claims\[0\]\.verdict: stored 'reproduced', recomputed 'not testable'"
+    path.write_text(path.read_text().replace('"verdict": "open"', '"verdict": "reproduced"', 1))
+    return r"claims\.json\.claims\[0\]\.verdict: stored 'reproduced', recomputed 'open'"
 
 
 def spoil_readme(data):
     path = data.parent / "README.md"
-    path.write_text(path.read_text().replace("**not testable**", "**reproduced**", 1))
-    return r"README\.md: a table is not that of the data"
+    path.write_text(path.read_text().replace("**open**", "**reproduced**", 1))
+    return r"README\.md: a table or a number is not that of the data"
 
 
 def spoil_docs(data):
     path = data.parent / "docs" / "results.md"
     path.write_text(
-        path.read_text().replace("| pendulum-flip | train | pmeta | 5 |", "| pendulum-flip | train | pmeta | 6 |")
+        path.read_text().replace(
+            "| pendulum-flip | desk | train | pmeta | 5 |", "| pendulum-flip | desk | train | pmeta | 6 |"
+        )
     )
-    return r"docs/results\.md: a table is not that of the data"
+    return r"docs/results\.md: a table or a number is not that of the data"
+
+
+def spoil_prose(data):
+    path = data.parent / "docs" / "findings.md"
+    path.write_text(path.read_text().replace(" -->8.1 [", " -->8.4 ["))
+    return r"docs/findings\.md: a table or a number is not that of the data"
+
+
+def spoil_stray(data):
+    path = data.parent / "README.md"
+    path.write_text(path.read_text().replace("by C3", "by C3 in 7 of 9 runs"))
+    return r"(?s)README\.md: nothing computes 7.*README\.md: nothing computes 9"
 
 
 def spoil_raw(data):
@@ -93,7 +110,18 @@ def spoil_missing(data):
 
 
 @pytest.mark.parametrize(
-    "spoil", [spoil_number, spoil_verdict, spoil_readme, spoil_docs, spoil_raw, spoil_unread, spoil_missing]
+    "spoil",
+    [
+        spoil_number,
+        spoil_verdict,
+        spoil_readme,
+        spoil_docs,
+        spoil_prose,
+        spoil_stray,
+        spoil_raw,
+        spoil_unread,
+        spoil_missing,
+    ],
 )
 def test_verify_sees(stored, spoil, capsys):
     message = spoil(stored)
@@ -124,17 +152,56 @@ def test_figures_are_drawn_twice_the_same(stored, tmp_path, monkeypatch):
         assert path.read_bytes() == (folders[1] / path.name).read_bytes(), path.name
 
 
-def test_a_curve_shows_every_seed_and_both_references(table, random_policy, tmp_path):
+def test_a_curve_shows_every_seed_the_placebos_and_the_reference(table, placebos, tmp_path):
     table({("pendulum-flip", n): v for n, v in (("pmeta", [1.0, 3.0]), ("independent", [4.0, 6.0]))}).to_parquet(
         tmp_path / "gym.parquet"
     )
-    random_policy("pendulum-flip").to_parquet(tmp_path / "random_policy.parquet")
+    placebos("pendulum-flip").to_parquet(tmp_path / "placebos.parquet")
     (axis,) = plots.learning_curves(plots.load(tmp_path)).axes
     lines = {line.get_label(): np.asarray(line.get_ydata(), float) for line in axis.lines}
     assert lines["pmeta"].tolist() == pytest.approx([0, 0, 0, 0, 2]) and "2 seeds" in axis.get_title()
-    assert lines["random actions"][0] == -1 and lines["independent, at the end"][0] == pytest.approx(5)
+    assert [lines[n][0] for n in ("zero action", "untrained", "uniform random")] == pytest.approx([-1, -2, -3])
+    assert lines["independent, at the end"][0] == pytest.approx(5)
     low, high = axis.collections[0].get_paths()[0].get_extents().intervaly
-    assert 0 == low < high <= 3 and axis.get_xlabel() and axis.get_ylabel()
+    assert low < 1 and high > 3 and axis.get_xlabel() and axis.get_ylabel()
+
+
+def test_bars_show_the_control_and_the_placebos(table, placebos, tmp_path):
+    values = {"pmeta": 3.0, "independent": 2.0, "joint": 1.0}
+    table({("pendulum-flip", n): [v + 0.1 * k for k in range(5)] for n, v in values.items()}).to_parquet(
+        tmp_path / "gym.parquet"
+    )
+    placebos("pendulum-flip").to_parquet(tmp_path / "placebos.parquet")
+    figure, (left, right) = plots.plt.subplots(1, 2)
+    plots.improvement(left, plots.load(tmp_path))
+    assert [t.get_text() for t in left.get_yticklabels()] == ["independent", "joint"]
+    controls = [c.lines[0].get_xdata()[0] for c in left.containers]
+    assert controls == [0.5, 1.0]  # independent against itself, and against joint
+    plots.aggregate_scores(right, plots.load(tmp_path))
+    assert [t.get_text() for t in right.get_yticklabels()][-3:] == ["uniform random", "zero action", "untrained"]
+    plots.plt.close(figure)
+
+
+@pytest.mark.parametrize("what", ["scores learner=pmeta: mean .1f", "scores learner=x: mean .1f"])
+def test_a_number_in_prose_must_be_one(what, tmp_path):
+    ledger = {"scores": [{"learner": "pmeta", "mean": 1.0}] * 2}
+    with pytest.raises(UserError, match=r"names \d numbers, not one"):
+        pages.fact(ledger, what, tmp_path)
+
+
+def test_numbers_in_prose(tmp_path):
+    part = {"name": "a part, with: words", "statistic": [0.5, 0.25, 0.75]}
+    row = {"learner": "zero action", "mean": 1.0, "low": 0.5, "high": 2.0, "score": None}
+    ledger = {"scores": [row], "claims": [{"parts": [part]}]}
+    fact = lambda what: pages.fact(ledger, what, tmp_path)  # noqa: E731
+    assert fact("scores learner=zero_action: mean .1f") == "1.0 [0.5, 2.0]"
+    assert fact("scores learner=zero_action: score .1f") == "(open)"
+    assert fact("parts name=a part, with: words: statistic .2f") == "0.50 [0.25, 0.75]"
+
+
+def test_strays_are_numbers_outside_tables_names_and_code():
+    text = "## A\n\nC4 in [notebook 08](x8.md), `lam = 1`, 2022, arXiv [2108.13264](y), 64 x 64: 3 and 0.5.\n## B\n4"
+    assert pages.strays(text, "## A") == ["3", "0.5."]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ def content(folder):
     return load_file(folder / f"step-{step:09d}.safetensors"), {k: v for k, v in body.items() if k != "seconds"}
 
 
-@pytest.mark.parametrize("changes", [{}, {"steps": 960, "envs_per_task": 16, "updates_per_step": 0.11}])
+@pytest.mark.parametrize("changes", [
+    {}, {"steps": 960, "envs_per_task": 16, "updates_per_step": 0.11, "precision": "auto"},
+])  # fmt: skip
 def test_killed_at_random_moments_and_restarted_ends_bit_identical(tmp_path, changes):
     undisturbed = start_training(tmp_path / "whole", changes, "at its end only")
     assert undisturbed.wait() == 0

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pmeta_lib.sac.networks import Shape, backward, forward, forward_saved, fused, initialize, squash
+from pmeta_lib.files import UserError
+from pmeta_lib.sac.networks import Shape, backward, forward, forward_saved, fused, hidden_type, initialize, squash
 
 SHAPES = [(3, 8, 8, 1), (5, 16, 4), (4, 7, 9, 11, 2), (23, 32, 32, 12), (2, 3)]
 
@@ -56,6 +57,57 @@ def test_backward_by_hand_equals_autograd(widths):
         _, saved = forward_saved(layers, x)
         last = backward(layers, saved, gradient, columns=slice(widths[0] - 1, None))
     torch.testing.assert_close(last, want_x[..., -1:], rtol=1e-11, atol=1e-12)
+
+
+def without_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+
+
+def test_the_products_type_is_what_the_processor_has(monkeypatch):
+    assert hidden_type("float32", "cpu") == torch.float32
+    for name in ("avx512_bf16", "amx_bf16"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True}, raising=False)
+        assert hidden_type("auto", "cpu") == hidden_type("bfloat16", "cpu") == torch.bfloat16
+    without_bfloat16(monkeypatch)
+    assert hidden_type("auto", "cpu") == torch.float32
+    with pytest.raises(UserError, match="needs a processor with AVX512-BF16 or AMX") as error:
+        hidden_type("bfloat16", "cpu")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("outputs", [1, 12])
+def test_bfloat16_layers_round_their_factors_and_nothing_else(outputs):
+    """Against plain arithmetic in float64 on weights, inputs and activations that are rounded where the layers do."""
+    shape, flat = stacked((23, 64, 48, outputs), dtype=torch.float32)
+    g = torch.Generator().manual_seed(2)
+    x, grad = torch.randn(4, 200, 23, generator=g), torch.randn(4, 200, outputs, generator=g)
+    *hidden, head = shape.layers(flat)
+    layers = [*(tuple(t.bfloat16() for t in layer) for layer in hidden), head]
+    gradient = torch.zeros_like(flat)
+    out, saved = forward_saved(layers, x)
+    of_input = backward(layers, saved, grad, shape.layers(gradient), slice(None))
+    assert out.dtype == of_input.dtype == torch.float32 and [t.dtype for t in saved] == [torch.bfloat16] * 3
+
+    def rounded(t):
+        return t.bfloat16().double()
+
+    def close(got, want):  # a result is rounded to 8 bits once more
+        assert (got.double() - want).norm() < 6e-3 * want.norm()
+
+    (w1, b1), (w2, b2), (w3, b3) = [*((rounded(w), rounded(b)) for w, b in hidden), tuple(t.double() for t in head)]
+    h1 = rounded((rounded(x) @ w1 + b1).relu())
+    h2 = rounded((h1 @ w2 + b2).relu())
+    close(saved[1], h1)
+    close(saved[2], h2)
+    h1, h2 = saved[1].double(), saved[2].double()  # lest an activation whose rounding is 0 here is none there
+    back2 = rounded(grad.double() @ w3.mT) * (h2 > 0)
+    back1 = rounded(back2 @ w2.mT) * (h1 > 0)
+    want = [(rounded(x).mT @ back1, back1), (h1.mT @ back2, back2), (h2.mT @ grad.double(), grad.double())]
+    close(out, h2 @ w3 + b3)
+    close(of_input, back1 @ w1.mT)
+    for (to_w, to_b), (of_w, of_b) in zip(shape.layers(gradient), want, strict=True):
+        close(to_w, of_w)
+        close(to_b, of_b.sum(1, keepdim=True))
 
 
 def test_rows_are_initialised_like_torch_and_padding_is_zero():

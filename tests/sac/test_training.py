@@ -119,11 +119,11 @@ def test_nothing_global_is_touched(small):
     assert torch.equal(first.agent.actor, small("pmeta", options={"tasks_per_round": 2, "inner_steps": 5}).agent.actor)
 
 
-@pytest.mark.parametrize("envs", [1, 4])
+@pytest.mark.parametrize("changes", [{}, {"envs_per_task": 4, "precision": "auto"}])
 @pytest.mark.parametrize("name", LEARNERS)
-def test_everything_a_learner_has_moves(small, name, envs):
-    changes = {"inner_steps": 5} if name == "pmeta" else {}
-    before, after = (small(name, options=changes, steps=s, envs_per_task=envs) for s in (41, 140))
+def test_everything_a_learner_has_moves(small, name, changes):
+    options = {"inner_steps": 5} if name == "pmeta" else {}
+    before, after = (small(name, options=options, steps=s, **changes) for s in (41, 140))
     for key, x in state_tensors(before).items():
         if key.startswith("adam") or key in ("actor", "critic", "target", "log_alpha") or key.startswith("extra"):
             other = state_tensors(after)[key]
@@ -198,14 +198,15 @@ def test_nan_from_an_environment_stops_with_the_step_and_the_last_good_checkpoin
         small(evaluation_episodes=2)
 
 
+@pytest.mark.parametrize("precision", ["float32", "auto"])
 @pytest.mark.parametrize("name", ["actor", "critic", "log_alpha"])
-def test_nan_from_a_network_stops_and_is_never_checkpointed(small, tmp_path, name):
+def test_nan_from_a_network_stops_and_is_never_checkpointed(small, tmp_path, name, precision):
     def spoil(run):
         if run.step == 70:
             getattr(run.agent, name)[0, 1] = float("nan")
 
     with pytest.raises(Stopped, match=r"stopped at step 7\d: .*checkpoint is that of step (69|70)"):
-        small(how={"folder": tmp_path, "checkpoint_seconds": 0.0, "callback": spoil})
+        small(how={"folder": tmp_path, "checkpoint_seconds": 0.0, "callback": spoil}, precision=precision)
 
 
 @pytest.mark.parametrize("changes, text", [
@@ -216,6 +217,7 @@ def test_nan_from_a_network_stops_and_is_never_checkpointed(small, tmp_path, nam
     ({"evaluations": 10**6}, "evaluations"), ({"updates_per_step": 0}, "updates_per_step"),
     ({"replay_capacity": -1}, "replay_capacity"), ({"target_entropy": "low"}, "target_entropy"),
     ({"steps": True}, "steps"), ({"initial_temperature": 0.0}, "initial_temperature"),
+    ({"precision": "bfloat"}, "precision 'bfloat'.*Did you mean 'bfloat16'"),
     ({"envs_per_task": 0}, "envs_per_task is 0"), ({"envs_per_task": 2.5}, "envs_per_task is 2.5"),
     ({"envs_per_task": 16, "replay_capacity": 15}, "envs_per_task is 16.* holds 15"),
     ({"steps": 100, "warm_up": 90, "envs_per_task": 16, "updates_per_step": 0.04}, "no update is ever reached"),

@@ -227,6 +227,32 @@ def test_a_learners_terms_reach_the_gradients():
     torch.testing.assert_close(changed.optimizers["critic"].first, 2 * plain.optimizers["critic"].first)
 
 
+def test_products_in_bfloat16_change_an_update_by_their_rounding_alone():
+    """Everything kept is float32; gradients (Adam's first moments) and losses agree to a few parts in a hundred, and
+    whatever changes the parameters from outside is seen by the next update."""
+    agents = [agent_of(hidden=(64, 64), product_type=dtype) for dtype in (torch.float32, torch.bfloat16)]
+    outside = torch.randn(agents[0].critic.shape, generator=torch.Generator().manual_seed(1)) * 0.2
+    for round_, (batch, noise) in enumerate(batches(2)):
+        losses_of = []
+        if round_:
+            agents[0].critic.add_(outside)
+            for name in ("actor", "critic", "target", "log_alpha"):
+                getattr(agents[1], name).copy_(getattr(agents[0], name))
+        for agent in agents:
+            agent.noise = lambda *shape, noise=noise: noise
+            losses_of.append(sac_update(agent, batch))
+        if round_:  # the first, from equal parameters
+            continue
+        for name, want in losses_of[0].items():
+            assert not torch.equal(losses_of[1][name], want), name
+            torch.testing.assert_close(losses_of[1][name], want, rtol=0.02, atol=0.02)
+        for name in ("actor", "critic"):
+            want, got = (agent.optimizers[name].first for agent in agents)
+            assert got.dtype == getattr(agents[1], name).dtype == torch.float32
+            assert 1e-4 < (got - want).norm() / want.norm() < 0.06
+    torch.testing.assert_close(losses_of[1]["critic_loss"], losses_of[0]["critic_loss"], rtol=0.02, atol=0.02)
+
+
 def test_padding_stays_zero_and_copies_are_independent():
     agent = agent_of()
     other = copy.deepcopy(agent_of())

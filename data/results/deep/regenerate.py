@@ -2,7 +2,7 @@
 
 Runs every spec below into `out/deep/` (stacked over seeds, resumable: the same command again goes on after a stop),
 then collects curves, provenance and one small checkpoint. A random policy is measured for the scale of the scores.
-`… regenerate.py weights FOLDER` keeps the weights of a finished pMeta run of a sweep.
+`… regenerate.py weights FOLDER …` keeps the policies of finished runs, of any learner: the theatre shows them.
 """
 
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 
+from pmeta_lib.experiments.adapt import trained
 from pmeta_lib.experiments.run import finished, read_curve, run_packed
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.files import provenance, write_table
@@ -59,13 +59,24 @@ def random_returns(family: str, seeds: tuple[int, ...], episodes: int = 20) -> l
 
 
 def keep_weights(folder: Path) -> None:
-    """The actors of a finished pMeta run and its meta-policy, to watch and to evaluate again; nothing to train on."""
-    spec = RunSpec.from_json(json.loads((folder / "spec.json").read_text()))
-    tensors, place = load_file(folder / "checkpoint.safetensors"), spec.make_family()
-    kept = {"actor": tensors["actor"], "meta": tensors["extra.theta"], "tasks": tensors["tasks"]}
-    widths = [place.observation_size, *spec.settings.hidden, 2 * place.action_size]
-    facts = {"family": place.name, "run": spec.key, "steps": str(spec.settings.steps), "actor": json.dumps(widths)}
-    save_tensors(HERE / f"{place.name.replace('-', '_')}_pmeta_seed{spec.seed}.safetensors", kept, facts)
+    """The policies of a finished run, of any learner, to watch and to evaluate again; nothing to train on.
+
+    "actor" (tasks, P) is what it deploys on each training task, or (1, P) where all share one; "meta" (1, P) is a
+    meta-policy, where there is one that does not depend on the task.
+    """
+    (spec,), agent = trained([folder])
+    place = spec.make_family()
+    policies = {name: rows[0] for name, rows in spec.make_learner().deployed(agent).items()}
+    for name, rows in policies.items():
+        if torch.equal(rows, rows[:1].expand_as(rows)):
+            policies[name] = rows[:1]
+    kept = {"actor": policies["deployed"], "tasks": torch.from_numpy(place.train_tasks)}
+    if len(policies.get("meta", ())) == 1:
+        kept["meta"] = policies["meta"]
+    facts = {"family": place.name, "run": spec.key, "steps": str(spec.settings.steps),
+             "actor": json.dumps(agent.actor_shape.widths)}  # fmt: skip
+    stem = f"{place.name}_{spec.learner}".replace("-", "_")
+    save_tensors(HERE / f"{stem}_seed{spec.seed}.safetensors", kept, facts)
 
 
 def collect(family: str) -> None:
@@ -98,7 +109,9 @@ def collect(family: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1:2] == ["weights"]:
-        raise SystemExit(keep_weights(Path(sys.argv[2])))
+        for folder in sys.argv[2:]:
+            keep_weights(Path(folder))
+        raise SystemExit
     for name in sys.argv[1:] or FAMILIES:
         for pairs in plan(name).values():
             specs, folders = zip(*pairs, strict=True)

@@ -9,12 +9,14 @@ import json
 from functools import lru_cache
 
 import numpy as np
+from tabular_quadratics import SETTINGS, quadratic_statements, quadratics
 
 from pmeta_lib.tabular import (
     LEARNERS,
     History,
     TaskBatch,
     adapt,
+    cancellation,
     conflict_rate,
     envelope_gradients,
     optimal_values,
@@ -23,8 +25,9 @@ from pmeta_lib.tabular import (
     values,
 )
 from pmeta_lib.tabular import families as f
+from pmeta_lib.tabular.counterexamples import quadratic_run
 from pmeta_lib.tabular.policies import Oracle, exact
-from pmeta_lib.tabular.theory import hold, rate, smoothness
+from pmeta_lib.tabular.theory import bandit_smoothness, hold, slope, smoothness
 
 FAMILIES = {
     "garnet": lambda seed, h=0.5: f.garnet(h, seed=seed),
@@ -52,6 +55,7 @@ VARIANTS = {
     "cold, R = 1": {"warm_start": False},
     "warm, R = 5": {"local_steps": 5},
     "warm, R = 1, half the tasks": {"half": True},
+    "warm, R = 1, half the tasks, meta step over all": {"half": True, "aggregate": "all"},
 }
 
 
@@ -157,6 +161,7 @@ def score(cell: dict) -> list[dict]:
         "deployed": final.mean(), "worst_task": final.min(),
         "meta_policy": normalised(run.theta).mean(),
         "conflict": conflict_rate(family.train, run.theta), "conflict_start": conflict_rate(family.train, theta0),
+        "cancellation": cancellation(family.train, run.theta),
     }  # fmt: skip
     return [_labels(cell) | row]
 
@@ -181,29 +186,66 @@ def adaptation(cell: dict) -> list[dict]:
     return [_labels(cell) | {"steps": k, "adapted": scores[k]} for k in ADAPTATION_STEPS]
 
 
+def bandits(rng: np.random.Generator, N: int, gamma: float, conflict: bool = True) -> TaskBatch:
+    """N two-armed bandits, whose arms differ by 0.3 to 1; in conflict the better arm alternates."""
+    r = np.zeros((N, 1, 2))
+    r[np.arange(N), 0, np.arange(N) % 2 * conflict] = rng.uniform(0.3, 1.0, N)
+    return TaskBatch(np.ones((N, 1, 2, 1)), r, np.ones((N, 1)), gamma)
+
+
 def convergence(cell: dict) -> list[dict]:
-    """Phi, the norm that the meta step follows, and the true norm of grad F, at log-spaced rounds."""
-    family, theta0, *_ = _setup(cell | {"noisy": False})
-    tasks, variant = family.train, dict(VARIANTS[cell["variant"]])
-    if variant.pop("half", False):
-        variant |= {"tasks_per_round": len(tasks) // 2, "generator": np.random.default_rng(cell["seed"])}
-    u, rounds, tau = unit(tasks), cell["rounds"], cell["tau"]
-    lam = cell["pull"] / u
-    run = pmeta(
-        tasks, theta0, rounds=rounds, lam=lam, eta=0.5 / lam, inner_steps=cell["inner_steps"],
-        inner_step_size=u / (1 + cell["pull"]), tau=tau, trace=True, **variant,
-    )  # fmt: skip
-    best = np.minimum.accumulate(run.gradient_norm)
-    rise = float(np.diff(run.potential).max())
-    rows = []
-    for t in np.unique(np.geomspace(1, rounds, 14).round().astype(int)):
-        true = envelope_gradients(tasks, run.trace["theta"][t], lam, tau).mean(0)
-        rows.append(
-            {"family": cell["family"], "tau": tau, "variant": cell["variant"], "seed": cell["seed"], "round": int(t),
-             "potential": run.potential[t], "followed_norm": run.gradient_norm[t - 1], "best_norm": best[t - 1],
-             "true_norm": float(np.linalg.norm(true)), "slope": rate(run), "largest_rise": rise}
+    """Phi, the norm that the meta step follows, and the true norm of grad F, at log-spaced rounds.
+
+    `true_gradient_slope`: log-log slope of the best squared *true* norm over 100 log-spaced rounds; `slope`: of the
+    followed one. `finite`: the solutions are finite (exact constants or a barrier), so that floors can show.
+    """
+    variant, rounds, tau = dict(VARIANTS[cell["variant"]]), cell["rounds"], cell["tau"]
+    name, rng = cell["family"], np.random.default_rng([cell["seed"], 4])
+    half = variant.pop("half", False)
+    variant["generator"] = np.random.default_rng(cell["seed"])
+    fine = np.unique(np.geomspace(1, rounds, 100).round().astype(int))
+    if name == "quadratics":  # L is known, and F in closed form
+        a, c, lam = *quadratics(rng, 4), 2.0
+        variant |= {"tasks_per_round": 2} if half else {}
+        thetas, potential = quadratic_run(
+            a, c, rounds=rounds, lam=lam, eta=0.5 / lam, inner_steps=cell["inner_steps"],
+            inner_step_size=1 / (a.max() + lam), theta0=3.0, **variant,
         )  # fmt: skip
-    return rows
+        k = a * lam / (a + lam)
+        true = np.abs((k * (thetas[fine, None] - c)).mean(1))
+        followed = lam * np.abs(np.diff(thetas)) / 0.5  # theta moves by eta lam = 0.5 of what it follows
+    else:
+        if name == "bandits":  # lam at a tenth of the exact L: the bandits keep policies of their own
+            tasks = bandits(rng, 4, 0.9)
+            theta0, lam = 0.1 * rng.standard_normal((1, 2)), 0.1 * bandit_smoothness(tasks)
+            step = 1 / (11 * lam)
+        else:
+            family, theta0, *_ = _setup(cell | {"noisy": False})
+            tasks, u = family.train, unit(family.train)
+            lam, step = cell["pull"] / u, u / (1 + cell["pull"])
+        variant |= {"tasks_per_round": len(tasks) // 2} if half else {}
+        run = pmeta(
+            tasks, theta0, rounds=rounds, lam=lam, eta=0.5 / lam, inner_steps=cell["inner_steps"],
+            inner_step_size=step, tau=tau, trace=True, **variant,
+        )  # fmt: skip
+        potential, followed = run.potential, run.gradient_norm
+        many = tasks[np.tile(np.arange(len(tasks)), len(fine))]
+        at = np.repeat(run.trace["theta"][fine], len(tasks), 0)
+        gradients = envelope_gradients(many, at, lam, tau).reshape(len(fine), len(tasks), -1)
+        true = np.linalg.norm(gradients.mean(1), axis=1)
+    best, t = np.minimum.accumulate(followed), np.arange(1, rounds + 1)
+    known = name in ("quadratics", "bandits")
+    common = {
+        "family": name, "tau": tau, "variant": cell["variant"], "seed": cell["seed"],
+        "slope": slope(t, followed**2), "true_gradient_slope": slope(fine, true**2),
+        "largest_rise": float(np.diff(potential).max()), "exact_constants": known, "finite": known or tau > 0,
+    }  # fmt: skip
+    shown = np.searchsorted(fine, np.unique(np.geomspace(1, rounds, 14).round().astype(int)).clip(max=fine[-1]))
+    return [
+        common | {"round": int(fine[m]), "potential": potential[fine[m]], "followed_norm": followed[fine[m] - 1],
+                  "best_norm": best[fine[m] - 1], "true_norm": float(true[m])}
+        for m in np.unique(shown)
+    ]  # fmt: skip
 
 
 def random_run(seed: int) -> tuple[History, float]:
@@ -231,14 +273,43 @@ def random_run(seed: int) -> tuple[History, float]:
     return run, L
 
 
+def bandit_run(seed: int) -> tuple[History, float]:
+    """A random pmeta run on two-armed bandits, whose L is known exactly; three in four with lam > L."""
+    rng = np.random.default_rng([seed, 32])
+    N, rounds, everyone = int(rng.integers(2, 5)), int(rng.choice([3, 30, 150])), seed % 5 < 3
+    tasks = bandits(rng, N, float(rng.choice([0.0, 0.5, 0.9])), conflict=bool(seed % 3))
+    L = bandit_smoothness(tasks)
+    lam = L * 10 ** (rng.uniform(0.3, 1.0) if seed % 4 else rng.uniform(-2.0, -0.1))
+    exact_prox = everyone and seed % 2 == 0  # only then may c = eta lam exceed 2, as T3 allows
+    eta = rng.uniform(0.3, 1.0) * (1 / lam + 1 / L) if exact_prox else rng.uniform(0.2, 1.0 + 0.9 * everyone) / lam
+    run = pmeta(
+        tasks, rng.normal(size=(1, 2)), rounds=rounds, lam=lam, eta=eta,
+        inner_steps=60 if exact_prox else int(rng.integers(1, 9)),
+        inner_step_size=(1.0 if exact_prox else rng.uniform(0.2, 1.9)) / (L + lam), trace=True,
+        warm_start=seed % 7 > 1, tasks_per_round=N if everyone else int(rng.integers(1, N)),
+        aggregate="all" if seed % 5 == 3 else "drawn", generator=rng,
+    )  # fmt: skip
+    return run, L
+
+
 def theory(cell: dict) -> list[dict]:
-    """`hold` on BLOCK random runs with the proven L: which conditions were met, which bounds were violated."""
+    """Every statement on BLOCK random runs: which conditions were met, which bounds were violated, and by what margin.
+
+    Random MDPs with the proven L of T8; two-armed bandits and quadratics with their exact constants.
+    """
     rows = []
     for seed in range(cell["seed"] * BLOCK, (cell["seed"] + 1) * BLOCK):
-        table = hold(random_run(seed)[0])
-        for row in table.itertuples():
-            rows.append({"run": seed, "statement": row.statement, "met": row.met, "bound": row.bound,
-                         "measured": row.measured, "holds": row.holds})  # fmt: skip
+        if cell["setting"] == "quadratics":
+            found = quadratic_statements(seed)
+        else:
+            run, L = random_run(seed) if cell["setting"] == "random MDPs" else bandit_run(seed)
+            found = hold(run, L).to_dict("records")
+        rows += [
+            {"setting": cell["setting"], "run": SETTINGS[cell["setting"]] + seed}
+            | {k: row[k] for k in ("statement", "met", "bound", "measured", "margin", "holds")}
+            | {"exact_constants": cell["setting"] != "random MDPs"}
+            for row in found
+        ]
     return rows
 
 

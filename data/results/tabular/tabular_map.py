@@ -4,10 +4,10 @@
 about half an hour of one core) and prints the verdict of each cell. `docs/prediction.md` reads the map as a
 prediction for the deep runs, with the rule by which they are scored against it.
 
-Axes: heterogeneity h of Garnet tasks (0: identical, 1: unrelated rewards) and data per task (gradient evaluations of two
-sampled rollouts of 40 steps); 20 tasks. Independent, joint, Reptile and pMeta at four lambdas. Step sizes (and Reptile's
-eta) are chosen for every learner, h and amount of data on two tuning seeds; pMeta's lambda too, for the row `pmeta`;
-ten other seeds make the table.
+Axes: heterogeneity h of Garnet tasks (0: identical, 1: unrelated rewards) and data per task (gradient evaluations of
+two sampled rollouts of 40 steps); 20 tasks. Independent, joint, Reptile and pMeta at four lambdas. Step sizes (and
+Reptile's eta) are chosen for every learner, h and amount of data on two tuning seeds; pMeta's lambda too, for the row
+`pmeta`; ten other seeds make the table.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 With folders of `pmeta sweep data/sweeps/tuning.toml` it first stores their runs in the scale's table, beside those that
 are there and still planned; without, it chooses from the stored table. A run's result is the deployed policies' mean
-return over the last quarter of its evaluations, on all training tasks. Per family 0 is the random policy and 1 the best
-point of any learner; a learner's point is the one with the highest mean over all families, seeds averaged.
+return over the last quarter of its evaluations, on all training tasks. Per family 0 is the best of three placebos and 1
+the best point of any learner; a learner's point is the one with the highest mean over all families, seeds averaged.
 
 A choice is refused where a value lies at the edge of what was tried: for each of the point's values there has to be one
 below and one above it that was tried with the others as they are. (0, or one inner step, is the end of its axis, not of
@@ -19,9 +19,10 @@ import pandas as pd
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.sweep_spec import load
 from pmeta_lib.sac.learners import learner
+from pmeta_lib.statistics import last_quarter
 
 HERE = Path(__file__).resolve().parent
-SWEEP, RANDOM = HERE.parents[1] / "sweeps" / "tuning.toml", HERE.parents[1] / "results" / "random_policy.parquet"
+SWEEP, PLACEBOS = HERE.parents[1] / "sweeps" / "tuning.toml", HERE.parents[1] / "results" / "placebos.parquet"
 OPTION = {"pmeta": "lam", "maml": "inner_step_size", "reptile": "inner_steps", "distral": "kl_weight",
           "pearl": "kl_weight"}  # fmt: skip
 AXES = {  # what may be tried next
@@ -33,12 +34,11 @@ AXES = {  # what may be tried next
 ENDS = {"polyak": 1.0, "lam": 0.0, "inner_steps": 1, "kl_weight": 0.0}
 
 
-def scores(table: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
+def scores(table: pd.DataFrame, placebos: pd.DataFrame) -> pd.DataFrame:
     """One row a learner and point (learning rate, polyak, option): its normalised score by family, and their mean.
     Points that lack a family or a seed that others have are left out."""
-    late = table[
-        (table["policy"] == "deployed") & (table["step"] > 0.75 * table.groupby("run")["step"].transform("max"))
-    ]
+    late = table.groupby("run")["step"].transform(last_quarter).astype(bool)
+    late = table[(table["policy"] == "deployed") & late]
     heads = late.drop_duplicates("run")
     points = {
         run: _point(*rest) for run, *rest in heads[["run", "learner", "settings", "options"]].itertuples(index=False)
@@ -49,8 +49,8 @@ def scores(table: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for family, part in values.groupby(level="family"):
         tasks = table.loc[table["family"] == family, "task"].unique()
-        zero = random[(random["family"] == family) & (random["split"] == "train") & random["task"].isin(tasks)]
-        low = zero["return"].mean()
+        mine = (placebos["family"] == family) & (placebos["split"] == "train") & placebos["task"].isin(tasks)
+        low = placebos[mine].groupby("placebo")["return"].mean().max()
         columns[family] = ((part - low) / (part.max() - low)).droplevel("family")
     wide = pd.DataFrame(columns)
     return wide.assign(score=wide.mean(axis=1, skipna=False)).dropna().sort_index()
@@ -107,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
         kept = old[old["run"].isin(planned - set(new["run"]))]
         results.compact(pd.concat([new, kept], ignore_index=True) if len(kept) else new, stored)
     table = pd.read_parquet(stored)
-    wide = scores(table, pd.read_parquet(RANDOM))
+    wide = scores(table, pd.read_parquet(PLACEBOS))
     best, lacking = choose(wide)
     top = wide.groupby(level="learner")["score"].agg(["max", "size"]).rename(columns={"max": "score", "size": "points"})
     print(top.sort_values("score", ascending=False).round(3).to_string())

@@ -4,30 +4,49 @@
 tuple of inputs); `value(right, mistakes)` compares a number or an array; `choice(right, wrong)` explains
 each wrong option. A mistake is a text and what that mistake would have given, computed on the same inputs:
 it is named only if it fits on all of them. Each returns a checker `answer -> None | diagnosis`.
+
+An answer may be rounded to four digits or four decimals, and come as a number, list, tuple, NumPy array or torch
+tensor. Probes hold the edges: ties, zeros, whole numbers, the point where a formula divides by nothing.
 """
 
 import copy
+import re
 from collections.abc import Callable
 
 import numpy as np
 
-RTOL = 1e-7
+DIGITS, DECIMALS = 5.001e-4, 5.001e-5  # how far rounding to four digits, or to four decimals, may move a number
+
+
+def _plain(x: object) -> object:
+    """A torch tensor as an array, wherever it lives; everything else as it is."""
+    return x.detach().cpu().numpy() if hasattr(x, "detach") else x
 
 
 def _parts(result: object, names: tuple[str, ...]) -> tuple:
     """A result as one part a name; a tuple or a list serves where several parts, or an array, are asked for."""
+    result = _plain(result)
     if len(names) == 1:
-        return (list(result),) if isinstance(result, tuple) else (result,)
-    return tuple(result) if isinstance(result, tuple | list) else (result,)
+        return (list(map(_plain, result)),) if isinstance(result, tuple | list) else (result,)
+    return tuple(map(_plain, result)) if isinstance(result, tuple | list) else (result,)
+
+
+def _close(got: object, other: object) -> bool:
+    """Equal to four digits or four decimals: to four digits of each number, not of the largest."""
+    g, o = np.asarray(got, float), np.asarray(other, float)
+    size = 10.0 ** np.floor(np.log10(np.maximum(np.abs(o), 1e-12)))
+    if g.shape != o.shape:
+        return False
+    with np.errstate(invalid="ignore"):  # inf - inf; a mistake's NaN is recognised by the answer's NaN
+        near = (np.abs(g - o) <= np.maximum(DIGITS * size, DECIMALS)) | (g == o) | (np.isnan(g) & np.isnan(o))
+    return bool(near.all())
 
 
 def _same(got: tuple, other: tuple) -> bool:
-    return len(got) == len(other) and all(
-        np.shape(g) == np.shape(o) and np.allclose(g, o, rtol=RTOL, atol=1e-9) for g, o in zip(got, other)
-    )
+    return len(got) == len(other) and all(map(_close, got, other))
 
 
-def _form(got: tuple, right: tuple, names: tuple[str, ...]) -> str | None:
+def _form(got: tuple, right: tuple, names: tuple[str, ...], whole: bool) -> str | None:
     """What is wrong with number, type, shape or finiteness of the parts of a result, before any value."""
     if len(got) != len(right):
         return f"expected {len(right)} results ({', '.join(names)}), got {len(got)}"
@@ -44,22 +63,27 @@ def _form(got: tuple, right: tuple, names: tuple[str, ...]) -> str | None:
             return f"{name} has shape {array.shape}, it should have {np.shape(r)}{hint}"
         if not np.isfinite(array).all():
             return f"{name} is not finite: is there a division by zero or an overflow?"
+        if whole and np.asarray(g).dtype.kind not in "iu":
+            return f"{name} must be an integer (`int`), not {type(g).__name__}"
     return None
 
 
-def _diagnose(got: list[tuple], right: list[tuple], mistakes: dict[str, list[tuple]], names) -> str | None:
+def _diagnose(got: list[tuple], right: list[tuple], mistakes: dict[str, list[tuple]], names, whole=False) -> str | None:
     """None if all probes agree; else the best description of the difference."""
-    for g, r in zip(got, right):
-        if (text := _form(g, r, names)) is not None:
-            return text
-    if all(_same(g, r) for g, r in zip(got, right)):
+    forms = [text for g, r in zip(got, right) if (text := _form(g, r, names, whole)) is not None]
+    if not forms and all(_same(g, r) for g, r in zip(got, right)):
         return None
-    for text, wrong in mistakes.items():
-        if all(_same(g, w) for g, w in zip(got, wrong)):
-            return text
+    if not any("finite" not in text and "integer" not in text for text in forms):
+        for text, wrong in mistakes.items():
+            if all(_same(g, w) for g, w in zip(got, wrong)):
+                return text
+    if forms:
+        return forms[0]
     flat = [np.concatenate([np.ravel(p).astype(float) for probe in side for p in probe]) for side in (got, right)]
-    if np.allclose(flat[0], -flat[1], rtol=RTOL, atol=1e-9):
+    if np.allclose(flat[0], -flat[1], rtol=DIGITS, atol=DECIMALS):
         return "the sign is wrong everywhere, the size is right"
+    if np.allclose(flat[0], flat[1], rtol=0.02, atol=0.006):
+        return "close, but not right to four digits: is something rounded on the way?"
     used = np.abs(flat[1]) > 1e-12
     ratio = flat[0][used] / flat[1][used]
     if flat[1].size > 1 and ratio.size > 1 and np.allclose(ratio, ratio[0], rtol=1e-6) and (flat[0][~used] == 0).all():
@@ -67,11 +91,14 @@ def _diagnose(got: list[tuple], right: list[tuple], mistakes: dict[str, list[tup
     wrong = [k for k in range(len(got)) if not _same(got[k], right[k])]
     bad = [n for n, g, r in zip(names, got[wrong[0]], right[wrong[0]]) if not _same((g,), (r,))]
     where = "on every test input" if len(wrong) == len(got) else f"on {len(wrong)} of {len(got)} test inputs"
-    return f"shape and type are right, the values of {' and '.join(bad)} are not, {where}"
+    edge = "" if len(wrong) == len(got) else ": does it hold at the edges (zeros, ties, whole numbers)?"
+    return f"shape and type are right, the values of {' and '.join(bad)} are not, {where}{edge}"
 
 
-def function(right: Callable, probes: list[tuple], mistakes: dict[str, Callable], names=("the result",)) -> Callable:
-    """A checker for a function: called on copies of every probe and compared with `right`."""
+def function(
+    right: Callable, probes: list[tuple], mistakes: dict[str, Callable], names=("the result",), whole: bool = False
+) -> Callable:
+    """A checker for a function: called on copies of every probe and compared with `right`; `whole` asks for an int."""
 
     def checker(answer: object) -> str | None:
         if not callable(answer):
@@ -83,9 +110,10 @@ def function(right: Callable, probes: list[tuple], mistakes: dict[str, Callable]
             arrays = [(a, b) for a, b in zip(given, probe) if isinstance(a, np.ndarray)]
             if any(not np.array_equal(a, b) for a, b in arrays):
                 return "your function changes the array it was given; work on a copy (`y = y + …`, not `y += …`)"
-        expected = [_parts(right(*copy.deepcopy(p)), names) for p in probes]
-        wrong = {text: [_parts(f(*copy.deepcopy(p)), names) for p in probes] for text, f in mistakes.items()}
-        return _diagnose(got, expected, wrong, names)
+        with np.errstate(all="ignore"):  # a mistake may divide by zero at an edge; that is what makes it one
+            expected = [_parts(right(*copy.deepcopy(p)), names) for p in probes]
+            wrong = {text: [_parts(f(*copy.deepcopy(p)), names) for p in probes] for text, f in mistakes.items()}
+        return _diagnose(got, expected, wrong, names, whole)
 
     return checker
 
@@ -94,21 +122,35 @@ def value(right: Callable, mistakes: dict[str, Callable], name: str = "the resul
     """A checker for a number or an array that the learner has worked out by hand."""
 
     def checker(answer: object) -> str | None:
-        if callable(answer):
+        if callable(answer) and not hasattr(answer, "detach"):
             return "expected a value, got a function"
         wrong = {text: [(f(),)] for text, f in mistakes.items()}
-        return _diagnose([(answer,)], [(right(),)], wrong, (name,))
+        return _diagnose([_parts(answer, (name,))], [(right(),)], wrong, (name,))
 
     return checker
+
+
+def _option(answer: object, number: bool) -> object:
+    """What was chosen: "C", " (c) ", "c." and "answer c" are c; "6", "line 6", 6.0 and an array that holds 6 are 6."""
+    answer = _plain(answer)
+    if isinstance(answer, np.ndarray | np.generic) and np.size(answer) == 1:
+        answer = np.asarray(answer).item()
+    if isinstance(answer, str):
+        words = re.fullmatch(r"(?:line|option|answer)?\W*(\w+)\W*", answer.strip().lower())
+        answer = words[1] if words else answer
+        return int(answer) if number and str(answer).isdecimal() else answer
+    return int(answer) if isinstance(answer, float) and answer.is_integer() else answer
 
 
 def choice(right: object, wrong: dict) -> Callable:
     """A checker for one of several options; every wrong one is explained."""
 
     def checker(answer: object) -> str | None:
-        answer = answer.strip().lower() if isinstance(answer, str) else answer
-        if isinstance(answer, bool) or (answer != right and answer not in wrong):
-            return f"answer with one of {', '.join(repr(a) for a in sorted([right, *wrong]))}"
-        return None if answer == right else wrong[answer]
+        options = [right, *wrong]
+        chosen = _option(answer, isinstance(right, int))
+        if isinstance(chosen, bool) or not any(type(chosen) is type(o) and chosen == o for o in options):
+            return f"answer with one of {', '.join(repr(a) for a in sorted(options))}"
+        return None if chosen == right else wrong[chosen]
 
+    checker.options = sorted([right, *wrong])  # for whoever shows the question as a form
     return checker

@@ -22,13 +22,15 @@ def _cosine(g, h):
 
 
 _PAIRS = [(_rng(s).normal(size=(3, 2)), _rng(s + 1).normal(size=(3, 2))) for s in (0, 5, 9)]
+_ANGLES = [(np.array([[1, 0], [0, 0]]), np.array(h)) for h in ([[0, 3], [1, 0]], [[-2, 0], [0, 0]])]
 FIRST = {
     "00.1": choice("b", {
         "a": "a soft spring (small lambda) would do that; lambda = 100 makes the spring stiff",
         "c": "look again with the slider at the right end: the personalized policies do move",
         "d": "lambda changes how far policies may differ, not what the arms pay",
     }),
-    "00.2": function(_price, [(*pair, lam) for pair, lam in zip(_PAIRS, (0.3, 2.0, 7.0))], {
+    "00.2": function(_price, [*[(*pair, lam) for pair, lam in zip(_PAIRS, (0.3, 2.0, 7.0))],
+                              (np.ones((2, 2)), np.ones((2, 2)), 5.0)], {
         "the factor 1/2 is missing": lambda x, theta, lam: 2 * _price(x, theta, lam),
         "lambda is missing": lambda x, theta, lam: _price(x, theta, 1.0),
         "that is the distance itself; the price is its square": lambda x, theta, lam: float(
@@ -36,7 +38,7 @@ FIRST = {
         "sum over all parameters instead of taking their mean": lambda x, theta, lam: _price(x, theta, lam) / x.size,
         "these are absolute differences; square them": lambda x, theta, lam: float(lam / 2 * np.abs(x - theta).sum()),
     }, ("the price",)),
-    "00.3": function(_cosine, _PAIRS, {
+    "00.3": function(_cosine, _PAIRS + _ANGLES, {
         "that is the inner product; divide by both lengths": lambda g, h: float((g * h).sum()),
         "divide by the lengths, not by their squares": lambda g, h: float(
             (g * h).sum() / ((g**2).sum() * (h**2).sum())),
@@ -72,9 +74,10 @@ def _temperature_gradient(log_prob, target, sign=1.0):
 _DENSITY = [(_rng(s).normal(size=(5, 2)), 0.4 * _rng(s + 1).normal(size=(5, 2)), _rng(s + 2).normal(size=(5, 2)))
             for s in (0, 4)]  # fmt: skip
 _TD = [(r.normal(size=6), np.array([0, 1, 0, 0, 1, 0.0]), r.normal(size=(2, 6)) * 5, r.normal(size=6), a, g)
-       for r, a, g in [(_rng(0), 0.2, 0.99), (_rng(1), 1.3, 0.9)]]  # fmt: skip
+       for r, a, g in [(_rng(0), 0.2, 0.99), (_rng(1), 1.3, 0.9), (_rng(2), 0.0, 0.5)]]  # fmt: skip
 _ENTROPY = [(_rng(s).normal(size=8) + 0.4, target) for s, target in ((0, -1.0), (1, -6.0), (2, -2.5))]
-_POLYAK = [(_rng(s).normal(size=(3, 4)), _rng(s + 1).normal(size=(3, 4)), tau) for s, tau in ((0, 0.005), (3, 0.3))]
+_POLYAK = [(_rng(s).normal(size=(3, 4)), _rng(s + 1).normal(size=(3, 4)), rate)
+           for s, rate in ((0, 0.005), (3, 0.3), (5, 0.0), (7, 1.0))]  # fmt: skip
 SIXTH = {
     "06.1": function(_log_density, _DENSITY, {
         "the correction for tanh is missing: squashing stretches and compresses probability":
@@ -101,11 +104,11 @@ SIXTH = {
         "the target entropy is missing": lambda log_prob, target: _temperature_gradient(log_prob, 0.0),
         "take the mean over the batch, not the sum": lambda log_prob, target: -float((log_prob + target).sum()),
     }, ("the gradient",)),
-    "06.4": function(lambda target, critic, tau: (1 - tau) * target + tau * critic, _POLYAK, {
-        "the shares are exchanged: the target would jump onto the critic": lambda t, c, tau: tau * t + (1 - tau) * c,
-        "the old target must keep the share 1 - tau": lambda t, c, tau: t + tau * c,
-        "that is the critic itself: a target that does not lag is none": lambda t, c, tau: c,
-        "towards the critic, not away from it": lambda t, c, tau: t - tau * (c - t),
+    "06.4": function(lambda target, critic, rate: (1 - rate) * target + rate * critic, _POLYAK, {
+        "the shares are exchanged: the target would jump onto the critic": lambda t, c, u: u * t + (1 - u) * c,
+        "the old target must keep the share 1 - rate": lambda t, c, u: t + u * c,
+        "that is the critic itself: a target that does not lag is none": lambda t, c, u: c,
+        "towards the critic, not away from it": lambda t, c, u: t - u * (c - t),
     }, ("the new target",)),
 }  # fmt: skip
 
@@ -123,11 +126,11 @@ def _round(theta, actors, eta_lam, beta, mean=np.mean):
 
 
 _ACTORS = [(_rng(s).normal(size=(3, 5)), _rng(s + 1).normal(size=(3, 5)), _rng(s + 2).normal(size=5), lam)
-           for s, lam in ((0, 0.01), (6, 2.0))]  # fmt: skip
+           for s, lam in ((0, 0.1), (6, 2.0), (8, 0.0))]  # fmt: skip
 _STEPS = [(_rng(s).normal(size=(2, 4)), _rng(s + 1).normal(size=(2, 4)), lam, rate)
-          for s, lam, rate in ((0, 3.0, 0.1), (5, 100.0, 1.0))]  # fmt: skip
+          for s, lam, rate in ((0, 3.0, 0.1), (5, 100.0, 1.0), (7, 0.0, 1.0))]  # fmt: skip
 _ROUNDS = [(_rng(s).normal(size=5), _rng(s + 1).normal(size=(4, 5)), e, b)
-           for s, e, b in ((0, 0.7, 0.4), (3, 1.0, 0.9))]  # fmt: skip
+           for s, e, b in ((0, 0.7, 0.4), (3, 1.0, 0.9), (5, 0.5, 0.0))]  # fmt: skip
 SEVENTH = {
     "07.1": function(_pull, _ACTORS, {
         "the proximal term has the wrong sign: it would push the actors away from w":
@@ -175,10 +178,20 @@ def _iqm(scores):
     return float(np.sort(scores)[scores.size // 4 : scores.size - scores.size // 4].mean())
 
 
-_INTERVALS = [(0.6, 0.9, 0.5), (0.4, 0.9, 0.5), (0.1, 0.4, 0.5), (-0.3, 0.2, 0.0), (0.2, 0.7, 0.5), (0.82, 1.4, 0.8)]
+_INTERVALS = [
+    (0.6, 0.9, 0.5),
+    (0.4, 0.9, 0.5),
+    (0.1, 0.4, 0.5),
+    (-0.3, 0.2, 0.0),
+    (0.2, 0.7, 0.5),
+    (0.82, 1.4, 0.8),
+    (0.5, 0.9, 0.5),
+    (0.1, 0.5, 0.5),
+]  # the last two touch the threshold, and so contain it
 _SCORES = [(np.round(_rng(s).normal(0.3, 1, n), 0), np.round(_rng(s + 1).normal(0, 1, n), 0))
            for s, n in ((0, 7), (2, 9))]  # fmt: skip
-_RUNS = [(np.array([*_rng(s).normal(size=11), 40.0]),) for s in (0, 1)] + [(np.arange(8.0)[::-1] ** 2,)]
+_RUNS = [(np.array([*_rng(s).normal(size=11), 40.0]),) for s in (0, 1)]
+_RUNS += [(np.arange(n)[::-1] ** 2,) for n in (8, 11, 3)]  # of three scores, none is dropped
 TWELFTH = {
     "12.1": function(_verdict, _INTERVALS, {
         "the middle of the interval decides nothing: the whole interval must lie on one side":
@@ -187,6 +200,8 @@ TWELFTH = {
             lambda low, high, threshold: 1 if high > threshold else -1,
         "an interval across the threshold is undecided (0), not a refutation (-1)":
             lambda low, high, threshold: 1 if low > threshold else -1,
+        "an interval that ends exactly at the threshold contains it: undecided (0)":
+            lambda low, high, threshold: 1 if low >= threshold else -1 if high <= threshold else 0,
         "an interval below the threshold is a refutation (-1), not merely undecided (0)":
             lambda low, high, threshold: int(low > threshold),
     }, ("the verdict",)),
@@ -203,6 +218,8 @@ TWELFTH = {
         "that is the median: it uses one or two runs of all": lambda scores: float(np.median(scores)),
         "sort the scores first: the outer quarters are those of the values": lambda scores: float(
             scores[scores.size // 4 : scores.size - scores.size // 4].mean()),
+        "with fewer than four scores nothing is dropped, but `scores[0:-0]` is empty": lambda scores: (
+            _iqm(scores) if scores.size > 3 else np.nan),
         "drop a quarter at each end, not only the lowest": lambda scores: float(
             np.sort(scores)[scores.size // 4 :].mean()),
         "drop a quarter at each end, not only the highest": lambda scores: float(

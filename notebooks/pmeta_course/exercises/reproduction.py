@@ -31,10 +31,13 @@ def _average(steps, returns):
     return float(np.trapezoid(returns, steps) / (steps[-1] - steps[0]))
 
 
-_FACTORS = [(_rng(s).normal(size=(m, 2)), np.exp(_rng(s + 1).normal(size=(m, 2)))) for s, m in ((0, 3), (4, 5))]
+_FACTORS = [(_rng(s).normal(size=(m, 2)), np.exp(_rng(s + 1).normal(size=(m, 2)))) for s, m in ((0, 3), (4, 5), (6, 0))]
 _SHRINK = [(1.0, 0.5, 2.0, 4), (4.0, 2.0, 0.7, 1), (0.3, 1.5, 3.0, 10)]
-_UNEVEN = [(np.array([0.0, 20, 40, 100, 400]), np.array([-20.0, -19, -14, -13, -9])),
-           (np.array([0.0, 1_000, 2_000, 10_000]), np.array([3.0, 40, 80, 75]))]  # fmt: skip
+_UNEVEN = [
+    (np.array([0.0, 20, 40, 100, 400]), np.array([-20.0, -19, -14, -13, -9])),
+    (np.array([0.0, 1_000, 2_000, 10_000]), np.array([3.0, 40, 80, 75])),
+    (np.array([100, 200, 1_000]), np.array([5, 6, 9])),
+]  # whole numbers, and not from 0 on
 TENTH = {
     "10.1": function(_best_lam, _SHRINK, {
         "upside down: noisy data ask for a stiffer spring, scattered tasks for a softer one":
@@ -61,6 +64,8 @@ TENTH = {
     "10.3": function(_average, _UNEVEN, {
         "the steps are uneven: the plain mean counts the crowded beginning too much": lambda t, r: float(r.mean()),
         "that is the area; divide it by the length of the adaptation": lambda t, r: float(np.trapezoid(r, t)),
+        "the adaptation lasts from the first step to the last, and the first need not be 0":
+            lambda t, r: float(np.trapezoid(r, t) / t[-1]),
         "each value holds from its step on, as if nothing were learned in between: join them by straight lines":
             lambda t, r: float((r[:-1] * np.diff(t)).sum() / (t[-1] - t[0])),
         "each value is counted for the steps before it, when it was not reached yet: join them by straight lines":
@@ -96,7 +101,8 @@ def _local(theta, c, a, lam, e, R):
 
 _SEEDS = [(100 + 30 * _rng(s).normal(size=n) + _rng(s + 1).normal(size=n), 100 + 30 * _rng(s).normal(size=n))
           for s, n in ((0, 5), (2, 8))]  # fmt: skip
-_LOCAL = [(2.0, 0.5, 1.0, 2.0, 0.7, 3), (-1.0, 1.0, 4.0, 0.5, 0.4, 5), (0.0, 1.0, 0.5, 3.0, 0.9, 2)]
+_LOCAL = [(2.0, 0.5, 1.0, 2.0, 0.7, 3), (-1.0, 1.0, 4.0, 0.5, 0.4, 5), (0.0, 1.0, 0.5, 3.0, 0.9, 2),
+          (3.0, 1.0, 2.0, 1.0, 0.5, 1)]  # fmt: skip
 ELEVENTH = {
     "11.1": function(_paired, _SEEDS, {
         "the difference is variant minus default: above 0 means that the change helps": lambda v, d: (
@@ -108,7 +114,7 @@ ELEVENTH = {
         "divide by sqrt(n), not by n": lambda v, d: (_paired(v, d)[0], _paired(v, d)[1] / np.sqrt(v.size)),
         "use n - 1 (ddof=1): the mean was estimated from the same few seeds": lambda v, d: _paired(v, d, ddof=0),
     }, ("the mean difference", "the standard error")),
-    "11.2": function(lambda p, m: 1 - (1 - p) ** m, [(0.05, 15), (0.15, 30), (0.25, 4)], {
+    "11.2": function(lambda p, m: 1 - (1 - p) ** m, [(0.05, 15), (0.15, 30), (0.25, 4), (0.3, 1), (0.0, 5)], {
         "that is the expected number of false alarms; it can exceed 1, a probability cannot": lambda p, m: p * m,
         "that is the probability that all are false alarms": lambda p, m: p**m,
         "that is the probability that none is": lambda p, m: (1 - p) ** m,

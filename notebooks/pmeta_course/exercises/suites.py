@@ -92,7 +92,7 @@ def _hours(seconds, steps, target, seeds, learners):
 
 _ROLLOUTS = [(_rng(s).normal(size=7) * 3, _rng(s + 1).uniform(-1, 1, (7, 6)), d) for s, d in ((0, 1.0), (2, -1.0))]
 _ENDS = [(0.03, 41.2, 520.0, 1.0, 0.05), (-0.4, -33.0, 310.0, -1.0, 0.05), (0.2, -1.5, 90.0, 1.0, 0.01)]
-_CELLS = [(90.0, 20_000, 1_000_000, 5, 9), (828.0, 40_000, 1_000_000, 10, 3)]
+_CELLS = [(90.0, 20_000, 1_000_000, 5, 9), (828.0, 40_000, 1_000_000, 10, 3), (700.0, 30_000, 1_000_000, 1, 1)]
 NINTH = {
     "09.1": function(_reward, _ROLLOUTS, {
         "the control cost is missing": lambda v, a, d: d * v,
@@ -124,6 +124,7 @@ NINTH = {
     "09.4": function(_hours, _CELLS, {
         "these are seconds; an hour has 3,600 of them": lambda *x: _hours(*x) * 3600,
         "these are minutes; an hour has 3,600 seconds": lambda *x: _hours(*x) * 60,
+        "a ratio of steps need not be whole: `/`, not `//`": lambda s, n, t, seeds, k: _hours(s, 1, t // n, seeds, k),
         "every seed is a run of its own: multiply by their number": lambda s, n, t, seeds, k: _hours(s, n, t, 1, k),
         "every learner has its own runs: multiply by their number": lambda s, n, t, seeds, k: _hours(s, n, t, seeds, 1),
         "the budget grows: multiply by target / steps": lambda s, n, t, seeds, k: _hours(s, n, n, seeds, k),

@@ -28,7 +28,9 @@ def _gradient(theta, d, Q, baseline=True, weight=True, scale=1.0):
 
 def _occupancy_probes():
     return [(r.normal(size=(S, A)), r.random(S) * 3, r.random((S, A)) * 9)
-            for r, S, A in [(_rng(0), 4, 3), (_rng(1), 2, 2)]]  # fmt: skip
+            for r, S, A in [(_rng(0), 4, 3), (_rng(1), 2, 2)]] + [
+        (np.array([[0.3, -1.0], [0.0, 0.0]]), np.array([1.5, 0.0]), np.array([[2.0, 2.0], [1.0, 5.0]]))
+    ]  # fmt: skip
 
 
 def _conflict_rate(g, pairs="distinct", sign=-1):
@@ -49,6 +51,7 @@ def _two_state_gradient(gamma=0.9, normalised=False, weight=True):
 
 
 _OPPOSITE = np.array([[[1.0, 0]], [[-1.0, 0.2]], [[0.5, 1.0]], [[0.1, -1.0]], [[-1.0, -0.3]]])
+_RIGHT_ANGLES = np.array([[[1.0, 0]], [[0.0, 2.0]], [[-1.0, 0.0]], [[0.0, 0.0]]])  # one pair in six conflicts
 FIRST = {
     "01.1": function(_gradient, _occupancy_probes(), {
         "Q instead of the advantage: subtract the state's value V(s) = sum_a pi(a|s) Q(s,a)":
@@ -68,7 +71,7 @@ FIRST = {
             lambda: _two_state_gradient() / (0.5 / 0.55),
         "the two actions are exchanged: a1 leads to the reward": lambda: _two_state_gradient()[::-1],
     }, "the gradient"),
-    "01.3": function(lambda gamma: 1 / (1 - gamma), [(0.5,), (0.9,), (0.99,)], {
+    "01.3": function(lambda gamma: 1 / (1 - gamma), [(0.5,), (0.9,), (0.99,), (0.0,)], {
         "rewards add up to 1 in every step, and there are infinitely many discounted steps":
             lambda gamma: 1.0,
         "the first step is not discounted: the sum starts with gamma^0": lambda gamma: gamma / (1 - gamma),
@@ -76,10 +79,14 @@ FIRST = {
         "that is the mean of the two returns; the question asks for their sum":
             lambda gamma: 0.5 / (1 - gamma),
     }, ("the sum of returns",)),
-    "01.4": function(_conflict_rate, [(_OPPOSITE,), (_rng(2).normal(size=(6, 2, 3)),)], {
+    "01.4": function(_conflict_rate, [(_OPPOSITE,), (_rng(2).normal(size=(6, 2, 3)),), (_RIGHT_ANGLES,)], {
+        "gradients at right angles do not conflict: count inner products *below* 0":
+            lambda g: float(np.mean(
+                (g.reshape(len(g), -1) @ g.reshape(len(g), -1).T)[np.triu_indices(len(g), 1)] <= 0)),
         "a task was compared with itself: count pairs of different tasks only":
             partial(_conflict_rate, pairs="all"),
         "this is the share of pairs that agree": partial(_conflict_rate, sign=1),
+        "this is the share of pairs that do not conflict": lambda g: 1 - _conflict_rate(g),
         "this is the number of pairs, not their share":
             lambda g: _conflict_rate(g) * len(g) * (len(g) - 1) / 2,
         "this is the mean cosine, not the share of negative ones": lambda g: float(np.mean([
@@ -95,13 +102,23 @@ def _prox(a, c, lam, theta):
     return c + np.sign(theta - c) * max(abs(theta - c) - a / lam, 0.0)
 
 
-_CORNERS = [(1.0, 0.0, 2.0, 2.0), (4.0, 1.0, 2.0, -3.0), (0.5, -3.0, 0.1, 1.0), (1.0, 2.0, 4.0, 2.1)]
+_CORNERS = [
+    (1.0, 0.0, 2.0, 2.0),
+    (4.0, 1.0, 2.0, -3.0),
+    (0.5, -3.0, 0.1, 1.0),
+    (1.0, 2.0, 4.0, 2.1),
+    (1.0, 3.0, 2.0, 3.0),
+    (2.0, 1.0, 4.0, 1.5),
+]  # the last two: theta at c, and a/lambda away from it
+_CURVES = [(1.0, 2.0), (4.0, 2.0), (-0.5, 2.0), (3.0, 99.0), (0.0, 2.0)]  # the last: a flat loss
 _VECTORS = [(_rng(s).normal(size=shape), _rng(s + 9).normal(size=shape), 0.7 + s)
-            for s, shape in enumerate([(), (3,), (2, 3, 2)])]  # fmt: skip
+            for s, shape in enumerate([(), (3,), (2, 3, 2)])] + [(np.ones(3), np.ones(3), 2.0)]  # fmt: skip
 SECOND = {
     "02.1": function(_prox, _CORNERS, {
         "past the corner: closer than a/lambda to c, the minimiser is c itself":
             lambda a, c, lam, theta: theta - np.sign(theta - c) * a / lam,
+        "past the corner: closer than a/lambda to c, and at c itself, the minimiser is c":
+            lambda a, c, lam, theta: theta - a / lam if theta > c else theta + a / lam,
         "that is the prox of a (x - c)^2 / 2; here the slope is a or -a, whatever the distance":
             lambda a, c, lam, theta: (a * c + lam * theta) / (a + lam),
         "the step is upside down: a stiff spring (large lambda) must give way less":
@@ -131,7 +148,7 @@ SECOND = {
         "that is the pull at theta divided by the distance from the optimum, not from theta":
             lambda a, c, theta, distance: a * distance / (abs(c - theta) - distance),
     }, ("lambda",)),
-    "02.4": function(lambda a, lam: a * lam / (a + lam), [(1.0, 2.0), (4.0, 2.0), (-0.5, 2.0), (3.0, 99.0)], {
+    "02.4": function(lambda a, lam: a * lam / (a + lam), _CURVES, {
         "that is the curvature of the inner problem, not of the envelope": lambda a, lam: a + lam,
         "that is the harmonic mean of a and lambda; the envelope has half of it":
             lambda a, lam: 2 * a * lam / (a + lam),
@@ -156,10 +173,11 @@ def _sampling_variance(g, n, without=True):
     return float(sigma2 / n * ((N - n) / (N - 1) if without else 1.0))
 
 
-_ROUNDS = [(10.0, 0.5, 0.1), (3.0, 2.0, 0.03), (7.7, 1.3, 0.5)]
+_ROUNDS = [(10.0, 0.5, 0.1), (3.0, 2.0, 0.03), (7.7, 1.3, 0.5), (1.0, 0.5, 0.5)]  # the last: 16 exactly
 _PHI = [(_rng(4).normal(size=3), _rng(5).normal(size=(3, 4, 2)), _rng(6).normal(size=(4, 2)), 0.3),
-        (_rng(7).normal(size=5), _rng(8).normal(size=(5, 2, 2)), np.ones((2, 2)), 2.0)]  # fmt: skip
-_SAMPLES = [(_rng(10).normal(size=(8, 5)), 3), (_rng(11).normal(size=(4, 2)), 4)]
+        (_rng(7).normal(size=5), _rng(8).normal(size=(5, 2, 2)), np.ones((2, 2)), 2.0),
+        (_rng(9).normal(size=2), np.ones((2, 3, 2)), np.ones((3, 2)), 1.0)]  # fmt: skip
+_SAMPLES = [(_rng(10).normal(size=(8, 5)), 3), (_rng(11).normal(size=(4, 2)), 4), (_rng(12).normal(size=(5, 3)), 1)]
 THIRD = {
     "03.1": function(lambda lam, L: 1 / lam + 1 / L, [(1.0, 0.2), (0.01, 4.0), (3.0, 3.0)], {
         "1/(lambda + L) is the limit for the inner step s, not for the meta step":
@@ -177,8 +195,11 @@ THIRD = {
         "off by one: the smallest T with 2 gap/(alpha T) <= eps^2 needs no further round":
             lambda gap, alpha, eps: int(np.ceil(2 * gap / (alpha * eps**2))) + 1,
         "the factor 2 is missing": lambda gap, alpha, eps: int(np.ceil(gap / (alpha * eps**2))),
-        "a number of rounds is an integer": lambda gap, alpha, eps: 2 * gap / (alpha * eps**2),
-    }, ("T",)),
+        "a number of rounds is an integer: round up and return an `int`":
+            lambda gap, alpha, eps: 2 * gap / (alpha * eps**2),
+        "where the bound is met by a whole number, that number is the answer: `int(x) + 1` is one too many":
+            lambda gap, alpha, eps: int(2 * gap / (alpha * eps**2)) + 1,
+    }, ("T",), whole=True),
     "03.3": function(_phi, _PHI, {
         "the factor 1/2 of the penalty is missing": partial(_phi, half=1.0),
         "Phi is the mean over tasks, not the sum": partial(_phi, reduce=np.sum),
@@ -219,7 +240,7 @@ def _quadratic(a, c):
 
 
 _ASCENTS = [_quadratic(1.0, np.zeros(2)), _quadratic(4.0, np.ones(2)), _quadratic(2.0, np.array([3.0, -1.0]))]
-_INNER = [(_ASCENTS[1], np.zeros(2), np.array([0.5, 2.0]), 0.7, 0.1, K) for K in (1, 2, 5)]
+_INNER = [(_ASCENTS[1], np.zeros(2), np.array([0.5, 2.0]), 0.7, 0.1, K) for K in (1, 2, 5, 0)]
 _ROUND = [(np.array([0.3, -0.2]), np.array([[0.1, 0.4], [0.8, 0.9]]), _ASCENTS[:2], 0.5, 1.5, 0.6, 0.1, 3),
           (np.array([1.0, 2.0]), _rng(12).normal(size=(3, 2)), _ASCENTS, 0.2, 2.0, 0.9, 0.05, 2)]  # fmt: skip
 FOURTH = {
@@ -230,6 +251,7 @@ FOURTH = {
         "the pull points away from w: it is - lambda (y - w)":
             lambda g, w, y, lam, s, K: _inner(g, w, y, -lam, s, K),
         "off by one: one inner step too few": lambda g, w, y, lam, s, K: _inner(g, w, y, lam, s, K - 1),
+        "with K = 0 nothing moves": lambda g, w, y, lam, s, K: _inner(g, w, y, lam, s, max(K, 1)),
         "off by one: one inner step too many": lambda g, w, y, lam, s, K: _inner(g, w, y, lam, s, K + 1),
         "you started at w (cold); this function starts at the y it was given (warm)":
             lambda g, w, y, lam, s, K: _inner(g, w, w, lam, s, K),
@@ -280,15 +302,23 @@ def _paired_interval(a, b, index, level=95.0, paired=True):
     return np.percentile(means, [50 - level / 2, 50 + level / 2])
 
 
-_J = [(np.array([3.0, 5.0, 2.0]), np.array([1.0, 2.0, 1.5]), np.array([4.0, 9.0, 3.0])),
-      (_rng(13).random(5) + 1, _rng(14).random(5), _rng(15).random(5) + 3)]  # fmt: skip
-_TUNE = [(np.array([[1.0, 9.0], [6.0, 6.0], [5.0, 2.0]]), np.array([[3.0, 8.0], [4.0, 5.0], [9.0, 1.0]])),
-         (_rng(16).random((4, 3)), _rng(17).random((4, 6)))]  # fmt: skip
+_J = [
+    (np.array([3.0, 5.0, 2.0]), np.array([1.0, 2.0, 1.5]), np.array([4.0, 9.0, 3.0])),
+    (_rng(13).random(5) + 1, _rng(14).random(5), _rng(15).random(5) + 3),
+    (np.array([1.0, 0.5]), np.array([1.0, 2.0]), np.array([3.0, 4.0])),
+]  # one as good as uniform, one worse
+_TUNE = [
+    (np.array([[1.0, 9.0], [6.0, 6.0], [5.0, 2.0]]), np.array([[3.0, 8.0], [4.0, 5.0], [9.0, 1.0]])),
+    (_rng(16).random((4, 3)), _rng(17).random((4, 6))),
+    (np.array([[5.0, 5.0, 0.0], [4.0, 4.0, 4.0]]), np.array([[1.0, 2.0], [7.0, 9.0]])),
+]  # mean or median?
 _PAIRS = [(_rng(s).normal(size=12), _rng(s + 1).normal(size=12), _rng(s + 2).integers(12, size=(400, 12)))
           for s in (20, 30)]  # fmt: skip
 FIFTH = {
     "05.1": function(_normalised, _J, {
         "on the scale 0 to 1; the course uses 0 to 100": lambda J, u, b: _normalised(J, u, b) / 100,
+        "a task may end below its uniform policy: no clipping at 0":
+            lambda J, u, b: float(100 * np.mean(np.clip((J - u) / (b - u), 0, 1))),
         "normalise each task first, then average: rich tasks would dominate":
             lambda J, u, b: float(100 * (J.mean() - u.mean()) / (b.mean() - u.mean())),
         "the uniform policy must score 0: subtract it above and below":
@@ -320,6 +350,8 @@ FIFTH = {
             lambda tuning, evaluation: float(tuning.mean(1).max()),
         "lambda was chosen anew for every evaluation seed: also peeking":
             lambda tuning, evaluation: float(evaluation.max(0).mean()),
+        "choose by the mean over tuning seeds, not by their median":
+            lambda tuning, evaluation: float(evaluation[np.median(tuning, 1).argmax()].mean()),
         "choose by the mean over tuning seeds, not by the single best run":
             lambda tuning, evaluation: float(evaluation[tuning.max(1).argmax()].mean()),
     }, ("the score",)),

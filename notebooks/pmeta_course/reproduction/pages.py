@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pmeta_course.reproduction import claims
+from pmeta_course.reproduction import judging
 from pmeta_lib.files import UserError
 
 PAGES = {
@@ -19,7 +19,7 @@ CHECKED = {
 FACT = re.compile(r"<!-- = (.*?) -->(.*?)<!-- / -->", re.DOTALL)  # a number in prose, by what it is
 NAMES = (  # digits that are no results
     r"<!--.*?-->|`[^`]*`|\]\([^)]*\)|https?:\S+|arXiv \S+|\[\d\d(?:\d\d\.\d+)?\]|\b(?:19|20)\d\d\b|\b[CT]\d\b"
-    r"|\bR (?:=|>) 1\b|\bnotebooks? \d\d(?: (?:and|to) \d\d)?|95 %|[Vv]ersion \d|\d+ x \d+"
+    r"|\bR (?:=|>) 1\b|\bnotebooks? \d\d(?: (?:and|to) \d\d)?|9[35] %|[Vv]ersion \d|\d+ x \d+"
 )
 
 
@@ -37,22 +37,24 @@ def rendered(path: Path, ledger: dict) -> str:
 
 
 def fact(ledger: dict, what: str, path: Path) -> str:
-    """One number in prose. `what`: a list of the ledger, `key=value` pairs that choose its row, and the number's name
-    (with its interval if it has one) and format, such as `scores family=ant-dir tasks=train learner=pmeta: mean .0f`;
-    or `count C4 desk not met`, how many parts of a claim a scale has with this verdict ("all": whichever)."""
-    words, _, shown = what.partition(":")
-    kind, *rest = words.split()
-    if kind == "count":
-        parts = next(c["parts"] for c in ledger["claims"] if c["id"] == rest[0])
-        mine = [p for p in parts if p["scale"] in ("any", rest[1])]
-        return str(sum(" ".join(rest[2:]) in (p["verdict"], "all") for p in mine))
-    wanted = dict(pair.split("=") for pair in rest)
-    rows = [r for r in ledger.get(kind, ()) if all(str(r.get(k)) == v for k, v in wanted.items())]
-    if len(rows) != 1 or len(shown.split()) != 2 or shown.split()[0] not in rows[0]:
-        raise UserError(f"{path}: <!-- = {what} --> names {len(rows)} numbers, not one")
+    """One number in prose, with its interval if it has one. `what`: a list of the ledger (or `parts`, of all claims),
+    `key=value` pairs that choose its row ("_" for a space), or `name=` and a part's whole name, then the number and its
+    format, such as `scores family=ant-dir tasks=train learner=pmeta: mean .0f`."""
+    kind, words = what.split(" ", 1)
+    words, shown = words.rsplit(": ", 1)
     name, form = shown.split()
-    ends = {"mean": ("low", "high"), "value": ("low", "high"), "difference": ("low", "high")}
-    return _interval(rows[0][name], *(rows[0].get(k) for k in ends.get(name, (f"{name}_low", f"{name}_high"))), form)
+    if kind == "parts":
+        rows, wanted = [p for c in ledger["claims"] for p in c["parts"]], {"name": words.removeprefix("name=")}
+    else:
+        rows, wanted = ledger[kind], dict(pair.replace("_", " ").split("=") for pair in words.split())
+    rows = [r for r in rows if all(str(r.get(k)) == v for k, v in wanted.items())]
+    if len(rows) != 1:
+        raise UserError(f"{path}: <!-- = {what} --> names {len(rows)} numbers, not one")
+    if rows[0].get(name) is None:
+        return "(open)"
+    ends = "low high" if name in ("mean", "value", "difference") else f"{name}_low {name}_high"
+    values = rows[0][name] if kind == "parts" else [rows[0][name], *(rows[0].get(k) for k in ends.split())]
+    return _interval(*values, form)
 
 
 def strays(text: str, begin: str) -> list[str]:
@@ -71,7 +73,7 @@ def claims_table(ledger: dict) -> str:
         for scale in ("field", "desk"):
             words = [p["verdict"] for p in c["parts"] if p["scale"] in ("any", scale)]
             counts.append(
-                ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(sorted(words, key=claims.WORDS.index)))
+                ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(sorted(words, key=judging.WORDS.index)))
             )
         rows.append((c["id"], c["claim"], f"**{c['verdict']}**", counts[0], c["desk_verdict"], counts[1]))
     return _markdown(("", "claim", "verdict (field scale)", "its parts", "at desk scale", "its parts"), rows)

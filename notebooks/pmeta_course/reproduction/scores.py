@@ -145,11 +145,11 @@ def load(folder: Path) -> list[Scores]:
         split = split_of(source)
         table = _adapted(table) if split == "test" else table
         check(table, source)
-        for name, rows in table[table["policy"] == "deployed"].groupby("family", observed=True):
-            curves, few = {}, {}
+        for name, all_rows in table.groupby("family", observed=True):
+            curves, few, rows = {}, {}, all_rows[all_rows["policy"] == "deployed"]
             for learner, part in rows.groupby("learner", observed=True):
                 curves[str(learner)] = part.pivot_table(index="seed", columns="step", values="return", aggfunc="mean")
-                if (x := _few(part)) is not None:
+                if (x := _few(all_rows[all_rows["learner"] == learner])) is not None:
                     few[str(learner)] = x
             seconds = rows.drop_duplicates("run").groupby("learner", observed=True)["seconds"].mean().to_dict()
             new = Scores(str(name), split, source, str(rows["preset"].iloc[0]), curves,
@@ -169,9 +169,7 @@ def _joined(a: Scores, b: Scores) -> Scores:
 
 def _few(rows: pd.DataFrame) -> np.ndarray | None:
     """(seeds,): mean over tasks and episodes 1 to 20 of an adaptation's rows; None where a run lacks some of them."""
-    if "episode" not in rows:
-        return None
-    first = rows[rows["episode"].isin(FEW)]
+    first = rows[(rows["policy"] == "acting") & rows["episode"].isin(FEW)] if "episode" in rows else rows.head(0)
     runs = first.groupby("seed")["episode"].nunique()
     complete = len(runs) == rows["seed"].nunique() and (runs == len(FEW)).all()
     return first.groupby("seed")["return"].mean().to_numpy() if complete else None
@@ -216,12 +214,14 @@ def _stored(path: Path) -> pd.DataFrame | None:
 
 
 def _adapted(table: pd.DataFrame) -> pd.DataFrame:
-    """Tables of `pmeta adapt`: the learners' own ways, and once SAC from a fresh network as the learner "scratch"."""
-    once = ["family", "seed", "step", "task", "return"]  # the same in the table of every learner
+    """Tables of `pmeta adapt`: the learners' own ways, and once SAC from a fresh network as the learner "scratch".
+    Version 0.1 knew what is deployed after so many steps alone, and no episode as it was lived."""
+    table = table.assign(policy=table["policy"].fillna("deployed") if "policy" in table else "deployed")
+    once = ["family", "seed", "policy", "step", "task", "return"]  # the same in the table of every learner
     scratch = table[table["way"] == "scratch"].drop_duplicates(once)
     names = {"learner": "scratch", "run": "scratch " + scratch["family"] + " " + scratch["seed"].astype(str)}
     own = table[~table["way"].isin(("scratch", "random"))]
-    return pd.concat([own, scratch.assign(**names)], ignore_index=True).assign(policy="deployed")
+    return pd.concat([own, scratch.assign(**names)], ignore_index=True)
 
 
 def _placebos(idle: pd.DataFrame | None, rows: pd.DataFrame, split: str, source: str) -> dict[str, np.ndarray]:

@@ -66,9 +66,12 @@ class Explorer:
 
     def refresh(self) -> None:
         """Redraw for the controls' present values."""
+        self.show(*self.draw_with(**{name: control.value for name, control in self.controls.items()}))
+
+    def draw_with(self, **values) -> tuple[Figure, str]:
+        """The figure and its line of numbers for these values of the controls, whatever the controls show."""
         with plt.rc_context({"figure.constrained_layout.use": True}):  # from the start: a colour bar goes by it
-            figure, numbers = self.draw(**{name: control.value for name, control in self.controls.items()})
-        self.show(figure, numbers)
+            return self.draw(**values)
 
     def show(self, figure: Figure, numbers: str) -> None:
         """Put a figure and its line of numbers on the screen, in place of those before."""

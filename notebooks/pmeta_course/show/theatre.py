@@ -1,0 +1,154 @@
+"""The theatre: stored policies move simulated robots in the reader's browser, physics included.
+
+`Theatre()` as the last line of a cell shows it in JupyterLab, VS Code or Colab (an anywidget); the website has it on a
+page. Both run the same JavaScript module (docs/site/theatre), MuJoCo's WebAssembly build for the physics, gymnasium's
+own models, and the weights stored in data/results/deep. Nothing is asked of the network. The module is bundled once,
+with Node: `make theatre`.
+"""
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import anywidget
+import gymnasium
+import numpy as np
+import traitlets
+from matplotlib.colors import to_hex
+from safetensors import safe_open
+from torch import Tensor
+
+from pmeta_course.show.video import Episode, record_episode
+from pmeta_lib.envs.families import family
+from pmeta_lib.figures import COLOURS
+from pmeta_lib.files import UserError
+from pmeta_lib.sac.networks import Shape
+
+ROOT = Path(__file__).resolve().parents[3]
+WEIGHTS, BUNDLE = ROOT / "data" / "results" / "deep", ROOT / "out" / "theatre"
+STARTS = 10  # initial states, of gymnasium's seeds 0, 1, ...
+RUN = "velocity along x − 0.001 |action|² + 1 while it stands"
+# family -> what it is called, its reward in words (pmeta_lib.envs.robots has them as code, theatre/robots.js again)
+FAMILIES = {
+    "half-cheetah-dir": ("half-cheetah, forward or backward", "direction × velocity − 0.05 |action|²"),
+    "hopper-params": ("hopper, bodies that differ", RUN),
+    "walker2d-params": ("walker, bodies that differ", RUN),
+    "ant-dir": ("ant, two directions", "velocity along the direction − 0.5 |action|² − 0.0005 |contacts|² + 1"),
+}
+ORDER = ("pmeta", "joint", "independent", "pearl")  # of the menu; others follow
+LABELS = {"pmeta": "pMeta, personalized", "meta": "pMeta's meta-policy", "pearl": "PEARL"}
+
+
+def casts(name: str, weights: Path) -> dict[str, dict]:
+    """What can play in the family `name`: a menu entry -> the file of its weights, its layer sizes, its colour."""
+    found = {}
+    pattern = re.compile(rf"{name.replace('-', '_')}_([a-z0-9_]+)_seed(\d+)\.safetensors")
+    files = {
+        m[1]: (path, m[2]) for path in sorted(weights.iterdir(), reverse=True) if (m := pattern.fullmatch(path.name))
+    }
+    for learner in sorted(files, key=lambda n: (*ORDER, n).index(n)):
+        path, seed = files[learner]
+        with safe_open(path, "np") as stored:
+            facts = stored.metadata()
+        key = learner.replace("_", "-")
+        about = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                 "widths": json.loads(facts["actor"])}  # fmt: skip
+        trained = f" (seed {seed}, {int(facts['steps']):,} steps)"
+        found[key] = about | {"label": LABELS.get(key, key) + trained, "colour": to_hex(COLOURS[key]),
+                              "tensor": "actor", "mix": key == "pmeta"}  # fmt: skip
+        if key == "pmeta":
+            found["meta"] = about | {"label": LABELS["meta"] + trained, "colour": to_hex(COLOURS["meta-policy"]),
+                                     "tensor": "meta", "mix": False}  # fmt: skip
+    return found
+
+
+def stage_set(name: str, tasks: int) -> tuple[dict, Path]:
+    """What the page must know of a family's robot and its first `tasks` training tasks, and the robot's XML file."""
+    place, (label, reward) = family(name), FAMILIES[name]
+    env = gymnasium.make(f"pmeta_lib.envs:{place.env_id}", task=place.train_tasks[0]).unwrapped
+    starts = []
+    for seed in range(STARTS):
+        env.reset(seed=seed)
+        starts.append({"qpos": env.data.qpos.tolist(), "qvel": env.data.qvel.tolist()})
+    xml = Path(env.fullpath)
+    bodies = place.train_tasks.shape[1] > 1
+    described = [f"body {k + 1} ({place.describe(t)})" if bodies else place.describe(t)
+                 for k, t in enumerate(place.train_tasks[:tasks])]  # fmt: skip
+    about = {"label": label, "reward": reward, "xml": xml.name, "frameSkip": env.frame_skip, "horizon": place.horizon,
+             "starts": starts, "tasks": [{"label": d, "values": t.tolist()} for d, t in
+                                         zip(described, place.train_tasks)]}  # fmt: skip
+    env.close()
+    return about, xml
+
+
+def files(weights: Path = WEIGHTS) -> dict[str, bytes]:
+    """What the theatre reads besides MuJoCo: "theatre.json", gymnasium's models, the weights in the folder `weights`.
+
+    Raises `UserError` if the folder holds no weights of any of its families.
+    """
+    about, found = {}, {}
+    for name in FAMILIES:
+        if not (cast := casts(name, weights) if weights.is_dir() else {}):
+            continue
+        rows = []
+        for member in cast.values():
+            with safe_open(weights / member["file"], "np") as stored:
+                rows.append(len(stored.get_tensor("actor")))
+            found[member["file"]] = (weights / member["file"]).read_bytes()
+        about[name], xml = stage_set(name, max(rows))
+        about[name]["casts"] = cast
+        found[xml.name] = xml.read_bytes()
+    if not about:
+        raise UserError(f"no weights in {weights}: make them with `python data/results/deep/regenerate.py`")
+    return found | {"theatre.json": json.dumps({"families": about}).encode()}
+
+
+def zipped(contents: dict[str, bytes]) -> dict[str, bytes]:
+    """The same files as the page reads them: gzip, the same bytes each time."""
+    return {name: gzip.compress(data, mtime=0) for name, data in contents.items()}
+
+
+class Theatre(anywidget.AnyWidget):
+    """The theatre in a notebook. Raises `UserError` where the module has not been bundled (`make theatre`)."""
+
+    files = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, weights: Path = WEIGHTS, bundle: Path = BUNDLE):
+        try:
+            code, wasm = (bundle / "widget.js").read_text(), (bundle / "mujoco.wasm").read_bytes()
+        except FileNotFoundError as error:
+            raise UserError(
+                f"the theatre is not built ({error.filename} is missing): run `make theatre`, which needs Node 18 or "
+                "newer, or open the theatre on the course's website"
+            ) from error
+        style = (ROOT / "docs" / "site" / "static" / "theatre.css").read_text()
+        super().__init__(_esm=code, _css=style, files=zipped(files(Path(weights)) | {"mujoco.wasm": wasm}))
+
+
+def double_policy(widths: list[int], row: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+    """`(o,) -> (a,)`: the mode of the policy with one row of weights, as the page computes it, in double precision.
+
+    What rounding changes of an action, contacts multiply from step to step: in single precision (as in training) two
+    episodes part within a dozen steps, in double precision Python's and the page's stay together.
+    """
+    layers = [(w[0].double().numpy(), b[0, 0].double().numpy()) for w, b in Shape(tuple(widths)).layers(row[None])]
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        x = np.concatenate([observation, np.zeros(widths[0] - len(observation))])  # a context that is folded in
+        for weight, bias in layers[:-1]:
+            x = np.maximum(x @ weight + bias, 0.0)
+        return np.tanh((x @ layers[-1][0] + layers[-1][1])[: widths[-1] // 2])
+
+    return act
+
+
+def replay(name: str, member: dict, task: int, start: int, weights: Path = WEIGHTS) -> Episode:
+    """An episode of the page in Python: a member of the casts of family `name`, on a task, from an initial state."""
+    place = family(name)
+    with safe_open(weights / member["file"], "pt") as stored:
+        rows = stored.get_tensor(member["tensor"])
+    act = double_policy(member["widths"], rows[min(task, len(rows) - 1)])
+    return record_episode(place, place.train_tasks[task], act, start)

@@ -1,0 +1,83 @@
+"""The recurrent learner: its network is PyTorch's GRU, its memory lives for a trial and no longer."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pmeta_lib.envs import family
+from pmeta_lib.experiments.learners import learner
+from pmeta_lib.files import UserError
+from pmeta_lib.policy_gradient.rl2 import Memory, Recurrent, step, unrolled
+from pmeta_lib.policy_gradient.rollout import Sampler, Window
+
+SHAPE = Recurrent(5, 8, 2)
+
+
+@pytest.fixture
+def theta():
+    return torch.stack([learner("rl2").new_policy(SHAPE, torch.Generator().manual_seed(s))[0] for s in (0, 1)])
+
+
+def test_the_network_is_pytorchs_gru_step_by_step_and_unrolled(theta):
+    x = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(2))
+    policy, value = unrolled(SHAPE, theta, x)
+    hidden, outputs = torch.zeros(2, 3, 8), []
+    for t in range(6):
+        out, hidden = step(SHAPE, theta, x[:, :, t], hidden)
+        outputs.append(out)
+    stacked = torch.stack(outputs, 2)
+    torch.testing.assert_close(stacked[..., :2], policy.mean)
+    torch.testing.assert_close(stacked[..., 2], value)
+    for s in range(2):
+        module = torch.nn.GRU(5, 8, batch_first=True)
+        for name, part in zip(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"), SHAPE.parts(theta[s])):
+            getattr(module, name).data.copy_(part)
+        assert torch.allclose(module(x[s])[1][0], hidden[s], atol=1e-6)
+
+
+def test_memory_is_reset_between_trials_and_not_between_episodes(theta):
+    place = dataclasses.replace(family("point-robot", train=2), horizon=4)
+    made = learner("rl2", trial_episodes=2, episodes=3)
+    shape = made.shape(place, (8,))
+    policies = made.new_policy(shape, torch.Generator().manual_seed(0)).repeat(2, 1).unsqueeze(1)
+    sampler = Sampler(place, place.train_tasks, [0, 1], 3)
+    window, inputs = made.trial(shape, policies, sampler)
+    assert inputs.shape == (2, 6, 8, shape.inputs) and window.ended[0, 0].tolist() == [False] * 3 + [True] + [
+        False
+    ] * 3 + [True]
+    begins = inputs[..., -1]
+    assert begins[0, 0].tolist() == [1, 0, 0, 0, 1, 0, 0, 0]  # the network is told of both beginnings,
+    assert not inputs[:, :, 0, 2:5].any() and inputs[:, :, 4, 2:5].any()  # and of what came before the second one only
+    policy, _ = unrolled(shape, policies[:, 0], inputs)
+    again, _ = unrolled(shape, policies[:, 0], inputs[:, :, 4:])  # the second episode with an empty memory
+    assert not torch.allclose(policy.mean[:, :, 4], again.mean[:, :, 0], atol=1e-4)
+    acted = (window.action.view(2, 6, 8, 2) - policy.mean).std()
+    assert 0.8 < acted < 1.2  # what was done is the unrolled policy's own, with its noise: memories agree
+    second, more = made.trial(shape, policies, sampler)
+    assert not more[:, :, 0, 2:5].any() and second.action.shape == window.action.shape
+
+
+def test_a_memory_says_what_the_unrolled_network_says(theta):
+    memory = Memory(SHAPE, theta, mean=True)
+    acts = []
+    for t in range(5):
+        observation = torch.randn(2, 3, 1, generator=torch.Generator().manual_seed(t))
+        acts.append(memory(observation, torch.zeros(2, 3, 2), torch.full((2, 3), float(t)), torch.zeros(2, 3).bool()))
+    policy, _ = unrolled(SHAPE, theta, torch.stack(memory.seen, 2))
+    torch.testing.assert_close(torch.stack(acts, 2), policy.mean)
+
+
+def test_episodes_of_a_trial_are_told_apart():
+    reward, ended = torch.tensor([[[1.0, 2, 4, 8, 16, 32]]]), torch.tensor([[[0, 1, 0, 0, 1, 1]]]).bool()
+    window = Window(None, None, reward, ended, None)
+    assert window.episode_returns(2).tolist() == [[[3.0, 28.0]]] and window.episode_returns(3).tolist() == [
+        [[3.0, 28.0, 32.0]]
+    ]
+
+
+@pytest.mark.parametrize("options, word", [({"trial_episodes": 1}, "trial_episodes"), ({"epochs": 0}, "epochs"),
+                                           ({"minibatches": 0}, "minibatches"), ({"clip": 0.0}, "clip")])  # fmt: skip
+def test_options_that_cannot_work_are_named(options, word):
+    with pytest.raises(UserError, match=word):
+        learner("rl2", **options)
