@@ -119,7 +119,7 @@ def main() -> None:
     for path in (DATA / "results" / "deep").glob("*.safetensors"):
         content = path.read_bytes()
         for old, new in keys.items():
-            content = content.replace(f'"run":"{old}"'.encode(), f'"run":"{new}"'.encode(), 1)
+            content = content.replace(old.encode(), new.encode(), 1)
         if content != path.read_bytes():
             path.write_bytes(content)
             print(path.name)

@@ -28,7 +28,7 @@ def described(place: str) -> list[tuple[str, str, str, str]]:
     for field in node.body:
         kind = ast.unparse(field.annotation) if isinstance(field, ast.AnnAssign) else "ClassVar"
         if not kind.startswith("ClassVar"):
-            default = ast.unparse(field.value).strip("()")
+            default = ast.unparse(field.value).strip("()'")
             meaning = lines[field.end_lineno - 1][field.end_col_offset :].partition("# ")[2]
             meaning = meaning or found.get(field.target.id, ("",) * 4)[3]  # of the base's field
             found[field.target.id] = (field.target.id, WORDS.get(kind, kind), default, meaning)

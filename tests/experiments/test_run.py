@@ -35,7 +35,7 @@ def test_a_folder_holds_everything_and_a_second_call_computes_nothing(tmp_path, 
         and tensors["extra.theta"].shape[0] == 1
         and tensors["critic"].shape[:2] == (2, 2)
     )
-    monkeypatch.setattr(module, "train", None)  # would fail if called
+    monkeypatch.setattr(module, "trainer", None)  # would fail if called
     assert run(SPEC, folder) == folder
 
 
