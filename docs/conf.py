@@ -134,7 +134,9 @@ def keep_tidy(app) -> None:
 def prepare(app) -> None:
     """Draw the sliders' frames and lay out the theatre, before any page is read."""
     static = Path(app.outdir) / "_static"
-    app.env.pmeta_frames = alive.frames(int(app.config.pmeta_budget)) if app.builder.name == "html" else {}
+    app.env.pmeta_frames = {}
+    if app.builder.name == "html":
+        app.env.pmeta_frames = alive.frames(int(app.config.pmeta_budget), app.config.pmeta_notebooks.split())
     for about in (e for group in app.env.pmeta_frames.values() for e in group):
         here, there = ROOT / "out" / "site-frames" / about["folder"], static / "frames" / about["folder"]
         shutil.copytree(here, there, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.json"))
@@ -143,6 +145,7 @@ def prepare(app) -> None:
 
 def setup(app):
     app.add_config_value("pmeta_budget", frames.BUDGET, "env")  # frames of an Explorer, about
+    app.add_config_value("pmeta_notebooks", "", "env")  # numbers of those whose sliders are drawn; "": all
     app.connect("builder-inited", prepare)
     app.connect("builder-inited", keep_tidy, priority=900)  # after myst_nb's own
     app.connect("autodoc-process-docstring", lambda app, kind, name, thing, options, lines: alive.as_written(lines))

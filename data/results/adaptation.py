@@ -21,12 +21,13 @@ from pmeta_lib.experiments import results
 from pmeta_lib.experiments.adapt import adapt_packed
 from pmeta_lib.experiments.train import use_machine
 from pmeta_lib.sac.adaptation import CRITICS, Plan
+from pmeta_lib.sac.learners import LEARNERS as ON_SAC
 
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
 RATES = TABLE.parents[1] / "tuning" / "deep" / "adaptation.json"
 TABLES = Path("out/adaptation")
 STEPS = (0, 2_000, 10_000)
-UNTRAINED = ("pearl", "independent")  # take no gradient step of their own on a test task: need no rate
+ADAPTING = set(ON_SAC) - {"pearl", "independent"}  # those who need a rate: their own steps of Adam on a test task
 
 
 def main(args: argparse.Namespace) -> None:
@@ -52,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
 def rates(path: Path, learners: set[str]) -> dict[str, dict]:
     """The settings at which each of `learners` adapts, and "scratch"; `SystemExit` where one was not chosen."""
     found = json.loads(path.read_text())["chosen"] if path.exists() else {}
-    if lacking := sorted({"scratch", *learners} - set(UNTRAINED) - set(found)):
+    if lacking := sorted({"scratch", *(ADAPTING & learners)} - set(found)):
         raise SystemExit(f"{path} has no rate for {', '.join(lacking)}: choose it by data/tuning/deep/adaptation.py")
     return found
 

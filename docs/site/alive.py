@@ -23,9 +23,13 @@ ASKED = re.compile(r"^### Exercise (\d\d\.\d+)", re.MULTILINE)
 # --------------------------------------------------------------------------------------------------- sliders
 
 
-def frames(budget: int, workers: int = 2) -> dict[str, list[dict]]:
-    """Cell id -> the Explorers that the cell shows, with their frames in out/site-frames; see frames.py."""
+def frames(budget: int, only: list[str], workers: int = 2) -> dict[str, list[dict]]:
+    """Cell id -> the Explorers that the cell shows, with their frames in out/site-frames; see frames.py.
+
+    `only`: numbers of notebooks; the sliders of the others stay pictures. Frames of a full build are kept for the next.
+    """
     folder = ROOT / "out" / "site-frames"
+    folder.mkdir(parents=True, exist_ok=True)
 
     def drawn(notebook: Path) -> dict:
         command = [sys.executable, str(Path(__file__).with_name("frames.py")), str(notebook), str(folder)]
@@ -35,12 +39,15 @@ def frames(budget: int, workers: int = 2) -> dict[str, list[dict]]:
         return json.loads(done.stdout.splitlines()[-1])
 
     # the longest first, so that no worker is left alone with it
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"), key=lambda p: (p.name[:2] not in ("03", "04", "09"), p))
+    notebooks = [p for p in (ROOT / "notebooks").glob("*.ipynb") if not only or p.name[:2] in only]
+    notebooks.sort(key=lambda p: (p.name[:2] not in ("03", "04", "09"), p))
     with ThreadPoolExecutor(workers) as pool:
         found = {}
         for part in pool.map(drawn, notebooks):
             found |= part
-    for old in {p.name for p in folder.iterdir()} - {e["folder"] for group in found.values() for e in group}:
+    for old in (
+        () if only else {p.name for p in folder.iterdir()} - {e["folder"] for group in found.values() for e in group}
+    ):
         shutil.rmtree(folder / old)
     return found
 

@@ -34,14 +34,8 @@ from pmeta_lib.sac.agent import Agent, new_agent
 from pmeta_lib.sac.settings import Settings
 
 TABLE = "adaptation.parquet"
-OF_THE_PLAN = {
-    "steps",
-    "warm_up",
-    "evaluations",
-    "hidden",
-    "envs_per_task",
-    "replay_capacity",
-}  # settings that the plan or the networks decide
+# settings that the plan or the networks decide
+OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden", "envs_per_task", "replay_capacity"}
 
 
 def adapt_run(folder: Path, plan: Plan | None = None, **how) -> Path:

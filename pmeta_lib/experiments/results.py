@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
 # by safetensors, so the digests of equal parameters differ.)
+THEN = " then "  # in a run that went on under other versions, on another machine or device, see `run`
 VOLATILE = ("seconds", "machine", "commit", "checkpoint_sha256")
 DECISIVE = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco", "device")  # may not be mixed in one table
 SPEC = ("family", "preset", "learner", "seed", "train_tasks", "options", "settings")
@@ -95,7 +96,7 @@ def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) 
     import pandas as pd
 
     head = runs(folders)
-    mixed = [name for name in DECISIVE if head[name].nunique() > 1]
+    mixed = [n for n in DECISIVE if head[n].nunique() > 1 or head[n].astype(str).str.contains(THEN).any()]
     if mixed and not allow_mixed:
         listing = ""
         for name, (value, among) in ((n, pair) for n in mixed for pair in head.groupby(n)):

@@ -48,8 +48,7 @@ def dice(log_prob: Tensor, window: Window) -> Tensor:
     Each advantage is weighted with the likelihood of its episode up to and with its action, minus that before it; the
     weights are 1 and 1 and only their derivatives count, so that the values are 0.
     """
-    total = log_prob.cumsum(-1)
-    before = total - log_prob
+    before = log_prob.cumsum(-1) - log_prob
     before = before - before.gather(-1, window.first)  # of this episode alone
     return (_one(before + log_prob) - _one(before)) * window.advantage
 
@@ -62,17 +61,16 @@ def _one(x: Tensor) -> Tensor:
 def inner_step(rows: Tensor, window: Window, log_prob: LogProb, surrogate: Surrogate, size: float, graph: bool):
     """`rows (B, P)` after one ascent step on the mean over slots and steps; with `graph` it can be differentiated."""
     with torch.enable_grad():
-        rows = rows if rows.requires_grad else rows.requires_grad_()
-        value = surrogate(log_prob(rows, window), window).mean((1, 2)).sum()
+        value = surrogate(log_prob(rows.requires_grad_(), window), window).mean((1, 2)).sum()
         (gradient,) = torch.autograd.grad(value, rows, create_graph=graph)
     return rows + size * gradient if graph else (rows + size * gradient).detach()
 
 
-def adapted(rows: Tensor, windows: list[Window], log_prob: LogProb, surrogate: Surrogate, size: float, graph: bool):
-    """The policies before, between and after the inner steps on `windows`: a list one longer than it."""
+def adapted(rows: Tensor, windows: list[Window], *how, graph: bool) -> list[Tensor]:
+    """The policies before, between and after the inner steps on `windows`; `how`: the rest of `inner_step`'s."""
     out = [rows]
     for window in windows:
-        out.append(inner_step(out[-1], window, log_prob, surrogate, size, graph))
+        out.append(inner_step(out[-1], window, *how, graph))
     return out
 
 
@@ -110,10 +108,6 @@ class OnPolicy(Learner):
         """One fresh policy (1, P)."""
         return new_policy(shape, generator)
 
-    def entropy(self, shape: Shape, theta: Tensor) -> Tensor:
-        """(S, G) differential entropy of an action, in nats."""
-        return (theta[..., shape.size :] + 1.4189385).sum(-1)
-
     def state(self, shape: Shape, policies: Tensor) -> dict[str, Tensor]:
         """All that training changes, besides streams; `policies` (S, 1, P) are fresh."""
         return {"policy": policies}
@@ -135,9 +129,8 @@ class OnPolicy(Learner):
             window.policy = policy(window.observation)
             window.log_prob = window.policy.log_prob(window.action)
             value, last = linear_values(window, discount)
-            window.advantage = normalised(
-                advantages(window.reward, window.ended, value, last, discount, self.gae_lambda)
-            )
+            gain = advantages(window.reward, window.ended, value, last, discount, self.gae_lambda)
+            window.advantage = normalised(gain)
         return window
 
     def step(self, shape: Shape, rows: Tensor, window: Window) -> Tensor:
@@ -192,13 +185,9 @@ class OnPolicy(Learner):
 
         Deployed is the policy after adapting, or before where the preset counts a task's first episode alone.
         """
-        found = [deployed for deployed, _ in self.path(judge, theta, key, self.updates_within())]
+        found = [deployed for deployed, _ in self.path(judge, theta, key, self.phases() - 1)]
         deployed = found[0 if judge.family.preset == "varibad2020" else -1]
         return {"deployed": deployed} | ({"meta": found[0]} if len(found) > 1 else {})
-
-    def updates_within(self) -> int:
-        """Changes of the policy that training counts on."""
-        return self.phases() - 1
 
     def fisher(self, shape: Shape, rows: Tensor, window: Window, groups: tuple[int, int]) -> Callable[[Tensor], Tensor]:
         """v (S, G, P) -> Fisher information of `rows (B, P)` times v, mean over a policy's tasks, every fifth step."""
@@ -230,13 +219,11 @@ def grouped(x: Tensor, groups: tuple[int, int]) -> Tensor:
     return x.view(*groups, -1, *x.shape[1:]).mean(2)
 
 
-@torch.no_grad()
 def deterministic(shape: Shape, rows: Tensor) -> Callable[[Tensor], Tensor]:
     """The means of `rows (B, P)`, clipped to [-1, 1], as a function (S, N E, o) -> (S, N E, a)."""
 
     def policy(observation: Tensor) -> Tensor:
-        seeds, slots, width = observation.shape
-        x = observation.view(len(rows), -1, 1, width)
-        return gaussian(shape, rows, x).mean.clamp(-1.0, 1.0).view(seeds, slots, -1)
+        x = observation.view(len(rows), -1, 1, observation.shape[-1])
+        return gaussian(shape, rows.detach(), x).mean.clamp(-1.0, 1.0).view(*observation.shape[:2], -1)
 
     return policy

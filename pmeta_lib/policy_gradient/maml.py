@@ -28,7 +28,7 @@ class TrustRegion(OnPolicy):
 
         def after(x: Tensor, graph: bool = False):
             rows = adapted(spread(x, run.tasks), inner, log_probability(shape), self.surrogate, self.inner_step_size,
-                           graph)[-1]  # fmt: skip
+                           graph=graph)[-1]  # fmt: skip
             return rows, gaussian(shape, rows, post.observation)
 
         def gain(policy) -> Tensor:

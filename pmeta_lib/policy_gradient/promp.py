@@ -31,9 +31,7 @@ class ProMP(OnPolicy):
     clip: Positive = 0.3  # how far a likelihood ratio may move
 
     def state(self, shape: Shape, policies: Tensor) -> dict[str, Tensor]:
-        moments = {f"adam.{k}": torch.zeros_like(policies) for k in ("first", "second")}
-        weight = torch.full(policies.shape[:2], 5e-4)
-        return {"policy": policies, **moments, "adam.steps": torch.zeros(()), "weight": weight}
+        return {"policy": policies, **fresh_adam(policies), "weight": torch.full(policies.shape[:2], 5e-4)}
 
     def update(self, run, theta: Tensor, windows: list[Window]) -> tuple[Tensor, dict[str, Tensor]]:
         *inner, post = windows
@@ -47,7 +45,7 @@ class ProMP(OnPolicy):
 
         def path(x: Tensor, windows: list[Window], graph: bool) -> list[Tensor]:
             return adapted(spread(x, run.tasks), windows, log_probability(shape), self.surrogate,
-                           self.inner_step_size, graph)  # fmt: skip
+                           self.inner_step_size, graph=graph)  # fmt: skip
 
         for _ in range(self.epochs):
             x = new.detach().requires_grad_()
@@ -69,3 +67,8 @@ def adam(parameters: Tensor, learning_rate: float, state: dict[str, Tensor]) -> 
     optimizer = Adam(parameters, learning_rate)
     optimizer.first, optimizer.second, optimizer.steps = (state[f"adam.{k}"] for k in ("first", "second", "steps"))
     return optimizer
+
+
+def fresh_adam(parameters: Tensor) -> dict[str, Tensor]:
+    """The state of Adam before its first step."""
+    return {"adam.steps": torch.zeros(()), **{f"adam.{k}": torch.zeros_like(parameters) for k in ("first", "second")}}

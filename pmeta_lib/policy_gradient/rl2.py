@@ -18,7 +18,7 @@ from pmeta_lib.options import Count, Positive, Several, Share, options
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, within
 from pmeta_lib.policy_gradient.policy import Gaussian
-from pmeta_lib.policy_gradient.promp import adam
+from pmeta_lib.policy_gradient.promp import adam, fresh_adam
 from pmeta_lib.policy_gradient.rollout import Window, advantages, normalised
 
 
@@ -28,11 +28,6 @@ class Recurrent(NamedTuple):
     inputs: int  # observation, action, reward, beginning
     hidden: int
     actions: int
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """What a checkpoint says of the network: these three sizes."""
-        return self
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
@@ -87,10 +82,8 @@ class Memory:
         x = torch.cat(parts, -1).view(seeds, -1, self.shape.inputs)
         out, self.hidden = step(self.shape, self.theta, x, self.hidden)
         self.seen.append(x)
-        action = out[..., :-1].reshape(noise.shape)
-        if not self.mean:
-            spread = self.shape.parts(self.theta)[-1].exp().unsqueeze(1)
-            action = (out[..., :-1] + spread * noise.reshape(seeds, -1, noise.shape[-1])).view(noise.shape)
+        spread = 0.0 if self.mean else self.shape.parts(self.theta)[-1].exp().unsqueeze(1)
+        action = (out[..., :-1] + spread * noise.reshape(seeds, -1, noise.shape[-1])).view(noise.shape)
         self.action = action.clamp(-1.0, 1.0)
         return action
 
@@ -103,7 +96,6 @@ class RL2(OnPolicy):
     """
 
     name: ClassVar[str] = "rl2"
-    training_steps: ClassVar[bool] = False
 
     trial_episodes: Several = 2  # of a trial; a single one would leave nothing to use it in
     epochs: Count = 3  # passes over an iteration's trials
@@ -112,8 +104,8 @@ class RL2(OnPolicy):
     gae_lambda: Share = 0.95
     kl_limit: Positive = 0.02  # target of the divergence of an iteration
 
-    def steps_per_iteration(self, horizon: int) -> int:
-        return self.episodes * self.trial_episodes * horizon
+    def phases(self) -> int:
+        return self.trial_episodes
 
     def shape(self, family: TaskFamily, hidden: tuple[int, ...]) -> Recurrent:
         a = family.action_size
@@ -125,13 +117,9 @@ class RL2(OnPolicy):
         shape.parts(flat)[-1].zero_()
         return flat
 
-    def entropy(self, shape: Recurrent, theta: Tensor) -> Tensor:
-        return (shape.parts(theta)[-1] + 1.4189385).sum(-1)
-
     def state(self, shape: Recurrent, policies: Tensor) -> dict[str, Tensor]:
-        moments = {f"adam.{k}": torch.zeros_like(policies) for k in ("first", "second")}
-        return {"policy": policies, **moments, "adam.steps": torch.zeros(()),
-                "weight": torch.full(policies.shape[:2], 1.0), "order": torch.zeros((), dtype=torch.long)}  # fmt: skip
+        weight, order = torch.full(policies.shape[:2], 1.0), torch.zeros((), dtype=torch.long)
+        return {"policy": policies, **fresh_adam(policies), "weight": weight, "order": order}
 
     def trial(self, shape: Recurrent, theta: Tensor, sampler, mean: bool = False, episodes: int = 0):
         """A trial of every slot (`Window`), and the inputs (S, n, H, i) that the network saw."""
@@ -151,18 +139,17 @@ class RL2(OnPolicy):
             old, value = unrolled(shape, theta[:, 0], inputs)
             before = old.log_prob(action)
             never = torch.zeros_like(reward, dtype=torch.bool)  # a trial's episodes are one piece; its end is the end
-            scale = discounted_scale(reward)
-            gain = advantages(reward / scale, never, value, torch.zeros_like(value[..., 0]), run.settings.discount,
-                              self.gae_lambda)  # fmt: skip
+            scale = reward.pow(2).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3) * 10.0  # values of order 1 to 10
+            nothing, discount = torch.zeros_like(value[..., 0]), run.settings.discount
+            gain = advantages(reward / scale, never, value, nothing, discount, self.gae_lambda)
             target, advantage = gain + value, normalised(gain)
         new = theta.detach().clone()
         optimizer = adam(new, run.settings.learning_rate, state)
-        trials = inputs.shape[1]
         for _ in range(self.epochs):
             # an order of the update's own: every seed the same, and none of the acting's randomness used up
-            shuffled = torch.randperm(trials, generator=torch.Generator().manual_seed(int(state["order"])))
+            shuffled = torch.randperm(inputs.shape[1], generator=torch.Generator().manual_seed(int(state["order"])))
             state["order"] += 1
-            for part in shuffled.chunk(min(self.minibatches, trials)):
+            for part in shuffled.chunk(self.minibatches):
                 x = new.detach().requires_grad_()
                 policy, value = unrolled(shape, x[:, 0], inputs[:, part])
                 ratio = torch.exp(policy.log_prob(action[:, part]) - before[:, part])
@@ -171,8 +158,7 @@ class RL2(OnPolicy):
                 error = ((value - target[:, part]) ** 2).mean((1, 2))
                 loss = 0.5 * error - gained + state["weight"][:, 0] * moved
                 (gradient,) = torch.autograd.grad(loss.sum(), x)
-                norm = gradient.norm(dim=-1, keepdim=True)
-                optimizer.step(gradient / norm.clamp(min=1.0))
+                optimizer.step(gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1.0))
         with torch.no_grad():
             apart = lambda x: old.kl(unrolled(shape, x[:, 0], inputs)[0]).mean((1, 2)).unsqueeze(1)  # noqa: E731
             new = within(theta.detach(), new, lambda x: apart(x) <= 2.0 * self.kl_limit)
@@ -195,11 +181,3 @@ class RL2(OnPolicy):
 
     def reach(self, plan, horizon: int) -> int:
         return max(self.trial_episodes, plan.episodes) - 1
-
-    def updates_within(self) -> int:
-        return self.trial_episodes - 1
-
-
-def discounted_scale(reward: Tensor) -> Tensor:
-    """(S, 1, 1) the size of rewards, so that values are of order one to ten whatever the family's units."""
-    return reward.pow(2).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3) * 10.0

@@ -39,11 +39,6 @@ class Window:
         begins[..., 1:] = self.ended[..., :-1]
         return torch.where(begins, steps, 0).cummax(-1).values
 
-    def returns(self) -> Tensor:
-        """(B,) mean undiscounted reward of an episode (an unfinished one counts by its part)."""
-        episodes = self.ended.sum((1, 2)).clamp(min=1)
-        return self.reward.sum((1, 2)) / episodes
-
     def episode_returns(self, count: int) -> Tensor:
         """(B, E, count) undiscounted returns of the first `count` episodes of each slot."""
         number = (self.ended.cumsum(-1) - self.ended.long()).clamp(max=count)  # those beyond land in a spare column

@@ -4,6 +4,7 @@ A run's steps are those of one task, all its parallel episodes counted. Its seco
 since what neighbours take from the wall clock is no property of a learner; evaluations are counted in.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Run:
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of one seed's result: tensors, and the network's widths."""
-        return {n: x[position] for n, x in self.state.items() if x.ndim}, {"actor": self.shape.widths}
+        return {n: x[position] for n, x in self.state.items() if x.ndim}, {"actor": tuple(self.shape)}
 
 
 def start(family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], threads: int = 1) -> Run:
@@ -161,7 +162,8 @@ def evaluate(run: Run, judge: Judge) -> None:
         for s, seed in enumerate(run.seeds):
             for i, episodes in enumerate(returns[s]):
                 run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))
-    entropy = run.learner.entropy(run.shape, run.state["policy"]).tolist()
+    log_std = run.state["policy"][..., -run.family.action_size :]  # the last parameters, whatever the network
+    entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).tolist()
     for s, seed in enumerate(run.seeds):
         for g, h in enumerate(entropy[s]):
             losses = [float(x[s, g]) for x in run.last.values()] or [0.0, 0.0]

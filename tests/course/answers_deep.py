@@ -83,7 +83,7 @@ WRONG = [
     ("06.3", lambda log_prob, target: -np.sum(log_prob + target), "not the sum"),
     ("06.3", lambda log_prob, target: np.mean(log_prob) + target, "sign is wrong everywhere"),
     ("06.4", lambda target, critic, rate: critic + rate * (target - critic), "exchanged"),
-    ("06.4", lambda target, critic, rate: target + rate * critic, "1 - rate"),
+    ("06.4", lambda target, critic, rate: target + rate * critic, "1 - polyak"),
     ("06.4", lambda target, critic, rate: critic, "lag"),
     ("06.4", lambda target, critic, rate: target - rate * (critic - target), "away"),
     ("07.1", lambda g, a, w, lam: g - lam * (a - w), "wrong sign"),

@@ -92,6 +92,7 @@ def check(out: Path, expected) -> None:
     table = results.read(out)
     assert table["run"].nunique() == expected["run"].nunique()
     assert results.same(table, expected)
+    assert table["checkpoint_sha256"].equals(expected["checkpoint_sha256"])  # the parameters, bit for bit
     left = [p for p in out.rglob("*") if p.suffix == ".tmp" or p.name in ("claim.json", "failure.json", "checkpoints")]
     assert left == []
 

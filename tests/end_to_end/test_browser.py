@@ -4,158 +4,25 @@ Names other than this machine's do not resolve in that browser, and every reques
 Pictures of the screen are left in out/browser.
 """
 
-import functools
-import http.server
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import nbformat
 import pytest
-from filelock import FileLock
+from browser_tools import NO_BROWSER, ROOT, click, look, picture, requests, wait
 from pmeta_course.regression.structure import output_problems
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser: pip install -e '.[dev]'")
-from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException  # noqa: E402
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
-PICTURES = ROOT / "out" / "browser"
-CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update --window-size=1400,1000"
-)
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no Chromium with its driver (Debian: apt install chromium chromium-driver)"
-)
-
-
-@pytest.fixture
-def browser(tmp_path, request):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(60)
-    driver.get("about:blank")
-    requests(driver)  # those of the browser's first page are not ours
-    yield driver
-    picture(driver, f"end_of_{request.node.name}")  # of a failure it often says all
-    driver.quit()
-
-
-def wait(browser, condition, what: str, seconds: float = 60):
-    """The first true value of `condition(browser)`; a page that redraws itself in the middle of it is asked again."""
-    ignored = (StaleElementReferenceException, ElementNotInteractableException)
-    return WebDriverWait(browser, seconds, 0.2, ignored).until(condition, f"waited {seconds} s in vain for {what}")
-
-
-def click(xpath: str):
-    """A condition for `wait`: the element is there and has been clicked."""
-    return lambda b: [element.click() or True for element in b.find_elements(By.XPATH, xpath)[:1]]
-
-
-def picture(browser, name: str) -> None:
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    browser.save_screenshot(str(PICTURES / f"{name}.png"))
-
-
-def requests(browser) -> list[str]:
-    """Addresses of all requests since the last call, with the reason behind those that failed."""
-    addresses, failed = {}, {}
-    for entry in browser.get_log("performance"):
-        message = json.loads(entry["message"])["message"]
-        parameters, event = message["params"], message["method"]
-        if event == "Network.requestWillBeSent":
-            addresses[parameters["requestId"]] = parameters["request"]["url"]
-        elif event == "Network.responseReceived" and parameters["response"]["status"] >= 400:
-            failed[parameters["requestId"]] = str(parameters["response"]["status"])
-        elif event == "Network.loadingFailed" and not parameters.get("canceled"):
-            failed[parameters["requestId"]] = parameters["errorText"]
-    asked = {key: url for key, url in addresses.items() if not url.startswith(("data:", "blob:"))}
-    return [f"{url} {failed[key]}" if key in failed else url for key, url in asked.items()]
-
+pytestmark = NO_BROWSER
 
 # ------------------------------------------------------------------------------------------------- the website
-
-
-@pytest.fixture(scope="session")
-def site_folder(tmp_path_factory) -> Path:
-    """The site as `make site` builds it, without network where the system can cut it off; once for all workers."""
-    pytest.importorskip("myst_nb", reason="Sphinx builds the site: pip install -e '.[site]'")
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / "site"
-    with FileLock(shared / "site.lock"):
-        if not folder.exists():
-            recipe = re.search(r"^site:.*\n\t@\$\(BIN\)/(.*) site\b.*$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-            words = recipe[1].replace("$(WORKERS)", "1").replace("out/site-doctrees", str(shared / "doctrees")).split()
-            cut = ["unshare", "--map-root-user", "--net"]
-            if not shutil.which("unshare") or subprocess.run([*cut, "true"], capture_output=True).returncode:
-                cut = []
-            command = [*cut, sys.executable, *words[1:], str(folder)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr[-3000:]
-            assert not (shared / "jupyter_execute").exists()  # nothing is left beside the site
-    return folder
-
-
-@pytest.fixture
-def site(site_folder):
-    """The address under which the site is served."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    handler = functools.partial(Quiet, directory=site_folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-LOOK = """
-const done = arguments[0], article = document.querySelector("article");
-Promise.resolve(window.MathJax?.startup?.promise).then(() => {
-  const text = article.cloneNode(true);
-  text.querySelectorAll("pre, code, script, mjx-container").forEach(node => node.remove());
-  done({
-    text: text.textContent,
-    displays: article.querySelectorAll("mjx-container[display=true]").length,
-    formulas: article.querySelectorAll(".math").length,
-    typeset: article.querySelectorAll(".math mjx-container > svg").length,
-    errors: [...article.querySelectorAll("mjx-merror, [data-mjx-error]")].map(node => node.textContent),
-    pictures: [...article.querySelectorAll("img")].map(i => ({alt: i.alt, width: i.naturalWidth, src: i.src})),
-    solutions: [...article.querySelectorAll("details.hide")].map(d => d.open),
-  });
-}).catch(error => done({failed: String(error)}));
-"""
-
-
-def look(browser, address: str) -> dict:
-    """Open a page and describe it. On a busy machine `get` may return with the page before still there."""
-    browser.get(address)
-    there = "return location.href === arguments[0] && document.readyState === 'complete'"
-    wait(browser, lambda b: b.execute_script(there, address), address)
-    seen = browser.execute_async_script(LOOK)
-    assert "failed" not in seen, (address, seen)
-    return seen
 
 
 def contents(nb) -> dict:
@@ -186,7 +53,7 @@ def test_every_page_is_whole_and_asks_nobody_else_for_anything(site, site_folder
         pictures += seen["pictures"]
         asked = requests(browser)
         assert asked and not [a for a in asked if not a.startswith(f"{site}/") or " " in a], page
-    slider = [p for p in pictures if "Returns of two tasks" in p["alt"]]  # standing still
+    slider = [p for p in pictures if "Returns of two tasks" in p["alt"]]
     assert slider and all(p["width"] > 400 for p in slider)
     look(browser, f"{site}/notebooks/02_personalized_objective.html")
     browser.execute_script("document.querySelector('div.math').scrollIntoView({block: 'center', behavior: 'instant'})")

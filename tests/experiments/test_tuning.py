@@ -25,8 +25,9 @@ def script(path):
 
 choose, rates = script(DATA / "tuning/deep/choose.py"), script(DATA / "tuning/deep/adaptation.py")
 adaptation = script(DATA / "results/adaptation.py")
-PLACEBOS = pd.DataFrame([(f, "train", "untrained", t, -9.0) for f in ("pendulum-params", "point-robot", "half-cheetah-vel",
-                       "hopper-params") for t in range(4)], columns=["family", "split", "placebo", "task", "return"])  # fmt: skip
+FAMILIES = ("pendulum-params", "point-robot", "half-cheetah-vel", "hopper-params")
+PLACEBOS = pd.DataFrame([(f, "train", "untrained", t, -9.0) for f in FAMILIES for t in range(4)],
+                        columns=["family", "split", "placebo", "task", "return"])  # fmt: skip
 PEAK = {"independent": (0.03, 0.002, None), "pmeta": (0.0017, 0.01, 0.0), "reptile": (0.001, 0.08, 1250)}
 
 

@@ -147,6 +147,21 @@ def test_a_round_updates_the_drawn_tasks_only():
         torch.testing.assert_close(run.agent.extra["theta"], want)
 
 
+def test_the_meta_step_may_run_over_all_actors_absent_ones_as_they_are():
+    run = make({"tasks_per_round": 2, "inner_steps": 3, "aggregate": "all", "eta_lam": 0.5, "beta": 0.8}, tasks=5)
+    extra, theta = run.agent.extra, run.agent.extra["theta"].clone()
+    extra["w"].copy_(theta.expand_as(extra["w"]))
+    for _ in range(4):
+        absent, before = extra["drawn"] == 0, run.agent.actor.clone()
+        for _ in range(3):
+            update(run)
+        assert absent.sum() == 3 and torch.equal(run.agent.actor[absent], before[absent])
+        theta = 0.2 * theta + 0.8 * (theta - 0.5 * (theta - run.agent.actor)).mean(1, keepdim=True)
+        torch.testing.assert_close(extra["theta"], theta)
+    with pytest.raises(ValueError, match="Did you mean 'drawn'"):
+        make({"aggregate": "drwan"})
+
+
 def test_tied_critics_and_shared_temperatures():
     tied, free = (make({"critic_lam": lam, "inner_steps": 5}) for lam in (1e5, 0.0))
     shared = make({"shared_temperature": True})

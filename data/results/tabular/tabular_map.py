@@ -122,6 +122,20 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
+def markdown(rows: pd.DataFrame) -> str:
+    """The verdicts as the table of docs/prediction.md."""
+    lines = ["| h | data | independent | joint | pMeta | minus independent | minus joint | best |", "|" + "---|" * 8]
+    for v in verdicts(rows).to_dict("records"):
+        ends = [
+            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(v[f"minus {rival}{x}"] for x in ("", " low", " high")))
+            for rival in ("independent", "joint")
+        ]
+        who = "**pMeta beats both**" if v["pmeta beats both"] else v["winner"].replace("pmeta", "pMeta")
+        means = [f"{v[name]:.1f}" for name in ("independent", "joint", "pmeta")]
+        lines.append("| " + " | ".join([f"{v['h']:g}", f"{v['data']}", *means, *ends, who]) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of map.parquet (default: beside this script)")

@@ -65,8 +65,9 @@ def choose(table: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame, list[st
     wide = ((means - low) / (high - low)).unstack("family")
     wide["score"] = wide.mean(axis=1, skipna=False)
     best = wide["score"].groupby(level="learner").idxmax().map(lambda pair: pair[1]).to_dict()
-    edges = [f"{name}: {rate:g} is at the edge of {', '.join(f'{r:g}' for r in sorted(wide.loc[name].index))}"
-             for name, rate in best.items() if rate in (wide.loc[name].index.min(), wide.loc[name].index.max())]  # fmt: skip
+    tried = {name: sorted(wide.loc[name].index) for name in best}
+    edges = [f"{name}: {rate:g} is at the edge of {', '.join(f'{r:g}' for r in tried[name])}"
+             for name, rate in best.items() if rate in (tried[name][0], tried[name][-1])]  # fmt: skip
     return best, wide, edges
 
 

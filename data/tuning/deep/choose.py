@@ -67,7 +67,7 @@ def beyond(name: str, best: tuple, tried: set[tuple]) -> list[tuple]:
     lacking = []
     for k, axis in enumerate(("learning_rate", "polyak", OPTION.get(name))):
         line = {p[k] for p in tried if all(p[i] == best[i] for i in range(3) if i != k)}
-        for side, is_on in ((-1, lambda x: x < best[k]), (1, lambda x: x > best[k])):  # noqa: B023
+        for is_on in (lambda x: x < best[k], lambda x: x > best[k]):  # noqa: B023
             if axis is None or any(map(is_on, line)) or best[k] == ENDS.get(axis):
                 continue
             further = sorted(filter(is_on, AXES[axis]), key=lambda x: abs(x - best[k]))

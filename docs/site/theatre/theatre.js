@@ -114,7 +114,8 @@ class Side {
       }
       this.rows = rows;
       this.stage.reset(starts[start]);
-      this.log = [{ total: 0, qpos: Array.from(this.stage.data.qpos) }];
+      this.log = [];
+      this.note([]);
       this.pushes = 0;
       this.prepare();
       this.ready = true;
@@ -149,8 +150,15 @@ class Side {
     if (!this.playing) return;
     const force = this.pushes > 0 ? [this.force, 0, 0] : [0, 0, 0];
     this.pushes -= 1;
-    this.stage.step(this.policy(this.stage.observe()), force);
-    this.log.push({ total: this.stage.total, qpos: Array.from(this.stage.data.qpos) });
+    const action = this.policy(this.stage.observe());
+    this.stage.step(action, force);
+    this.note(Array.from(action));
+  }
+
+  /* The state, and the action that led to it. */
+  note(action) {
+    const { data, total } = this.stage;
+    this.log.push({ total, action, qpos: Array.from(data.qpos), qvel: Array.from(data.qvel) });
   }
 
   push(force) {

@@ -106,7 +106,7 @@ SIXTH = {
     }, ("the gradient",)),
     "06.4": function(lambda target, critic, rate: (1 - rate) * target + rate * critic, _POLYAK, {
         "the shares are exchanged: the target would jump onto the critic": lambda t, c, u: u * t + (1 - u) * c,
-        "the old target must keep the share 1 - rate": lambda t, c, u: t + u * c,
+        "the old target must keep the share 1 - polyak": lambda t, c, u: t + u * c,
         "that is the critic itself: a target that does not lag is none": lambda t, c, u: c,
         "towards the critic, not away from it": lambda t, c, u: t - u * (c - t),
     }, ("the new target",)),

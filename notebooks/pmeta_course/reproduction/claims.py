@@ -227,11 +227,11 @@ def _differences(s: Scores, ours: str) -> list[dict]:
 
 
 def _rounded(x):
-    """Six significant digits, what another processor's rounding leaves alone; infinite and NaN as None."""
+    """Six significant digits of what is not rounding itself: what another processor leaves alone; infinite as None."""
     if isinstance(x, dict):
         return {k: _rounded(v) for k, v in x.items()}
     if isinstance(x, list | tuple):
         return [_rounded(v) for v in x]
     if isinstance(x, float | np.floating):
-        return float(f"{x:.6g}") if np.isfinite(x) else None
+        return float(f"{x:.6g}" if abs(x) > 1e-12 else 0) if np.isfinite(x) else None
     return x.item() if isinstance(x, np.generic) else x

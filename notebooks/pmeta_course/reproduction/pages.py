@@ -18,8 +18,9 @@ CHECKED = {
 }  # prose from here to the next ##
 FACT = re.compile(r"<!-- = (.*?) -->(.*?)<!-- / -->", re.DOTALL)  # a number in prose, by what it is
 NAMES = (  # digits that are no results
-    r"<!--.*?-->|`[^`]*`|\]\([^)]*\)|https?:\S+|arXiv \S+|\[\d\d(?:\d\d\.\d+)?\]|\b(?:19|20)\d\d\b|\b[CT]\d\b"
-    r"|\bR (?:=|>) 1\b|\bnotebooks? \d\d(?: (?:and|to) \d\d)?|9[35] %|[Vv]ersion \d|\d+ x \d+"
+    r"<!--.*?-->|`[^`]*`|https?:\S+|arXiv \S+|\[\d\d(?:\d\d\.\d+)?\]\([^)]*\)|\]\([^)]*\)|walker2d|Baselines3"
+    r"|\b[CT]\d\b|\b(?:19|20)\d\d\b|\bR (?:=|>) 1\b|\bnotebooks? \d\d(?: (?:and|to) \d\d)?|9[35] %|[Vv]ersion \d"
+    r"|\d+ x \d+"
 )
 
 

@@ -35,11 +35,8 @@ def learning_curves(found: list[Scores]) -> Figure:
         steps = "environment steps per task" if scores.split == "train" else "steps of adaptation per task"
         counts = [len(curve) for curve in scores.curves.values()]
         seeds = "-".join(map(str, sorted({min(counts), max(counts)})))
-        axis.set(
-            title=f"{scores.name}, {scores.split} tasks, {scores.scale}, {seeds} seeds",
-            xlabel=steps,
-            ylabel="return per episode\n(mean, 95 % interval)",
-        )
+        axis.set(xlabel=steps, ylabel="return per episode\n(mean, 95 % interval)")
+        axis.set_title(f"{scores.name}, {scores.split} tasks, {scores.scale}, {seeds} seeds", fontsize="small")
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     shown = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels())}
@@ -67,7 +64,7 @@ def improvement(axis: Axes, families: list[Scores]) -> None:
                       label=None if k else "independent instead of pMeta")  # fmt: skip
     axis.axvline(0.5, color="0.35", ls=":")
     axis.set(xlabel="probability that pMeta beats it\n(95 % interval)", xlim=(-0.03, 1.03))
-    axis.legend(loc="lower left", **LEGEND)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), **LEGEND)
 
 
 def performance_profile(axis: Axes, families: list[Scores]) -> None:

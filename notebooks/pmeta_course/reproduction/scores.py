@@ -169,7 +169,9 @@ def _joined(a: Scores, b: Scores) -> Scores:
 
 def _few(rows: pd.DataFrame) -> np.ndarray | None:
     """(seeds,): mean over tasks and episodes 1 to 20 of an adaptation's rows; None where a run lacks some of them."""
-    first = rows[(rows["policy"] == "acting") & rows["episode"].isin(FEW)] if "episode" in rows else rows.head(0)
+    if "episode" not in rows:
+        return None
+    first = rows[(rows["policy"] == "acting") & rows["episode"].isin(FEW)]
     runs = first.groupby("seed")["episode"].nunique()
     complete = len(runs) == rows["seed"].nunique() and (runs == len(FEW)).all()
     return first.groupby("seed")["return"].mean().to_numpy() if complete else None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pmeta_lib import moreau
 from pmeta_lib.files import UserError
-from pmeta_lib.options import Count, MetaStep, NotNegative, Whole, options
+from pmeta_lib.options import Aggregate, Count, MetaStep, NotNegative, Whole, options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.replay import Batch, Replay
@@ -40,6 +40,7 @@ class PMeta(Learner):
     critic_lam: NotNegative = 0.0  # above 0, critics are tied to a meta-critic too (implicit steps)
     shared_temperature: bool = False  # True: one temperature a seed, the mean over its tasks
     tasks_per_round: Whole = 0  # tasks drawn a round; 0 means all
+    aggregate: Aggregate = "drawn"  # the meta step's mean: over the drawn tasks, or "all", absent ones as they are (T5)
 
     def start(self, agent: Agent, tasks: int) -> None:
         if self.tasks_per_round > tasks:
@@ -91,7 +92,7 @@ class PMeta(Learner):
             agent.actor.copy_(w)
 
     def meta_step(self, agent: Agent) -> None:
-        """theta <- (1 - beta) theta + beta mean_i w_i over the drawn tasks; then w_i <- theta."""
+        """theta <- (1 - beta) theta + beta mean_i w_i over the drawn tasks, or over all; then w_i <- theta."""
         w, theta = agent.extra["w"], agent.extra["theta"]
         theta.copy_(moreau.meta_step(theta, self._mean(agent, w), self.beta))
         w.copy_(theta.expand_as(w))
@@ -112,7 +113,7 @@ class PMeta(Learner):
         return {"proximal": (still, ways["sac"][1])} | ways
 
     def _mean(self, agent: Agent, x: Tensor) -> Tensor:
-        if not self.tasks_per_round:
+        if not self.tasks_per_round or self.aggregate == "all":
             return x.mean(1, keepdim=True)
         drawn = agent.extra["drawn"].view(*agent.extra["drawn"].shape, *[1] * (x.dim() - 2))
         return (x * drawn).sum(1, keepdim=True) / self.tasks_per_round

@@ -1,0 +1,62 @@
+"""Where MuJoCo in the page and MuJoCo in Python part: `python docs/site/agreement.py [STARTS]` prints the docs' table.
+
+Each family's pMeta policies and its meta-policy play an episode in both, from the same initial states, in double
+precision; the page's half runs under Node, by the page's own modules (`make theatre` first).
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from pmeta_course.show import theatre
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def page(folder: Path, name: str, about: dict, cast: dict, task: int, start: int) -> dict:
+    """The page's episode."""
+    job = {"family": name, "xml": str(folder / about["xml"]), "task": about["tasks"][task]["values"], "row": task,
+           "frameSkip": about["frameSkip"], "start": about["starts"][start], "steps": about["horizon"],
+           "weights": str(folder / cast["file"]), "widths": cast["widths"], "tensor": cast["tensor"]}  # fmt: skip
+    (folder / "job.json").write_text(json.dumps(job))
+    command = ["node", str(ROOT / "docs/site/theatre/replay.mjs"), str(ROOT / "out/npm/node_modules")]
+    return json.loads(subprocess.run([*command, str(folder / "job.json")], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def table(starts: int) -> str:
+    """Markdown: a row for each family, over its tasks, both policies and `starts` initial states."""
+    lines = [
+        "| family | episodes | steps until 1e-6 m or rad apart | largest gap, first 50 steps | at the end | returns differ by |",
+        "|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for file, data in theatre.files().items():
+            (folder / file).write_bytes(data)
+        for name, about in json.loads((folder / "theatre.json").read_bytes())["families"].items():
+            parted, early, late, returns = [], [], [], []
+            for task, start, who in np.ndindex(len(about["tasks"]), starts, 2):
+                cast = about["casts"][("pmeta", "meta")[who]]
+                theirs, ours = page(folder, name, about, cast, task, start), theatre.replay(name, cast, task, start)
+                both = min(len(theirs["positions"]), len(ours.positions))
+                gap = np.abs(np.array(theirs["positions"][:both]) - ours.positions[:both]).max(1)
+                parted.append(int(np.argmax(gap > 1e-6)) or None)
+                early.append(gap[:51].max())
+                late.append(gap.max())
+                returns.append(abs(sum(theirs["rewards"]) / ours.rewards.sum() - 1))
+            steps = [p for p in parted if p]
+            when = f"{min(steps)} to {max(steps)}" if steps else "never"
+            if steps and len(steps) < len(parted):
+                when += f" (never in {len(parted) - len(steps)})"
+            lines.append(f"| {name} | {len(parted)} | {when} | {max(early):.1g} | {max(late):.1g} "
+                         f"| {100 * np.median(returns):.2g} % (median), {100 * max(returns):.2g} % (most) |")  # fmt: skip
+            print(lines[-1], file=sys.stderr)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table(int(sys.argv[1]) if len(sys.argv) > 1 else 3))
