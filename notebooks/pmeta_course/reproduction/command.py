@@ -11,7 +11,6 @@ import hashlib
 import json
 from pathlib import Path
 
-from pmeta_course.reproduction import claims, pages
 from pmeta_lib.files import UserError, write_atomically
 
 SEALED = ("results", "tuning")  # the folders of data/ that runs write
