@@ -125,3 +125,19 @@ def tie(agent: Agent, *names: str) -> None:
         copies = getattr(agent, name)
         agent.extra[TIED[name]] = shared = copies[:, :1].clone()
         agent.optimizers[name] = Tied(shared, agent.optimizers[name].learning_rate, copies)
+
+
+def _learned(agent: Agent) -> list[Tensor]:
+    moments = [m for optimizer in agent.optimizers.values() for m in (optimizer.first, optimizer.second)]
+    return [agent.actor, agent.critic, agent.target, agent.log_alpha, *moments]
+
+
+def snapshot(agent: Agent) -> list[Tensor]:
+    """Copies of all that an update changes."""
+    return [x.clone() for x in _learned(agent)]
+
+
+def restore(agent: Agent, before: list[Tensor], drawn: Tensor) -> None:
+    """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
+    for now, old in zip(_learned(agent), before, strict=True):
+        now.copy_(torch.where(drawn.view(*drawn.shape, *[1] * (now.dim() - 2)) > 0, now, old))

@@ -19,7 +19,7 @@ from pmeta_lib import moreau
 from pmeta_lib.files import UserError
 from pmeta_lib.options import Aggregate, Count, MetaStep, NotNegative, Whole, options
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import Learner
+from pmeta_lib.sac.learners.base import Learner, restore, snapshot
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
@@ -59,8 +59,8 @@ class PMeta(Learner):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         lam, w, rate = self.lam, agent.extra["w"], agent.optimizers["actor"].learning_rate
         coupled = lam > 0 and not self.decoupled
-        frozen = _snapshot(agent) if self.tasks_per_round else None
-        pull = (lambda gradient: gradient + lam * (agent.actor - w)) if coupled else None
+        frozen = snapshot(agent) if self.tasks_per_round else None
+        pull = (lambda gradient: gradient + moreau.proximal_pull(agent.actor, w, lam)) if coupled else None
         metrics = sac_update(agent, batch, actor_gradient=pull)
         if lam > 0 and self.decoupled:
             agent.actor.copy_(moreau.implicit_step(agent.actor, w, lam, rate))
@@ -69,7 +69,7 @@ class PMeta(Learner):
         if self.shared_temperature:
             agent.log_alpha.copy_(agent.log_alpha.mean(1, keepdim=True).expand_as(agent.log_alpha))
         if frozen is not None:
-            _restore(agent, frozen, agent.extra["drawn"])
+            restore(agent, frozen, agent.extra["drawn"])
         if agent.updates % self.inner_steps == 0:
             self.local_step(agent)
         if agent.updates % (self.inner_steps * self.local_steps) == 0:
@@ -84,7 +84,7 @@ class PMeta(Learner):
     def local_step(self, agent: Agent) -> None:
         """w_i <- w_i - eta lam (w_i - theta_i), for all tasks at once."""
         w = agent.extra["w"]
-        w.copy_(moreau.local_step(w, agent.actor, self.eta_lam, 1.0))
+        w.copy_(moreau.local_step(w, agent.actor, self.eta_lam))
         if not self.warm_start:
             adapted = agent.extra["adapted"]
             drawn = agent.extra["drawn"] if self.tasks_per_round else torch.ones_like(agent.log_alpha)
@@ -125,18 +125,3 @@ class PMeta(Learner):
         for row, g in zip(drawn, agent.generators["learner"], strict=True):
             row[torch.randperm(tasks, generator=g, device=g.device)[: self.tasks_per_round]] = 1.0
         return drawn
-
-
-def _learned(agent: Agent) -> list[Tensor]:
-    moments = [m for optimizer in agent.optimizers.values() for m in (optimizer.first, optimizer.second)]
-    return [agent.actor, agent.critic, agent.target, agent.log_alpha, *moments]
-
-
-def _snapshot(agent: Agent) -> list[Tensor]:
-    return [x.clone() for x in _learned(agent)]
-
-
-def _restore(agent: Agent, before: list[Tensor], drawn: Tensor) -> None:
-    """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
-    for now, old in zip(_learned(agent), before, strict=True):
-        now.copy_(torch.where(drawn.view(*drawn.shape, *[1] * (now.dim() - 2)) > 0, now, old))
