@@ -17,7 +17,6 @@ from pmeta_lib.files import UserError
 threshold_backward = torch.ops.aten.threshold_backward  # ReLU's: the gradient where the activation is above 0
 _ALIGN = 16  # floats; every weight matrix starts on a 64-byte boundary, which the matrix products like
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
-PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 def hidden_type(precision: str, device: str | torch.device) -> torch.dtype:

@@ -13,7 +13,7 @@ from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
 from pmeta_lib.sac.graphs import use_tensor_cores
-from pmeta_lib.sac.learners import Learner
+from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.memory import check_size, needed
 from pmeta_lib.sac.networks import hidden_type
 from pmeta_lib.sac.replay import Replay

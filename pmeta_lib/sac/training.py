@@ -22,7 +22,7 @@ from pmeta_lib.sac import checkpoint
 from pmeta_lib.sac.agent import act
 from pmeta_lib.sac.evaluation import Evaluator, evaluate, to_env
 from pmeta_lib.sac.graphs import Graphed
-from pmeta_lib.sac.learners import Learner
+from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.memory import keep_freed_memory
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.state import Run, start

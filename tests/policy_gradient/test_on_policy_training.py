@@ -15,10 +15,11 @@ from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient import training
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.training import train
+from pmeta_lib.sac.learners import find
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import Stopped
 
-NAMES = [name for name, cls in LEARNERS.items() if issubclass(cls, OnPolicy)]
+NAMES = [name for name in LEARNERS if issubclass(find(name, LEARNERS), OnPolicy)]
 
 
 def without_seconds(run):
