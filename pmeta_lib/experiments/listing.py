@@ -9,7 +9,7 @@ SETTINGS = "pmeta_lib.sac.settings:Settings"
 WORDS = {
     "Whole": "whole number from 0", "Count": "whole number from 1", "Several": "whole number from 2",
     "NotNegative": "number from 0", "Positive": "number above 0", "Share": "number from 0 to 1",
-    "MetaStep": "number from 0 to 2", "Widths": "whole numbers", "int": "whole number", "float": "number",
+    "MetaStep": "number from 0 to 2", "AMetaStep": "number above 0 to 2", "Widths": "whole numbers", "int": "whole number", "float": "number",
     "bool": "true or false",
     "Aggregate": "drawn or all", "Precision": "float32, bfloat16 or auto", "float | None": "number",
 }  # fmt: skip

@@ -21,7 +21,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pmeta_lib import moreau
-from pmeta_lib.options import Count, MetaStep, options
+from pmeta_lib.options import AMetaStep, Count, options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.replay import Batch, Replay
@@ -33,7 +33,7 @@ class Reptile(Learner):
     name: ClassVar[str] = "reptile"
 
     inner_steps: Count = 50  # K, gradient updates of every task between two meta steps
-    epsilon: MetaStep = 1.0  # the meta step's size; 1 puts theta on the mean of the tasks' actors
+    epsilon: AMetaStep = 1.0  # the meta step's size; 1 puts theta on the mean of the tasks' actors
 
     def start(self, agent: Agent, tasks: int) -> None:
         agent.extra["theta"] = agent.actor.mean(1, keepdim=True)  # (S, 1, P)
