@@ -138,7 +138,7 @@ def load(folder: Path) -> list[Scores]:
     disagrees with the placebos' versions: the text lists what.
     """
     folder = Path(folder)
-    stored, idle, found = tables(folder), _stored(folder / "placebos.parquet"), {}
+    stored, idle, found, tasks = tables(folder), _stored(folder / "placebos.parquet"), {}, {}
     for source, table in stored.items():
         for name in set(table["family"]) - set(FAMILIES):
             raise unknown("family", name, FAMILIES, where=source)
@@ -154,7 +154,9 @@ def load(folder: Path) -> list[Scores]:
             seconds = rows.drop_duplicates("run").groupby("learner", observed=True)["seconds"].mean().to_dict()
             new = Scores(str(name), split, source, str(rows["preset"].iloc[0]), curves,
                          _placebos(idle, rows, split, source), seconds, few)  # fmt: skip
-            key = (str(name), split, scale_of(source))
+            key, asked = (str(name), split, scale_of(source)), frozenset(rows["task"])
+            if tasks.setdefault(key, asked) != asked:
+                continue  # on-policy learners on other tasks (their own scale) are no rivals of these
             found[key] = _joined(found[key], new) if key in found else new
     return sorted(found.values(), key=lambda s: (s.split == "test", FAMILIES.index(s.name), s.scale != "field"))
 
