@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import nbformat
+from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "docs" / "site"), str(ROOT), str(ROOT / "notebooks")]
@@ -136,7 +137,10 @@ def prepare(app) -> None:
     static = Path(app.outdir) / "_static"
     app.env.pmeta_frames = {}
     if app.builder.name == "html":
-        app.env.pmeta_frames = alive.frames(int(app.config.pmeta_budget), app.config.pmeta_notebooks.split())
+        only = app.config.pmeta_notebooks.split()
+        app.env.pmeta_frames, complaints = alive.frames(int(app.config.pmeta_budget), only)
+        for complaint in complaints:
+            logging.getLogger(__name__).warning(complaint)
     for about in (e for group in app.env.pmeta_frames.values() for e in group):
         here, there = ROOT / "out" / "site-frames" / about["folder"], static / "frames" / about["folder"]
         shutil.copytree(here, there, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.json"))

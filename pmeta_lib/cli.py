@@ -14,7 +14,7 @@ VERBS = {
     "course": ("pmeta_course.regression.command", "run the notebooks headlessly, check and compare them"),
     "lab": ("pmeta_course.lab", "open the course in JupyterLab"),
     "train": ("pmeta_lib.experiments.train", "one training run: a spec becomes a folder of results"),
-    "adapt": ("pmeta_lib.experiments.adapt", "adapt a trained run to tasks it has never seen"),
+    "adapt": ("pmeta_lib.experiments.adapt_command", "adapt a trained run to tasks it has never seen"),
     "sweep": ("pmeta_lib.experiments.sweep", "many runs, on this machine, a Ray cluster or SLURM"),
     "tabular": ("tabular_results", "regenerate the stored tabular results"),
     "report": ("pmeta_course.reproduction.command", "the verdict on every claim, from the stored results"),

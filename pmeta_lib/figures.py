@@ -3,14 +3,14 @@
 import matplotlib.pyplot as plt
 import seaborn as sns
 
+from pmeta_lib.experiments.learners import LEARNERS as names
+
+LEARNERS = [*names, "fomaml"]  # the order of every figure and table
 _PALETTE = sns.color_palette("colorblind", 10)
-LEARNERS = [
-    "pmeta", "independent", "joint", "joint-onehot", "pcgrad", "maml", "reptile", "distral", "pearl", "fomaml",
-]  # fmt: skip
-COLOURS = dict(zip(LEARNERS, [_PALETTE[i] for i in (0, 1, 3, 6, 2, 4, 5, 8, 9, 8)], strict=True)) | {
-    "meta-policy": _PALETTE[7],
-    "scratch": _PALETTE[7],
-}
+_FIRST = {name: _PALETTE[i] for name, i in zip(LEARNERS, (0, 1, 3, 6, 2, 4, 5, 8, 9))}
+_MORE = [name for name in LEARNERS if name not in _FIRST]
+COLOURS = _FIRST | dict(zip(_MORE, sns.color_palette("husl", len(_MORE)))) | {
+    "fomaml": _PALETTE[8], "meta-policy": _PALETTE[7], "scratch": _PALETTE[7]}  # fmt: skip
 
 
 def use_style() -> None:

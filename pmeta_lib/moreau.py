@@ -9,7 +9,7 @@ constraint is this quadratic penalty, and the update below, are our formulation,
 
     w = theta                                            once a round, for every drawn task i
     repeat R times:
-        repeat K times:  y_i <- y_i + s (grad J_i(y_i) - lam (y_i - w))        `inner_step`
+        repeat K times:  y_i <- y_i + s (grad J_i(y_i) - lam (y_i - w))        `inner_step`, `proximal_pull`
         w <- w - eta lam (w - y_i)                                             `local_step`
     theta <- (1 - beta) theta + beta mean_i w_i                                `meta_step`
 
@@ -22,9 +22,14 @@ from typing import Any
 Array = Any  # a NumPy array or a torch tensor: what goes in comes out
 
 
+def proximal_pull(y: Array, w: Array, lam: float) -> Array:
+    """`lam (y - w)`, the gradient of the penalty `(lam/2) ||y - w||^2` at y."""
+    return lam * (y - w)
+
+
 def inner_step(y: Array, ascent: Array, w: Array, lam: float, step_size: float) -> Array:
     """One ascent step on `J(y) - (lam/2) ||y - w||^2`; `ascent` is the gradient of J at y."""
-    return y + step_size * (ascent - lam * (y - w))
+    return y + step_size * (ascent - proximal_pull(y, w, lam))
 
 
 def implicit_step(y: Array, w: Array, lam: float, step_size: float) -> Array:
@@ -36,9 +41,10 @@ def implicit_step(y: Array, w: Array, lam: float, step_size: float) -> Array:
     return (y + (step_size * lam) * w) / (1.0 + step_size * lam)
 
 
-def local_step(w: Array, y: Array, lam: float, eta: float) -> Array:
-    """One gradient step of size `eta` on the envelope, whose gradient at w is `lam (w - y)` (T1)."""
-    return w - (eta * lam) * (w - y)
+def local_step(w: Array, y: Array, eta_lam: float) -> Array:
+    """One gradient step of size eta on the envelope, whose gradient at w is `lam (w - y)` (T1); `eta_lam = eta * lam`
+    is the share of the way from w to y."""
+    return w - eta_lam * (w - y)
 
 
 def meta_step(theta: Array, mean_w: Array, beta: float) -> Array:

@@ -51,7 +51,8 @@ def test_same_numbers_on_numpy_and_torch():
     pairs = [
         (moreau.inner_step(x, g, w, 0.3, 0.2), moreau.inner_step(*t, 0.3, 0.2)),
         (moreau.implicit_step(x, w, 0.3, 0.2), moreau.implicit_step(t[0], t[2], 0.3, 0.2)),
-        (moreau.local_step(w, x, 0.3, 0.7), moreau.local_step(t[2], t[0], 0.3, 0.7)),
+        (moreau.local_step(w, x, 0.21), moreau.local_step(t[2], t[0], 0.21)),
+        (moreau.proximal_pull(x, w, 0.3), moreau.proximal_pull(t[0], t[2], 0.3)),
         (moreau.meta_step(w[0], w.mean(0), 0.4), moreau.meta_step(t[2][0], t[2].mean(0), 0.4)),
         (moreau.envelope(g[:, 0, 0], x, w, 0.3, (1, 2)), moreau.envelope(t[1][:, 0, 0], t[0], t[2], 0.3, (1, 2))),
     ]

@@ -118,7 +118,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_imports_go_down_only():
-    floors = ["files|moreau|statistics|figures", "tabular|envs|sac|policy_gradient", "experiments", "cli"]
+    floors = ["files|options|moreau|statistics", "tabular|envs|sac|policy_gradient", "experiments", "figures|cli"]
     level = {name: k for k, names in enumerate(floors) for name in names.split("|")}
     wrong = []
     for path in tracked("pmeta_lib/*.py"):
@@ -178,3 +178,20 @@ def test_unknown_verb_is_one_line_with_the_choices():
     done = subprocess.run([sys.executable, "-m", "pmeta_lib.cli", "curse"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "course" in done.stderr and "Did you mean" in done.stderr
+
+
+HELP = """
+import sys
+from pmeta_lib import cli
+try:
+    cli.main([sys.argv[1], "--help"])
+except SystemExit:
+    pass
+print([name for name in ("torch", "pandas", "nbformat", "scipy", "matplotlib") if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("verb", ["course", "lab", "train", "adapt", "sweep", "report", "student", "check", "doctor"])
+def test_help_waits_for_no_heavy_import(verb):
+    done = subprocess.run([sys.executable, "-c", HELP, verb], capture_output=True, text=True)
+    assert done.stderr.strip() == "[]" and "usage: pmeta" in done.stdout, done.stderr

@@ -28,9 +28,10 @@ HERE = Path(__file__).resolve().parent
 DATA = HERE.parent
 FACTS = HERE / "identity.json"
 TABLES = [f"results/{name}.parquet" for name in ("ablations", "gym", "mujoco", "mujoco_gpu", "rounding")]
-TABLES += ["tuning/deep/tuning.parquet"]
-ADAPTED = ["results/adaptation.parquet", "results/adaptation_gpu.parquet"]
+TABLES += ["results/pearl.parquet", "tuning/deep/tuning.parquet"]
+ADAPTED = [f"results/{name}.parquet" for name in ("adaptation", "adaptation_gpu", "pearl_adaptation")]
 DEEP = ["results/deep/half_cheetah_dir", "results/deep/pendulum_flip"]
+COMPLETE = {"options": {}, "settings": {}}  # from 0.2 on a run's record has all that existed then
 IDENTITY = ("run", "cell", "train_tasks", "options", "settings")  # all that changes
 ASK = """
 import json
@@ -43,8 +44,8 @@ print(json.dumps({"options": {n: asdict(learner(n)) for n in LEARNERS}, "setting
 
 def complete(spec: dict, commit: str, facts: dict) -> dict:
     """The spec of a run that `commit` made, with every option and setting that exists today."""
-    then, since = facts["defaults"][commit], facts["since"]
-    options = since["options"].get(spec["learner"], {}) | then["options"][spec["learner"]] | spec["options"]
+    then, since = facts["defaults"].get(commit, COMPLETE), facts["since"]
+    options = since["options"].get(spec["learner"], {}) | then["options"].get(spec["learner"], {}) | spec["options"]
     settings = since["settings"] | then["settings"] | spec["settings"]
     found = RunSpec.from_json(spec | {"options": options, "settings": settings}).to_json()
     added = set(found["options"]) - set(options) | set(found["settings"]) - set(settings)
@@ -119,7 +120,7 @@ def main() -> None:
     for path in (DATA / "results" / "deep").glob("*.safetensors"):
         content = path.read_bytes()
         for old, new in keys.items():
-            content = content.replace(f'"run":"{old}"'.encode(), f'"run":"{new}"'.encode(), 1)
+            content = content.replace(old.encode(), new.encode(), 1)
         if content != path.read_bytes():
             path.write_bytes(content)
             print(path.name)
@@ -133,7 +134,8 @@ def write_by_key(name: str, keys: dict[str, str], facts: dict) -> None:
     after = before.assign(run=before["run"].map(keys))
     if "options" in after:
         for (learner, commit, text), rows in before.groupby(["learner", "commit", "options"]):
-            then, since = facts["defaults"][commit]["options"][learner], facts["since"]["options"].get(learner, {})
+            then = facts["defaults"].get(commit, COMPLETE)["options"].get(learner, {})
+            since = facts["since"]["options"].get(learner, {})
             after.loc[rows.index, "options"] = json.dumps(since | then | json.loads(text), sort_keys=True)
         for text, rows in before.groupby("settings"):
             after.loc[rows.index, "settings"] = json.dumps(

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
 from pmeta_course.show import theatre
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +29,8 @@ def page(folder: Path, name: str, about: dict, cast: dict, task: int, start: int
 def table(starts: int) -> str:
     """Markdown: a row for each family, over its tasks, both policies and `starts` initial states."""
     lines = [
-        "| family | episodes | steps until 1e-6 m or rad apart | largest gap, first 50 steps | at the end | returns differ by |",
+        "| family | episodes | steps until 1e-6 (m, rad) apart | largest gap, first 50 steps | at the end "
+        "| returns differ by |",
         "|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as place:
@@ -41,7 +41,8 @@ def table(starts: int) -> str:
             parted, early, late, returns = [], [], [], []
             for task, start, who in np.ndindex(len(about["tasks"]), starts, 2):
                 cast = about["casts"][("pmeta", "meta")[who]]
-                theirs, ours = page(folder, name, about, cast, task, start), theatre.replay(name, cast, task, start)
+                theirs = page(folder, name, about, cast, task, start)
+                ours = theatre.replay(name, cast, task, start)
                 both = min(len(theirs["positions"]), len(ours.positions))
                 gap = np.abs(np.array(theirs["positions"][:both]) - ours.positions[:both]).max(1)
                 parted.append(int(np.argmax(gap > 1e-6)) or None)
@@ -52,8 +53,8 @@ def table(starts: int) -> str:
             when = f"{min(steps)} to {max(steps)}" if steps else "never"
             if steps and len(steps) < len(parted):
                 when += f" (never in {len(parted) - len(steps)})"
-            lines.append(f"| {name} | {len(parted)} | {when} | {max(early):.1g} | {max(late):.1g} "
-                         f"| {100 * np.median(returns):.2g} % (median), {100 * max(returns):.2g} % (most) |")  # fmt: skip
+            apart = f"{100 * np.median(returns):.2g} % (median), {100 * max(returns):.2g} % (most)"
+            lines.append(f"| {name} | {len(parted)} | {when} | {max(early):.1g} | {max(late):.1g} | {apart} |")
             print(lines[-1], file=sys.stderr)
     return "\n".join(lines)
 

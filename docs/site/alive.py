@@ -23,8 +23,8 @@ ASKED = re.compile(r"^### Exercise (\d\d\.\d+)", re.MULTILINE)
 # --------------------------------------------------------------------------------------------------- sliders
 
 
-def frames(budget: int, only: list[str], workers: int = 2) -> dict[str, list[dict]]:
-    """Cell id -> the Explorers that the cell shows, with their frames in out/site-frames; see frames.py.
+def frames(budget: int, only: list[str], workers: int = 2) -> tuple[dict[str, list[dict]], list[str]]:
+    """Cell id -> the Explorers that the cell shows, with their frames in out/site-frames (see frames.py); complaints.
 
     `only`: numbers of notebooks; the sliders of the others stay pictures. Frames of a full build are kept for the next.
     """
@@ -35,21 +35,22 @@ def frames(budget: int, only: list[str], workers: int = 2) -> dict[str, list[dic
         command = [sys.executable, str(Path(__file__).with_name("frames.py")), str(notebook), str(folder)]
         done = subprocess.run([*command, "--budget", str(budget)], capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"the frames of {notebook.name} were not drawn:\n{done.stderr[-3000:]}")
+            complaints.append(f"the sliders of {notebook.name} stay pictures:\n{done.stderr[-3000:]}")
+            return {}
         return json.loads(done.stdout.splitlines()[-1])
 
     # the longest first, so that no worker is left alone with it
     notebooks = [p for p in (ROOT / "notebooks").glob("*.ipynb") if not only or p.name[:2] in only]
     notebooks.sort(key=lambda p: (p.name[:2] not in ("03", "04", "09"), p))
+    found, complaints = {}, []
     with ThreadPoolExecutor(workers) as pool:
-        found = {}
         for part in pool.map(drawn, notebooks):
             found |= part
-    for old in (
-        () if only else {p.name for p in folder.iterdir()} - {e["folder"] for group in found.values() for e in group}
-    ):
-        shutil.rmtree(folder / old)
-    return found
+    kept = {about["folder"] for group in found.values() for about in group}
+    if not only and not complaints:  # a full build: what it did not use is of older sources
+        for old in {p.name for p in folder.iterdir()} - kept:
+            shutil.rmtree(folder / old)
+    return found, complaints
 
 
 def explorer(about: dict) -> str:

@@ -157,7 +157,8 @@ def shown_by(cells: list[str]) -> list[widgets.Explorer]:
     """Run the cells and return the Explorers that the last one shows."""
     shown, ask = [], widgets.Explorer._ipython_display_
     widgets.Explorer._ipython_display_ = lambda explorer: shown.append(explorer)
-    shell, here = InteractiveShell(), Path.cwd()
+    InteractiveShell.clear_instance()  # `display` asks for the one instance
+    shell, here = InteractiveShell.instance(), Path.cwd()
     shell.run_cell("from IPython.display import display")
     os.chdir(ROOT / "notebooks")
     try:

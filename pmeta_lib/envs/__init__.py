@@ -6,25 +6,12 @@ Importing this package registers `pmeta/<Family>-v0` with gymnasium (keywords `t
 
 import gymnasium
 
-from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, check_held_out, family
+from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, check_held_out, family, lookup
 from pmeta_lib.envs.vector import TaskVectorEnv
 
 __all__ = ["FAMILIES", "PRESETS", "TaskFamily", "TaskVectorEnv", "check_held_out", "family"]
 
-_MODULES = {
-    "classic": ("PointRobot", "PendulumParams", "PendulumFlip"),
-    "lunar": ("LunarLanderParams",),
-    "mujoco": (
-        "HalfCheetahDir",
-        "HalfCheetahVel",
-        "AntDir",
-        "AntGoal",
-        "HumanoidDir",
-        "Walker2dParams",
-        "HopperParams",
-    ),
-}
-for _module, _names in _MODULES.items():
-    for _name in _names:
-        if f"pmeta/{_name}-v0" not in gymnasium.registry:
-            gymnasium.register(f"pmeta/{_name}-v0", f"pmeta_lib.envs.{_module}:{_name}Env")
+for _name in FAMILIES:
+    _row = lookup(_name)
+    if (_id := f"pmeta/{_row.env}-v0") not in gymnasium.registry:  # ant-dir-graded's environment is ant-dir's
+        gymnasium.register(_id, _row.entry, kwargs={"family": _name})

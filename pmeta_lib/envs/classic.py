@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
-from pmeta_lib.envs.families import check_action, check_task, horizon
+from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
 
 STEP = 0.1  # the largest move of the point robot along an axis
 MAX_SPEED, MAX_TORQUE, DT = 8.0, 2.0, 0.05  # gymnasium's Pendulum-v1
@@ -46,7 +46,7 @@ def pendulum(state: np.ndarray, torque: np.ndarray, gravity=10.0, mass=1.0, leng
 class PointRobotBatch:
     """B point robots; task = goal (x, y)."""
 
-    def __init__(self, tasks: np.ndarray, threads: int = 1):
+    def __init__(self, family: TaskFamily | None, tasks: np.ndarray, threads: int = 1):
         self.goals, self.position = np.array(tasks, np.float64), np.zeros((len(tasks), 2))
 
     def observe(self) -> np.ndarray:
@@ -72,7 +72,7 @@ class PointRobotBatch:
 class PendulumBatch:
     """B pendulums; task = (gravity m/s^2, mass kg, length m), or (sign of the torque,)."""
 
-    def __init__(self, tasks: np.ndarray, threads: int = 1):
+    def __init__(self, family: TaskFamily | None, tasks: np.ndarray, threads: int = 1):
         self.parameters, self.sign = pendulum_task(np.asarray(tasks, np.float64))
         self.angle_speed = np.zeros((len(tasks), 2))
 
@@ -111,9 +111,9 @@ class PointRobotEnv(gymnasium.Env):
 
     metadata = {"render_modes": [], "render_fps": 10}  # noqa: RUF012 (gymnasium's convention)
 
-    def __init__(self, task=(0.0, 1.0), preset: str = "modern", render_mode: str | None = None):
-        self.render_mode, self._horizon = render_mode, horizon("point-robot", preset)
-        self._batch = PointRobotBatch(check_task("point-robot", task, preset)[None])
+    def __init__(self, family="point-robot", task=None, preset: str = "modern", render_mode: str | None = None):
+        self.render_mode, self._horizon = render_mode, horizon(family, preset)
+        self._batch = PointRobotBatch(None, check_task(family, task, preset)[None])
         self.action_space = gymnasium.spaces.Box(-STEP, STEP, (2,), np.float32)
         reach = STEP * (self._horizon + 1)  # finite: a robot cannot get further in one episode
         self.observation_space = gymnasium.spaces.Box(-reach, reach, (2,), np.float32)
@@ -132,9 +132,10 @@ class PointRobotEnv(gymnasium.Env):
 
 
 class PendulumTaskEnv(PendulumEnv):
-    """Pendulum-v1 with a hidden task: the `family` says whether its parameters or its torque's sign."""
+    """Pendulum-v1 with a hidden task. pendulum-params: gravity, mass and length `(g, m, l)` in m/s^2, kg, m;
+    pendulum-flip: a motor that is wired forwards or backwards, `(+1,)` or `(-1,)`."""
 
-    def __init__(self, family: str, task, preset: str = "modern", render_mode: str | None = None):
+    def __init__(self, family: str, task=None, preset: str = "modern", render_mode: str | None = None):
         super().__init__(render_mode=render_mode)
         self._family, self._horizon = family, horizon(family, preset)
         self._parameters, self._sign = pendulum_task(check_task(family, task, preset)[None])
@@ -153,17 +154,3 @@ class PendulumTaskEnv(PendulumEnv):
         if self.render_mode == "human":
             self.render()
         return self._get_obs(), float(reward[0]), False, self._steps >= self._horizon, {}
-
-
-class PendulumParamsEnv(PendulumTaskEnv):
-    """Pendulum-v1 with gravity, mass and length `task = (g, m, l)`, in m/s^2, kg, m."""
-
-    def __init__(self, task=(10.0, 1.0, 1.0), preset: str = "modern", render_mode: str | None = None):
-        super().__init__("pendulum-params", task, preset, render_mode)
-
-
-class PendulumFlipEnv(PendulumTaskEnv):
-    """Pendulum-v1 whose motor is wired forwards or backwards: `task = (+1,)` or `(-1,)`."""
-
-    def __init__(self, task=(1.0,), preset: str = "modern", render_mode: str | None = None):
-        super().__init__("pendulum-flip", task, preset, render_mode)

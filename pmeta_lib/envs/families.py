@@ -13,6 +13,7 @@ paper's rule: every run is evaluated by `modern`'s, and its record names both ru
 """
 
 import functools
+import pkgutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,8 +57,13 @@ def _multipliers(bodies: int, dofs: int, geoms: int, damping_base: float = 1.5) 
 
 # --------------------------------------------------------------------------------------------- the table
 @dataclass(frozen=True)
-class _Family:
+class Family:
+    """All that a family is, but for its physics. A family is a file of its own and one line: in the table below or, in
+    another package, an entry point `name = "module:FAMILY"` of the group "pmeta.families"."""
+
     env: str  # Name of pmeta/Name-v0
+    entry: str  # module:callable, a single environment from family=, task=, preset=, render_mode=
+    batch: str  # module:class, the physics of all slots at once from a TaskFamily, tasks (B, k) and threads
     base: str  # the environment whose physics it has
     observation_size: int
     action_size: int
@@ -69,6 +75,7 @@ class _Family:
     horizon: int = 200
     fixed: tuple[float, ...] | None = None  # all tasks there are: nothing can be held out
     domain: tuple[str, Callable] | None = None  # what a task must be, in words and as a test of rows
+    seconds: float = 2e-4  # CPU time of a slot's step, see `pmeta_lib.experiments.cost`
 
 
 _SIGN = ("+1 or -1", lambda t: np.isin(t, (1.0, -1.0)).all(1))
@@ -92,8 +99,14 @@ def _signs(plus: str, minus: str) -> dict:
     }
 
 
-def _robot(base: str, observation: int, action: int, limit: float = 1.0) -> dict:
+def _sizes(base: str, observation: int, action: int, limit: float = 1.0) -> dict:
     return {"base": base, "observation_size": observation, "action_size": action, "action_limit": limit}
+
+
+def _robot(base: str, observation: int, action: int, limit: float = 1.0) -> dict:
+    module = "pmeta_lib.envs.mujoco"
+    made = {"entry": f"{module}:task_env", "batch": f"{module}:MujocoBatch"}
+    return _sizes(base, observation, action, limit) | made
 
 
 def _params(base: str, observation: int, action: int, parts: tuple[int, int, int]) -> dict:
@@ -112,22 +125,28 @@ def _degrees(t: np.ndarray) -> str:
 
 _HALF_CHEETAH = _robot("HalfCheetah-v5", 17, 6)
 _ANT = _robot("Ant-v5", 105, 8)
-_PENDULUM = _robot("Pendulum-v1", 3, 1, 2.0)
+_CLASSIC = "pmeta_lib.envs.classic"
+_PENDULUM = _sizes("Pendulum-v1", 3, 1, 2.0) | {
+    "entry": f"{_CLASSIC}:PendulumTaskEnv", "batch": f"{_CLASSIC}:PendulumBatch"}  # fmt: skip
 _ANGLE = {"sample": _uniform(0.0, 2 * np.pi), "default": (0.0,), "describe": _degrees}
 _WALKER, _HOPPER = (8, 9, 8), (5, 6, 5)  # bodies, degrees of freedom, geoms (world and floor included)
 
-_TABLE = {
-    "point-robot": _Family(
+_TABLE: dict[str, Family | str] = {
+    "point-robot": Family(
         "PointRobot",
-        **_robot("2-D navigation", 2, 2, 0.1),
+        seconds=4.8e-06,
+        entry=f"{_CLASSIC}:PointRobotEnv",
+        batch=f"{_CLASSIC}:PointRobotBatch",
+        **_sizes("2-D navigation", 2, 2, 0.1),
         sample=_half_circle,
         default=(0.0, 1.0),
         describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f})",
         tasks=(20, 10),
         horizon=20,
     ),
-    "pendulum-params": _Family(
+    "pendulum-params": Family(
         "PendulumParams",
+        seconds=7.3e-06,
         **_PENDULUM,
         # Wide enough that policies differ, narrow enough that pumping energy swings every one of them up
         # within its 200 steps (the heaviest, 12, 1.25, 1.25, needs about 100).
@@ -136,43 +155,50 @@ _TABLE = {
         describe=lambda t: f"g = {t[0]:.1f} m/s^2, m = {t[1]:.2f} kg, l = {t[2]:.2f} m",
         domain=_POSITIVE,
     ),
-    "lunar-lander-params": _Family(
+    "lunar-lander-params": Family(
         "LunarLanderParams",
-        **_robot("LunarLander-v3", 8, 2),
+        seconds=0.00011,
+        entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv",
+        batch="pmeta_lib.envs.lunar:LunarBatch",
+        **_sizes("LunarLander-v3", 8, 2),
         sample=_uniform((-11.5, 0.0, 0.0), (-6.0, 15.0, 1.5)),
         default=(-10.0, 15.0, 1.5),
         describe=lambda t: f"gravity {t[0]:.1f} m/s^2, wind {t[1]:.1f}, turbulence {t[2]:.2f}",
         horizon=400,
         domain=_LUNAR,
     ),
-    "pendulum-flip": _Family("PendulumFlip", **_PENDULUM, **_signs("torque as is", "torque reversed")),
-    "half-cheetah-dir": _Family("HalfCheetahDir", **_HALF_CHEETAH, **_signs("forward", "backward")),
-    "half-cheetah-vel": _Family(
+    "pendulum-flip": Family("PendulumFlip", **_PENDULUM, **_signs("torque as is", "torque reversed"), seconds=6.4e-06),
+    "half-cheetah-dir": Family("HalfCheetahDir", **_HALF_CHEETAH, **_signs("forward", "backward"), seconds=8.2e-05),
+    "half-cheetah-vel": Family(
         "HalfCheetahVel",
+        seconds=0.0001,
         **_HALF_CHEETAH,
         sample=_uniform(0.0, 3.0),
         default=(1.5,),
         describe=lambda t: f"v = {t[0]:.2f} m/s",
     ),
-    "ant-dir": _Family(
+    "ant-dir": Family(
         "AntDir",
+        seconds=0.00041,
         **_ANT,
         **_ANGLE | {"sample": lambda n, rng: np.array([[0.0], [np.pi]])[rng.integers(0, 2, n)]},
         tasks=(2, 2),
         fixed=(0.0, np.pi),
     ),
-    "ant-dir-graded": _Family("AntDir", **_ANT, **_ANGLE),
-    "ant-goal": _Family(
+    "ant-dir-graded": Family("AntDir", **_ANT, **_ANGLE, seconds=0.00027),
+    "ant-goal": Family(
         "AntGoal",
+        seconds=0.00036,
         **_robot("Ant-v5", 107, 8),  # with the torso's x, y: without them the goal could not be found
         sample=_disc,
         default=(1.5, 0.0),
         describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f}) m",
     ),
-    "humanoid-dir": _Family("HumanoidDir", **_robot("Humanoid-v5", 348, 17, 0.4), **_ANGLE),
-    "walker2d-params": _Family("Walker2dParams", **_params("Walker2d-v5", 17, 6, _WALKER)),
-    "hopper-params": _Family("HopperParams", **_params("Hopper-v5", 11, 3, _HOPPER)),
+    "humanoid-dir": Family("HumanoidDir", **_robot("Humanoid-v5", 348, 17, 0.4), **_ANGLE, seconds=0.00059),
+    "walker2d-params": Family("Walker2dParams", **_params("Walker2d-v5", 17, 6, _WALKER), seconds=0.00026),
+    "hopper-params": Family("HopperParams", **_params("Hopper-v5", 11, 3, _HOPPER), seconds=0.00021),
 }
+_TABLE |= {found.name: found.value for found in metadata.entry_points(group="pmeta.families")}
 FAMILIES: tuple[str, ...] = tuple(_TABLE)
 
 
@@ -245,7 +271,7 @@ class TaskFamily:
 
     def describe(self, task: np.ndarray) -> str:
         """A task in words, with units."""
-        return _TABLE[self.name].describe(np.asarray(task, float))
+        return lookup(self.name).describe(np.asarray(task, float))
 
 
 def family(name: str, preset: str = "modern", train: int | None = None, test: int | None = None) -> TaskFamily:
@@ -254,7 +280,7 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
     Raises `UserError` for an unknown family or preset, a family that the preset does not define, task
     counts that are impossible, and test tasks that meet the training tasks where they must be held out.
     """
-    row, rule = _row(name), _rule(name, preset)
+    row, rule = lookup(name), _rule(name, preset)
     for label, n in (("train", train), ("test", test)):
         if n is not None and (int(n) != n or not 1 <= n <= MOST_TASKS):
             raise UserError(f"{label} = {n!r}: the number of tasks of {name} must be a whole number above 0, "
@@ -298,11 +324,11 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
 
 def horizon(name: str, preset: str) -> int:
     """Steps per episode."""
-    return _rule(name, preset).horizon.get(name, _row(name).horizon)
+    return _rule(name, preset).horizon.get(name, lookup(name).horizon)
 
 
 def _sampler(name: str, preset: str) -> Callable:
-    return _rule(name, preset).sample.get(name, _row(name).sample)
+    return _rule(name, preset).sample.get(name, lookup(name).sample)
 
 
 def check_held_out(train: np.ndarray, test: np.ndarray, allowed: bool = False, where: str = "tasks") -> None:
@@ -315,7 +341,7 @@ def check_held_out(train: np.ndarray, test: np.ndarray, allowed: bool = False, w
 
 def check_tasks(name: str, tasks: np.ndarray, preset: str = "modern") -> np.ndarray:
     """`tasks` as a float64 `(B, k)` array, or a `UserError` that says what is wrong with it."""
-    row, tasks = _row(name), np.array(tasks, dtype=np.float64)
+    row, tasks = lookup(name), np.array(tasks, dtype=np.float64)
     _rule(name, preset)
     k = len(row.default)
     if tasks.ndim != 2 or tasks.shape[1] != k or not len(tasks):
@@ -330,11 +356,12 @@ def check_tasks(name: str, tasks: np.ndarray, preset: str = "modern") -> np.ndar
 
 def default_task(name: str) -> tuple[float, ...]:
     """The task of an environment made without one: the nominal body, forward, ..."""
-    return _row(name).default
+    return lookup(name).default
 
 
 def check_task(name: str, task, preset: str = "modern") -> np.ndarray:
-    """One task as `(k,)`; a bare number stands for a vector of one."""
+    """One task as `(k,)`; a bare number stands for a vector of one, None for the family's default."""
+    task = default_task(name) if task is None else task
     return check_tasks(name, np.atleast_1d(np.asarray(task, dtype=np.float64))[None], preset)[0]
 
 
@@ -352,9 +379,12 @@ def check_action(name: str, action) -> np.ndarray:
     return action
 
 
-def _row(name: str) -> _Family:
+def lookup(name: str) -> Family:
+    """The row of the table; `UserError` for an unknown family."""
     if name not in _TABLE:
         raise unknown("task family", name, FAMILIES)
+    if isinstance(_TABLE[name], str):
+        _TABLE[name] = pkgutil.resolve_name(_TABLE[name])
     return _TABLE[name]
 
 

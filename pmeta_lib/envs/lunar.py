@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
-from pmeta_lib.envs.families import check_action, check_task, horizon
+from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
 from pmeta_lib.envs.vector import pack, unpack
 from pmeta_lib.files import UserError
 
@@ -42,11 +42,11 @@ class LunarLanderParamsEnv(LunarLander):
     400 steps instead of 1,000: enough to land, and hovering does not pay.
     """
 
-    def __init__(self, task=(-10.0, 15.0, 1.5), preset: str = "modern", render_mode: str | None = None):
-        gravity, wind, turbulence = (float(x) for x in check_task("lunar-lander-params", task, preset))
+    def __init__(self, family="lunar-lander-params", task=None, preset: str = "modern", render_mode: str | None = None):
+        gravity, wind, turbulence = (float(x) for x in check_task(family, task, preset))
         super().__init__(render_mode, True, gravity, True, wind, turbulence)
-        self._horizon, self._steps = horizon("lunar-lander-params", preset), 0
-        self._ezpickle_args, self._ezpickle_kwargs = (task, preset, render_mode), {}
+        self._horizon, self._steps = horizon(family, preset), 0
+        self._ezpickle_args, self._ezpickle_kwargs = (family, task, preset, render_mode), {}
         self._start, self._actions = None, []  # the generator before the episode, and the actions since
 
     # gymnasium's EzPickle copies the constructor's arguments only; Box2D's world is replayed.
@@ -81,11 +81,11 @@ class LunarLanderParamsEnv(LunarLander):
 class LunarBatch:
     """B landers, one Box2D world each, stepped in a loop: Box2D has no batched form."""
 
-    def __init__(self, tasks: np.ndarray, steps: int):
-        self.envs = [LunarLanderParamsEnv(task) for task in tasks]
+    def __init__(self, family: TaskFamily, tasks: np.ndarray, threads: int = 1):
+        self.envs = [LunarLanderParamsEnv(task=task) for task in tasks]
         self.observation = np.zeros((len(tasks), 8))
         self.start = np.zeros((len(tasks), 6), np.uint64)  # generators at the start of the episodes
-        self.actions = np.zeros((len(tasks), steps, 2))
+        self.actions = np.zeros((len(tasks), family.horizon, 2))
         self.steps = 0
 
     def observe(self) -> np.ndarray:

@@ -16,7 +16,7 @@ from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 from gymnasium.utils import EzPickle
 
-from pmeta_lib.envs.families import check_action, check_task, default_task, horizon
+from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
 from pmeta_lib.envs.robots import Task, definition, scale_body
 
 # Everything the next step depends on: time, positions, velocities, controls and the solver's warm start.
@@ -31,14 +31,14 @@ class MujocoBatch:
     it does not carry the solver's warm start from call to call, so it does not equal gymnasium's physics.
     """
 
-    def __init__(self, family: str, tasks: np.ndarray, threads: int = 1, preset: str = "modern"):
-        robot = definition(family, preset)[0]
+    def __init__(self, family: TaskFamily, tasks: np.ndarray, threads: int = 1):
+        robot = definition(family.name, family.preset)[0]
         self.tasks, self.B = np.array(tasks, np.float64), len(tasks)
         env = robot.env()  # gymnasium's constructor is the source of the model, frame skip and reset noise
         self.noise, self.init_qpos, self.init_qvel = env._reset_noise_scale, env.init_qpos, env.init_qvel
         self.normal_velocity = robot.env in (HalfCheetahEnv, AntEnv)  # the others draw it uniformly
         self.skip, template = env.frame_skip, env.model
-        self.task = Task(family, preset, template, env.dt)
+        self.task = Task(family.name, family.preset, template, env.dt)
         self.layout = self.task.layout
         env.close()
         # MuJoCo would silently restart a simulation that diverges; let it show instead.
@@ -121,17 +121,14 @@ class _TaskEnv:
     preset's horizon. Further keywords (`render_mode`, `width`, `camera_name`, ...) go to gymnasium's class.
     """
 
-    family: str
-
-    def __init__(self, task=None, preset: str = "modern", render_mode: str | None = None, **options):
-        task = default_task(self.family) if task is None else task
-        self._parameters = check_task(self.family, task, preset)[None]
-        self._horizon, self._steps = horizon(self.family, preset), 0
-        robot = definition(self.family, preset)[0]
+    def __init__(self, family: str, task=None, preset: str = "modern", render_mode: str | None = None, **options):
+        self.family, self._parameters = family, check_task(family, task, preset)[None]
+        self._horizon, self._steps = horizon(family, preset), 0
+        robot = definition(family, preset)[0]
         if robot.skip == 0:
             options.setdefault("exclude_current_positions_from_observation", False)
         super().__init__(render_mode=render_mode, **options)
-        EzPickle.__init__(self, task=task, preset=preset, render_mode=render_mode, **options)
+        EzPickle.__init__(self, family, task=task, preset=preset, render_mode=render_mode, **options)
         self._task = Task(self.family, preset, self.model, self.dt)
         if self._task.changes_body:
             scale_body(self.model, self.data, self._parameters[0])
@@ -166,43 +163,11 @@ class _TaskEnv:
         return self._get_obs(), float(reward[0]), *ended, info
 
 
-class HalfCheetahDirEnv(_TaskEnv, HalfCheetahEnv):
-    """Run forward or backward, `task = +1` or `-1`; reward: `half_cheetah_dir`."""
-
-    family = "half-cheetah-dir"
-
-
-class HalfCheetahVelEnv(_TaskEnv, HalfCheetahEnv):
-    """Run at `task` m/s; reward: `half_cheetah_vel`."""
-
-    family = "half-cheetah-vel"
+_ENVS = {base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
+         for base in (HalfCheetahEnv, AntEnv, HumanoidEnv, Walker2dEnv, HopperEnv)}  # fmt: skip
+globals().update({made.__name__: made for made in _ENVS.values()})  # where pickle looks for them
 
 
-class AntDirEnv(_TaskEnv, AntEnv):
-    """Run in direction `task`, an angle in radians from the x axis; reward: `ant_dir`."""
-
-    family = "ant-dir"
-
-
-class AntGoalEnv(_TaskEnv, AntEnv):
-    """Go to the point `task = (x, y)` in m; reward: `ant_goal`. Observes its own x, y."""
-
-    family = "ant-goal"
-
-
-class HumanoidDirEnv(_TaskEnv, HumanoidEnv):
-    """Run in direction `task`, an angle in radians; reward: `humanoid_dir`."""
-
-    family = "humanoid-dir"
-
-
-class Walker2dParamsEnv(_TaskEnv, Walker2dEnv):
-    """Run with another body: `task` are the 65 multipliers of `scale_body`; gymnasium's own reward."""
-
-    family = "walker2d-params"
-
-
-class HopperParamsEnv(_TaskEnv, HopperEnv):
-    """Hop with another body: `task` are the 41 multipliers of `scale_body`; gymnasium's own reward."""
-
-    family = "hopper-params"
+def task_env(family: str, task=None, preset: str = "modern", **options) -> _TaskEnv:
+    """A single environment of a MuJoCo family; rewards and the meaning of `task` are in robots.py, by the family."""
+    return _ENVS[definition(family, preset)[0].env](family, task, preset, **options)

@@ -1,5 +1,6 @@
 """TaskVectorEnv: every task of every seed in one vector environment, one step for all of them."""
 
+import pkgutil
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -8,26 +9,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from pmeta_lib.envs.classic import PendulumBatch, PointRobotBatch
-from pmeta_lib.envs.families import TaskFamily, check_tasks, floats, single_spaces
+from pmeta_lib.envs.families import TaskFamily, check_tasks, floats, lookup, single_spaces
 from pmeta_lib.files import UserError
 
 DIVERGED = 1e10  # MuJoCo's own limit (mjMAXVAL)
-
-
-def make_batch(family: TaskFamily, tasks: np.ndarray, threads: int):
-    """The stacked physics of `family` for task rows `(B, k)`."""
-    if family.name == "point-robot":
-        return PointRobotBatch(tasks)
-    if family.name.startswith("pendulum"):
-        return PendulumBatch(tasks)
-    if family.name == "lunar-lander-params":
-        from pmeta_lib.envs.lunar import LunarBatch  # an optional dependency
-
-        return LunarBatch(tasks, family.horizon)
-    from pmeta_lib.envs.mujoco import MujocoBatch  # slow to import, and not needed for the others
-
-    return MujocoBatch(family.name, tasks, threads, family.preset)
 
 
 class TaskVectorEnv(gymnasium.vector.VectorEnv):
@@ -67,7 +52,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         if int(threads) != threads or threads < 1:
             raise UserError(f"threads = {threads!r} must be a whole number above 0.")
         self._seed(seeds)
-        self.batch = make_batch(family, self.tasks, int(threads))
+        self.batch = pkgutil.resolve_name(lookup(family.name).batch)(family, self.tasks, int(threads))
         self._name = f"{family.name} ({family.preset})".encode()
         self._steps = np.zeros(self.num_envs, np.int64)
         self._action_shape = (self.num_envs, family.action_size)

@@ -1,12 +1,5 @@
-"""examples:
-pmeta adapt out/runs/1f0c…                                  its family's test tasks: 20 episodes, 10,000 steps
-pmeta adapt out/sweeps/adaptation --steps 0,500,5000        every finished run of a sweep; the same again resumes
-pmeta adapt out/runs/1f0c… --episodes 5 --every-way         plain fine-tuning beside the learner's own way
-pmeta adapt out/runs/1f0c… --critics learned                an ablation: trained critics and temperature too
-pmeta adapt out/runs/1f0c… --family pendulum-flip --out out/flip     a family of equal sizes
-"""
+"""Meta-test of finished runs: the folder of a run becomes a table of returns on tasks it has never seen."""
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -23,14 +16,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.experiments import results
-from pmeta_lib.experiments.spec import RunSpec, make_settings, stored_spec
-from pmeta_lib.experiments.train import parse_pairs, use_machine
-from pmeta_lib.files import UserError, provenance, read_table, sha256, write_atomically, write_table
+from pmeta_lib.experiments.spec import RunSpec, stored_spec
+from pmeta_lib.files import UserError, provenance, read_table, sha256, write_table
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
-from pmeta_lib.sac.adaptation import CRITICS, Plan, adapt, references
+from pmeta_lib.sac.adaptation import Plan, adapt, references
 from pmeta_lib.sac.agent import Agent, new_agent
+from pmeta_lib.sac.settings import Settings
 
 TABLE = "adaptation.parquet"
 # settings that the plan or the networks decide
@@ -58,7 +50,7 @@ def adapt_packed(
     specs, tensors, widths = trained(folders, device)
     place, who = target(specs[0], family, folders[0]), specs[0].make_learner()
     base, changes = asdict(specs[0].settings), changes or {}
-    settings, scratchs = (plan.settings(make_settings(base | x), place.horizon)
+    settings, scratchs = (plan.settings(Settings(**base | x), place.horizon)
                           for x in (changes, changes if alone is None else alone))  # fmt: skip
     about_place = [place.name, place.preset, place.test_tasks.tolist()]
     asked = json.dumps([*about_place, asdict(plan), asdict(settings), asdict(scratchs)])
@@ -175,65 +167,6 @@ def _key(path: Path) -> str | None:
         return pq.read_table(path, columns=["adaptation"])["adaptation"][0].as_py()
     except (OSError, pa.ArrowException, IndexError):
         return None
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="finished runs, or sweeps of them")
-    parser.add_argument("--steps", default="0,1000,2000,5000,10000", help="evaluate after these steps a task")
-    parser.add_argument("--episodes", type=int, default=20, metavar="K", help="record each of the first K episodes")
-    parser.add_argument("--critics", default="fresh", help=f"one of {', '.join(CRITICS)} (default: fresh)")
-    parser.add_argument("--every-way", action="store_true", help="plain fine-tuning beside the learner's own way")
-    parser.add_argument("--family", help="adapt to the test tasks of another family, of equal sizes")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting other than the run's"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="tables go to DIR/<run>/ (default: the run's folder)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (one is the most efficient)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the mean returns there")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def main(args: argparse.Namespace) -> int:
-    use_machine(args.device, args.threads)
-    steps = args.steps.split(",")
-    if not all(s.strip().isdigit() for s in steps):
-        raise UserError(f"--steps {args.steps!r}: give whole numbers of 0 or more, e.g. --steps 0,1000,10000")
-    plan = Plan(tuple(int(s) for s in steps), args.episodes, args.critics, args.every_way)
-    changes = parse_pairs(args.set, "--set")
-    for name in changes.keys() & OF_THE_PLAN:
-        raise UserError(f"--set {name}: the trained networks or --steps decide it here; leave it out")
-    paths, shared = [], args.out or args.folders[0]
-    for _, cell in results.runs(args.folders).groupby("cell", sort=False):
-        folders = [Path(folder) for folder in cell["folder"]]
-        for one in folders:  # before any long work
-            target(trained([one])[0][0], args.family, one)
-        paths += adapt_packed(folders, plan, family=args.family, out=args.out, changes=changes, device=args.device,
-                              threads=args.threads, progress=not args.quiet, shared=shared)  # fmt: skip
-    table = pd.concat([read_table(path) for path in paths], ignore_index=True)
-    report, first = summary(table), few_shot(table)
-    for family in report.index.unique(level=0):
-        rows = table[table["family"] == family]
-        held = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
-        print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({held})")
-        parts = {
-            "of the first episodes as they were lived, one environment a task": first,
-            "after so many steps": report,
-        }
-        for words, of_all in parts.items():
-            if family in of_all.index.get_level_values(0):
-                print(f"{words}:\n" + of_all.loc[family].dropna(axis=1, how="all").to_string(
-                    float_format="{:.1f}".format, na_rep=""))  # fmt: skip
-    alone = table.groupby("learner")["way"].agg(lambda ways: set(ways) <= {"scratch", "random"})
-    for name in alone.index[alone]:
-        print(f"{name} brings nothing along to a new task: scratch is its way too")
-    print("\n" + "\n".join(f"-> {path}" for path in paths))
-    if args.json:
-        rows = [dict(zip(report.index.names, index)) | {"returns": {str(k): v for k, v in row.dropna().items()},
-                "episodes": {str(k): v for k, v in first.T.get(index, pd.Series()).dropna().items()}}
-                for index, row in report.iterrows()]  # fmt: skip
-        write_atomically(args.json, json.dumps({"tables": [str(p) for p in paths], "rows": rows}, indent=1).encode())
-    return 0
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 
 from pmeta_lib.experiments.learners import trainer
+from pmeta_lib.experiments.results import THEN
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
-from pmeta_lib.files import UserError, provenance, read_table, write_atomically, write_table
-from pmeta_lib.sac.checkpoint import save_tensors
+from pmeta_lib.files import UserError, patiently, provenance, read_table, write_atomically, write_table, writing
+from pmeta_lib.sac.checkpoint import save_tensors, steps
 from pmeta_lib.sac.training import Run
 
 
@@ -47,13 +48,14 @@ def run_packed(
     if all(finished(folder) for folder in folders):
         shutil.rmtree(scratch, ignore_errors=True)  # a kill may have left it
         return folders
+    made = _origins(scratch, device)
     family, learner = specs[0].make_family(), specs[0].make_learner()
     result = trainer(learner)(
         family, learner, specs[0].settings, [s.seed for s in specs], folder=scratch, device=device, threads=threads,
         progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback,
     )  # fmt: skip
     for position, (spec, folder) in enumerate(zip(specs, folders, strict=True)):
-        _write(spec, folder, position, result, len(specs), device)
+        _write(spec, folder, position, result, len(specs), made)
     shutil.rmtree(scratch, ignore_errors=True)
     return folders
 
@@ -71,7 +73,24 @@ def _claim(spec: RunSpec, folder: Path) -> None:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose a folder you can write to") from error
 
 
-def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int, device: str) -> None:
+def _origins(scratch: Path, device: str) -> dict:
+    """Device, versions, machine and commit of the training to come; where it goes on from checkpoints that were made
+    with others, each that differs is all of them: "2.11.0 then 2.13.0". Noted beside the checkpoints."""
+    path, here = scratch / "origins.json", {"device": device, **provenance()}
+    before = json.loads(patiently(path.read_bytes)) if path.is_file() and steps(scratch) else []
+    origins = before if here in before[-1:] else [*before, here]
+    with writing(scratch, "choose a folder you can write to"):
+        patiently(scratch.mkdir, parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(origins, indent=1).encode())
+
+    def joined(parts: list[dict]) -> dict:
+        return {name: THEN.join(dict.fromkeys(part.get(name, "none") for part in parts)) for name in parts[-1]}
+
+    versions = joined([origin.pop("versions") for origin in origins])
+    return joined(origins) | {"versions": versions}
+
+
+def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int, made: dict) -> None:
     """The finished run of one seed. `result.json` last, since it says that the others are complete."""
     family = result.family
     identity = {"run": spec.key, "family": family.name, "preset": family.preset, "learner": spec.learner}
@@ -85,10 +104,11 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
         digest = save_tensors(folder / "checkpoint.safetensors", tensors, shapes)
         record = {
             "run": spec.key, "step": result.step, "updates": result.updates, "packed": packed,
-            "seconds": round(result.seconds / packed, 3), "device": device, "held_out": family.held_out,
+            "seconds": round(result.seconds / packed, 3), "held_out": family.held_out,
+            **({"products": result.products} if hasattr(result, "products") else {}),
             "evaluation": f"mean of {result.settings.evaluation_episodes} episodes per task, deterministic policy",
             "preset_evaluation": family.evaluation,
-            "checkpoint_sha256": digest, "family_versions": family.versions, **provenance(),
+            "checkpoint_sha256": digest, "family_versions": family.versions, **made,
         }  # fmt: skip
         write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
     except OSError as error:

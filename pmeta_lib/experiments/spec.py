@@ -2,18 +2,25 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, family
-from pmeta_lib.experiments.learners import LEARNERS, Learner, learner
+from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.files import UserError, unknown
+from pmeta_lib.options import Count, options
 from pmeta_lib.sac.settings import Settings
+
+if TYPE_CHECKING:
+    from pmeta_lib.sac.learners.base import Learner
 
 VERSION = 2  # goes up when equal specs come to mean other numbers; 1 (pmeta 0.1) left options at their default out
 
 
-@dataclass(frozen=True)
+@options
 class RunSpec:
     """One learner on one task family from one seed, with every option and setting, given or not.
 
@@ -23,27 +30,34 @@ class RunSpec:
 
     family: str
     learner: str = "pmeta"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     preset: str = "modern"
-    train_tasks: int | None = None  # how many meta-train tasks; None: the preset's number, which takes its place
-    options: dict = field(default_factory=dict)  # the learner's hyper-parameters; those not given join them
+    train_tasks: Count | None = None  # how many meta-train tasks; None: the preset's number, which takes its place
+    options: Annotated[dict, Field(validate_default=True)] = field(default_factory=dict)  # the learner's; all of them
     settings: Settings = field(default_factory=Settings)
 
+    @field_validator("family", "learner", "preset")
+    @classmethod
+    def _known(cls, name: str, field: ValidationInfo) -> str:
+        table = {"family": FAMILIES, "learner": LEARNERS, "preset": PRESETS}[field.field_name]
+        if name not in table:
+            raise unknown(field.field_name, name, table)
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _complete(cls, given: dict, before: ValidationInfo) -> dict:
+        return asdict(learner(before.data["learner"], **given)) if "learner" in before.data else given
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings(cls, given: Settings | dict) -> Settings:
+        return Settings(**given) if isinstance(given, dict) else given
+
     def __post_init__(self):
-        if isinstance(self.settings, dict):
-            object.__setattr__(self, "settings", make_settings(self.settings))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise UserError(f"seed is {self.seed!r}; give a whole number from 0 to 2^63 - 1")
-        if self.family not in FAMILIES:
-            raise unknown("family", self.family, FAMILIES)
-        if self.preset not in PRESETS:
-            raise unknown("preset", self.preset, PRESETS)
-        if self.learner not in LEARNERS:
-            raise unknown("learner", self.learner, LEARNERS)
-        object.__setattr__(self, "options", asdict(self.make_learner()))
         object.__setattr__(self, "train_tasks", len(self.make_family().train_tasks))
 
-    def make_learner(self) -> Learner:
+    def make_learner(self) -> "Learner":
         """The learner with this spec's options."""
         return learner(self.learner, **self.options)
 
@@ -58,12 +72,7 @@ class RunSpec:
     @classmethod
     def from_json(cls, data: dict) -> "RunSpec":
         """A spec, from as much of one as is given. Raises `UserError` for unknown keys and values."""
-        known = [f.name for f in fields(cls)]
-        data = {k: v for k, v in data.items() if (k, v) != ("version", VERSION)}
-        for key in data:
-            if key not in known:
-                raise unknown("key", key, known, where="the run's spec")
-        return cls(**data)
+        return cls(**{k: v for k, v in data.items() if (k, v) != ("version", VERSION)})
 
     @property
     def key(self) -> str:
@@ -118,12 +127,3 @@ def old_runs(folder: Path) -> list[Path]:
     """The runs directly below `folder` that another version wrote."""
     specs = sorted(Path(folder).glob("*/spec.json"))
     return [path.parent for path in specs if f'"version": {VERSION},' not in path.read_text()]
-
-
-def make_settings(data: dict) -> Settings:
-    """`Settings` from a dict; unknown keys and wrong values are `UserError`s."""
-    known = [f.name for f in fields(Settings)]
-    for key in data:
-        if key not in known:
-            raise unknown("setting", key, known)
-    return Settings(**data)

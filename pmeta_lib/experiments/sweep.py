@@ -19,16 +19,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pmeta_lib.experiments import results
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
-from pmeta_lib.experiments.spec import RunSpec, old_runs
 from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state, write_json
-from pmeta_lib.experiments.sweep_spec import Plan, load
 from pmeta_lib.experiments.worker import End
 from pmeta_lib.files import UserError, patiently, unknown
 from pmeta_lib.signals import LEAVE
+
+if TYPE_CHECKING:
+    from pmeta_lib.experiments.spec import RunSpec
+    from pmeta_lib.experiments.sweep_spec import Plan
 
 ENGINES = ("local", "ray", "slurm")
 
@@ -73,6 +75,8 @@ def main(args: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least {low}")
     if args.engine not in ENGINES:
         raise unknown("engine", args.engine, ENGINES)
+    from pmeta_lib.experiments.sweep_spec import load  # the learners, which `--help` need not wait for
+
     plan = load(Path(word), args.scale, args.pack)
     if args.dry_run:
         return _dry_run(plan, args.json)
@@ -102,7 +106,7 @@ def _engine(args: argparse.Namespace):
 
 
 # -------------------------------------------------------------------------------------------- the driver
-def packs(plan: Plan, out: Path) -> list[list[RunSpec]]:
+def packs(plan: "Plan", out: Path) -> list[list["RunSpec"]]:
     """What is left to do, as packs. A pack that a kill interrupted stays as it was, whatever is asked for now."""
     todo = []
     for cell in plan.cells:
@@ -119,7 +123,7 @@ def packs(plan: Plan, out: Path) -> list[list[RunSpec]]:
 
 
 def sweep(
-    plan: Plan, out: Path, engine: Callable, *, jobs: int | None = None, device: str = "cpu", threads: int = 1,
+    plan: "Plan", out: Path, engine: Callable, *, jobs: int | None = None, device: str = "cpu", threads: int = 1,
     attempts: int = 3, retry_failed: bool = False, checkpoint_seconds: float = 60.0,
 ) -> dict[str, int]:  # fmt: skip
     """Run what `out` lacks of `plan`; returns the counts `planned`, `done`, `failed`.
@@ -129,6 +133,8 @@ def sweep(
     """
     out, started = Path(out).resolve(), time.monotonic()
     runs = {spec.key: spec for spec in plan.runs}
+    from pmeta_lib.experiments.spec import old_runs
+
     if old := old_runs(out):
         print(f"{len(old)} runs in {out} are of an older version ({old[0].name}, …) and are left alone; none is used")
     doing = "write to"
@@ -253,6 +259,8 @@ def _failures(out: Path, found: dict[str, State]) -> dict[str, str]:
 
 
 def _status(out: Path, target: Path | None) -> int:
+    from pmeta_lib.experiments.spec import old_runs
+
     if not out.is_dir():
         raise UserError(f"{out} is not a folder; name the --out of a sweep")
     if old := old_runs(out):
@@ -270,6 +278,8 @@ def _status(out: Path, target: Path | None) -> int:
 
 
 def _results(folders: list[str], args: argparse.Namespace) -> int:
+    from pmeta_lib.experiments import results
+
     table = results.read(folders, allow_mixed=args.allow_mixed)
     runs = table["run"].nunique()
     if args.out is None:
@@ -279,7 +289,7 @@ def _results(folders: list[str], args: argparse.Namespace) -> int:
     return 0
 
 
-def _dry_run(plan: Plan, target: Path | None) -> int:
+def _dry_run(plan: "Plan", target: Path | None) -> int:
     """The plan, cell by cell, and its cost."""
     print(f"{plan.name}: {len(plan.runs)} runs in {len(plan.cells)} cells"
           + (f", scale {plan.scale} (of {', '.join(plan.scales)})" if plan.scale else "")

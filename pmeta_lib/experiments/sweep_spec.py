@@ -1,31 +1,29 @@
-"""What a sweep runs: a TOML file becomes a list of cells, or one error that lists every mistake with its line.
+"""What a sweep runs: a TOML file becomes a list of cells, or one error that lists every mistake with its place.
 
 The keys at the top hold for all runs; a `[[block]]` is a grid of its own (families x learners x options x settings x
 seeds) that inherits and overrides them; a `[scale.NAME]` overrides the top when it is chosen. `docs/sweeps.md`
 explains the language.
 """
 
+import functools
 import itertools
 import json
-import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Annotated, Any, get_origin, get_type_hints
 
-from pmeta_lib.envs.families import FAMILIES, PRESETS, family
-from pmeta_lib.experiments.learners import LEARNERS, learner
-from pmeta_lib.experiments.spec import RunSpec, make_settings
-from pmeta_lib.experiments.toml_lines import line_of, positions
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, create_model
+
+from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, family
+from pmeta_lib.experiments.learners import LEARNERS, find, learner
+from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.files import UserError, unknown
-from pmeta_lib.sac.agent import new_agent
+from pmeta_lib.options import STRICT, Count, mistakes
 from pmeta_lib.sac.settings import Settings
 
-COMMON = ("families", "learners", "preset", "train_tasks", "seeds", "pack", "settings", "options")
-TOP, BLOCK = ("name", "description", "tuned", *COMMON, "block", "scale"), (*COMMON, "scales")
-SETTINGS = tuple(f.name for f in fields(Settings))
-LOOSE = {"steps": 10**12, "warm_up": 0, "evaluations": 1}  # so that a setting can be judged apart from the others
 MOST_RUNS = 100_000
 STACK = 16  # policies stacked by `pack = "auto"`; beyond, a seed more costs as much as a run of its own
 
@@ -53,18 +51,116 @@ class Plan:
         return [spec for cell in self.cells for spec in cell.runs]
 
 
+# ------------------------------------------------------------------------------- every value on its own
+def _as_list(value) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def _names(kind: str, table) -> Any:
+    """One name of the table, or a list of different ones."""
+
+    def known(name: str) -> str:
+        if name not in table:
+            raise unknown(kind, name, table)
+        return name
+
+    return Annotated[list[Annotated[str, AfterValidator(known)]], Field(min_length=1), BeforeValidator(_as_list),
+                     AfterValidator(_different)]  # fmt: skip
+
+
+def _different(values: list) -> list:
+    if twice := sorted({str(v) for v in values if values.count(v) > 1}):
+        raise UserError(f"{', '.join(twice[:5])} stands there twice")
+    return values
+
+
+def _seeds(value) -> list[int]:
+    """[0, 1, 5], "0-9", or a list of both."""
+    seeds: list[int] = []
+    for part in value if isinstance(value, list) and value else [value]:
+        ends = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", part) if isinstance(part, str) else None
+        if isinstance(value, list) and isinstance(part, int) and not isinstance(part, bool) and part >= 0:
+            seeds.append(part)
+        elif ends and 0 <= int(ends[2]) - int(ends[1]) < MOST_RUNS:
+            seeds += range(int(ends[1]), int(ends[2]) + 1)
+        else:
+            raise UserError(f'seed {part!r}: give a list [0, 1, 2] of whole numbers from 0, or a range "0-9"')
+    return _different(seeds)
+
+
+def _pack(value) -> int | str:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise UserError(f'{value!r}: give a whole number above 0 or "auto"')
+
+
+def _preset(name: str) -> str:
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return name
+
+
+def _grid(cls: type, name: str) -> type[BaseModel]:
+    """The model of a table whose keys are the options of `cls` and whose values are one value or a list of them."""
+
+    def axis(value, inner: bool) -> list:
+        """A list of values; where a value is a list itself (`inner`), only a list of lists is one."""
+        many = isinstance(value, list) and (not inner or any(isinstance(v, list) for v in value))
+        return value if many else [value]
+
+    columns = {}
+    for key, kind in get_type_hints(cls, include_extras=True).items():
+        if key in {f.name for f in fields(cls)}:
+            inner = get_origin(getattr(kind, "__origin__", kind)) is tuple
+            one_or_many = BeforeValidator(lambda value, inner=inner: axis(value, inner))
+            columns[key] = (Annotated[list[kind], Field(min_length=1), one_or_many], None)
+    return create_model(name, __config__=STRICT, **columns)
+
+
+@functools.cache
+def _file() -> type[BaseModel]:
+    """The model of a whole file; made when the first is read, since it knows every learner's options."""
+
+    class Section(BaseModel):
+        """What may stand at the top, in a block and in a scale alike."""
+
+        model_config = STRICT
+        families: _names("family", FAMILIES) = None
+        learners: _names("learner", LEARNERS) = None
+        preset: Annotated[str, AfterValidator(_preset)] = None
+        train_tasks: Count = None
+        seeds: Annotated[list[int], BeforeValidator(_seeds)] = None
+        pack: Annotated[Any, AfterValidator(_pack)] = None
+        settings: _grid(Settings, "settings") = None
+        options: create_model("options", __config__=STRICT, **{
+            name: (_grid(find(name, LEARNERS), name), None) for name in LEARNERS}) = None  # fmt: skip
+
+    class Block(Section):
+        scales: Annotated[list[str], BeforeValidator(_as_list)] = None
+
+    class Scale(Section):
+        tuned: str = None
+
+    class File(Scale):
+        name: str = None
+        description: str = None
+        block: list[Block] = Field(default_factory=list)
+        scale: dict[str, Scale] = Field(default_factory=dict)
+
+    return File
+
+
+# ------------------------------------------------------------------------------------- and all together
 @dataclass
 class _Reader:
-    file: str
-    data: dict
-    lines: dict
-    scale: str | None = None
-    mistakes: dict = field(default_factory=dict)  # (line, text): ordered, each once
-    tuned: dict = field(default_factory=dict)  # learner -> {"settings": …, "options": …}, below all that the file says
-    tuned_at: tuple = ("tuned",)  # the place in the file that names them
+    path: Path
+    found: dict[str, None] = field(default_factory=dict)  # the mistakes, each once, in the order of the file
 
-    def wrong(self, path: tuple, error: Exception | str) -> None:
-        self.mistakes[line_of(self.lines, path), str(error)] = None
+    def wrong(self, path: tuple, text: object) -> None:
+        block = path[:1] == ("block",) and len(path) > 1
+        parts = "".join(f".{part}" if isinstance(part, str) else f"[{part}]" for part in path[2 * block :])
+        place = ", ".join(filter(None, (f"block {path[1] + 1}" if block else "", parts[1:])))
+        self.found[f"{self.path}: {place + ': ' if place else ''}{text}"] = None
 
 
 def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
@@ -72,200 +168,83 @@ def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
 
     Raises `UserError`: one for the whole file, a line for each mistake, before anything is run.
     """
+    reader = _Reader(Path(path))
     try:
-        text = Path(path).read_text()
-        data = tomllib.loads(text)
+        data = tomllib.loads(reader.path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
-    reader = _Reader(str(path), data, positions(text))
-    _check(reader)
-    scales = tuple(data["scale"]) if isinstance(data.get("scale"), dict) else ()
+    file, lost = _checked(reader, data)
+    scales = tuple(file.get("scale", ()))
     if scale is not None and scale not in scales:
         raise unknown("scale", scale, scales or ["(the file has none)"], where=str(path))
-    plans = {name: _expand(reader, name, pack) for name in (scales or (None,))}
-    if reader.mistakes:
-        found = sorted(reader.mistakes)
-        listing = "\n".join(f"  {path}:{line}: {text}" for line, text in found)
-        raise UserError(f"{len(found)} mistake{'s' * (len(found) > 1)} in {path}, nothing was started\n{listing}")
+    plans = {name: _expand(reader, file, name, pack, lost) for name in (scales or (None,))}
+    if found := list(reader.found):
+        listing = "".join(f"\n  {line}" for line in found)
+        raise UserError(f"{len(found)} mistake{'s' * (len(found) > 1)} in {path}, nothing was started{listing}")
     chosen = scale or next(iter(plans))
     cells, merged = plans[chosen]
     if not cells:
         raise UserError(f"{path} plans no run{f' at scale {chosen}' if chosen else ''}: give families and learners")
-    return Plan(data.get("name", Path(path).stem), chosen, scales, tuple(cells), merged)
+    return Plan(file.get("name", reader.path.stem), chosen, scales, tuple(cells), merged)
 
 
-def _tuned(reader: _Reader, scale: str | None) -> tuple[dict, tuple]:
-    """What tuning chose for each learner, and where the file says so: a JSON file, named relative to the sweep file,
-    for all scales or, in a scale's own section, for that one."""
-    where = ("scale", scale, "tuned") if "tuned" in reader.data.get("scale", {}).get(scale, {}) else ("tuned",)
-    name = (reader.data["scale"][scale] if len(where) > 1 else reader.data).get("tuned")
-    if name is None:
-        return {}, where
-    try:
-        chosen = json.loads((Path(reader.file).parent / name).read_text())["chosen"]
-        for one, found in chosen.items():
-            learner(one, **found["options"])
-            make_settings(found["settings"])
-        return chosen, where
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        why = getattr(error, "strerror", None) or error
-        reader.wrong(where, f"tuned = {name!r} cannot be used ({why}); name a file of `choose.py`")
-        return {}, where
+def _checked(reader: _Reader, data: dict) -> tuple[dict, set[str]]:
+    """The file with every sound value, and the keys of which something had to be dropped, so that the rest can still be
+    put together and its mistakes be told in the same message."""
+    lost = set()
+    while True:
+        try:
+            file = _file().model_validate(data).model_dump(exclude_unset=True)
+            break
+        except ValidationError as error:
+            for where, text in mistakes(_file(), error):
+                reader.wrong(_inside(data, where), text)
+            for where in sorted({_inside(data, entry["loc"]) for entry in error.errors()}, key=str, reverse=True):
+                above = data
+                for part in where[:-1]:
+                    above = above[part]
+                lost.add(next((part for part in reversed(where) if isinstance(part, str)), ""))
+                del above[where[-1]]
+    for i, block in enumerate(file.get("block", ())):
+        asked, known = block.pop("scales", []), file.get("scale", {})
+        block["scales"] = [name for name in asked if name in known] or list(known)
+        for name in set(asked) - set(known):
+            reader.wrong(("block", i, "scales"), unknown("scale", name, known or ["(the file has none)"]))
+    sections = [((), file), *((("block", i), b) for i, b in enumerate(file.get("block", ())))]
+    sections += [(("scale", name), section) for name, section in file.get("scale", {}).items()]
+    asked = {name for _, part in sections for name in part.get("learners", ())}
+    for where, part in sections if "learners" not in lost else ():
+        for name in set(part.get("options", ())) - asked:
+            reader.wrong((*where, "options", name), f"options for {name}, which no run of this file uses")
+    return file, lost
 
 
-# ------------------------------------------------------------------------------- every value on its own
-def _check(reader: _Reader) -> None:
-    data = reader.data
-    _check_section(reader, (), data, TOP)
-    for key in ("name", "description"):
-        if not isinstance(data.get(key, ""), str):
-            reader.wrong((key,), f"{key} must be text")
-    for key, kind, form in (("block", list, "[[block]]"), ("scale", dict, "[scale.NAME]")):
-        entries = data.get(key, kind())
-        items = (
-            enumerate(entries) if isinstance(entries, list) else entries.items() if isinstance(entries, dict) else ()
-        )
-        if not isinstance(entries, kind) or not all(isinstance(x, dict) for _, x in items):
-            reader.wrong((key,), f"{key} must be written {form}")
-            data[key] = kind()
-    for i, block in enumerate(data.get("block", ())):
-        _check_section(reader, ("block", i), block, BLOCK)
-        asked, known = _as_list(block.get("scales", [])), data.get("scale", {})
-        block["scales"] = [name for name in asked if name in known]
-        for j, name in enumerate(asked):
-            if name not in known:
-                reader.wrong(("block", i, "scales", j), unknown("scale", name, known or ["(the file has none)"]))
-    for name, section in data.get("scale", {}).items():
-        _check_section(reader, ("scale", name), section, ("tuned", *COMMON))
-    asked = {str(x) for _, part in _sections(data) for x in _as_list(part.get("learners", []))}
-    for path, part in _sections(data):
-        for name in part["options"] if isinstance(part.get("options"), dict) else ():
-            if name in LEARNERS and name not in asked:
-                reader.wrong((*path, "options", name), f"options for {name}, which no run of this file uses")
+def _inside(data: dict, loc: tuple) -> tuple:
+    """As much of pydantic's path as the data have: a value that stands for a list of one has no item [0], and a single
+    bad item goes with its list only if that list is all there is."""
+    where: tuple = ()
+    for part in loc:
+        if not ((isinstance(data, dict) and part in data) or (isinstance(data, list) and part in range(len(data)))):
+            break
+        data, where = data[part], (*where, part)
+    return where
 
 
-def _sections(data: dict) -> Iterator[tuple[tuple, dict]]:
-    yield (), data
-    yield from ((("block", i), block) for i, block in enumerate(data.get("block", ())))
-    yield from ((("scale", name), section) for name, section in data.get("scale", {}).items())
-
-
-def _check_section(reader: _Reader, path: tuple, section: dict, known: tuple) -> None:
-    """Check the values of one section, and drop what is wrong, so that the rest can still be put together."""
-    for key in [k for k in section if k not in known]:
-        reader.wrong((*path, key), unknown("key", key, known))
-    for key, kind, choices in (("families", "family", FAMILIES), ("learners", "learner", LEARNERS)):
-        if key in section:
-            section[key] = _check_names(reader, (*path, key), section[key], kind, choices)
-    if "preset" in section and section["preset"] not in PRESETS:
-        reader.wrong((*path, "preset"), unknown("preset", section.pop("preset"), PRESETS))
-    if "seeds" in section:
-        section["seeds"] = _seeds(reader, (*path, "seeds"), section["seeds"])
-    for key, text in (("pack", ' or "auto"'), ("train_tasks", "")):
-        value = section.get(key, 1)
-        if not (_is_count(value) or (text and value == "auto")):
-            reader.wrong((*path, key), f"{key} is {section.pop(key)!r}; give a whole number above 0{text}")
-    for key in ("settings", "options"):
-        if not isinstance(section.get(key, {}), dict):
-            reader.wrong((*path, key), f"{key} must be a table, e.g. {key} = {{ … }}")
-            del section[key]
-    section["settings"] = _check_grid(
-        reader, (*path, "settings"), section.get("settings", {}), SETTINGS, "setting",
-        lambda key, value: make_settings(LOOSE | {key: value}),
-    )  # fmt: skip
-    options = section.get("options", {})
-    for name in list(options):
-        place = (*path, "options", name)
-        if name not in LEARNERS:
-            reader.wrong(place, unknown("learner", name, LEARNERS))
-        elif not isinstance(options[name], dict):
-            reader.wrong(place, f"options of {name} must be a table, e.g. options.{name} = {{ … }}")
-        else:
-            known = [f.name for f in fields(learner(name))] or ["(it has none)"]
-            options[name] = _check_grid(
-                reader, place, options[name], known, f"option of learner {name}",
-                lambda key, value, name=name: learner(name, **{key: value}),
-            )  # fmt: skip
-            continue
-        del options[name]
-
-
-def _check_names(reader: _Reader, path: tuple, value, kind: str, choices: Iterable[str]) -> list[str]:
-    good = []
-    for i, name in enumerate(_as_list(value)):
-        if not isinstance(name, str) or name not in choices:
-            reader.wrong((*path, i), unknown(kind, name, choices))
-        elif name in good:
-            reader.wrong((*path, i), f"{kind} {name!r} stands there twice")
-        else:
-            good.append(name)
-    if value == []:
-        reader.wrong(path, f"{path[-1]} is empty; choose from: {', '.join(choices)}")
-    return good
-
-
-def _seeds(reader: _Reader, path: tuple, value) -> list[int]:
-    """[0, 1, 5], "0-9", or a list of both."""
-    seeds: list[int] = []
-    if isinstance(value, int) or value == []:
-        reader.wrong(path, f'seeds is {value!r}; give a list [0, 1, 2] or a range "0-9", both ends included')
-        return seeds
-    for i, part in enumerate(_as_list(value)):
-        ends = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", part) if isinstance(part, str) else None
-        if _is_count(part) or (part == 0 and part is not False):
-            new = [part]
-        elif ends and 0 <= int(ends[2]) - int(ends[1]) < MOST_RUNS:
-            new = list(range(int(ends[1]), int(ends[2]) + 1))
-        else:
-            reader.wrong((*path, i), f'seed {part!r}: give a whole number of 0 or more, or a range "0-9"')
-            continue
-        if twice := sorted(set(new) & set(seeds)):
-            reader.wrong((*path, i), f"seed {', '.join(map(str, twice[:5]))} stands there twice")
-        seeds += [s for s in new if s not in seeds]
-    return seeds
-
-
-def _check_grid(reader: _Reader, path: tuple, table: dict, known: Iterable[str], kind: str, make) -> dict:
-    """{name: list of values, all sound on their own}: the axes of a grid."""
-    axes = {}
-    for key, value in table.items():
-        place = (*path, key)
-        if key not in known:
-            reader.wrong(place, unknown(kind, key, known))
-            continue
-        nested = isinstance(value, list) and (key != "hidden" or any(isinstance(v, list) for v in value))
-        if nested and not value:
-            reader.wrong(place, f"{kind} {key} is an empty list; give a value or a list of values")
-        for i, v in enumerate(value if nested else [value]):
-            try:
-                if isinstance(v, float) and not math.isfinite(v):
-                    raise UserError(f"{kind} {key} is {v}; it must be finite")
-                make(key, v)
-            except (UserError, TypeError) as error:
-                text = f"{kind} {key} is {v!r}, which is not of its type" if isinstance(error, TypeError) else error
-                reader.wrong((*place, i) if nested else place, text)
-            else:
-                axes.setdefault(key, []).append(v)
-    return axes
-
-
-# ------------------------------------------------------------------------------------- and all together
-def _expand(reader: _Reader, scale: str | None, pack: int | None) -> tuple[list[Cell], int]:
+def _expand(reader: _Reader, file: dict, scale: str | None, pack: int | None, lost: set) -> tuple[list[Cell], int]:
     """The cells of one scale, in the file's order, and how many runs were asked for twice."""
-    data, cells, packs, merged, total = reader.data, {}, {}, 0, 0
-    reader.tuned, reader.tuned_at = _tuned(reader, scale)
-    base = [((), data)] + ([(("scale", scale), data["scale"][scale])] if scale is not None else [])
-    blocks = data.get("block") or [{}]
-    for i, block in enumerate(blocks):
-        if scale is not None and scale not in (block.get("scales") or [scale]):
+    cells, packs, merged, total = {}, {}, 0, 0
+    base = [file, *([file["scale"][scale]] if scale is not None else [])]
+    tuned = _tuned(reader, base, scale)
+    for i, block in enumerate(file.get("block") or [{}]):
+        if scale is not None and scale not in block.get("scales", [scale]):
             continue
-        layers = [*base, (("block", i), block)] if data.get("block") else base
-        for spec, stack in _grid(reader, layers, ("block", i)):
+        where = ("block", i) if file.get("block") else ()
+        for spec, stack in _runs(reader, [*base, block], where, tuned, lost):
             total += 1
             if total > MOST_RUNS:
-                reader.wrong(("block", i), f"more than {MOST_RUNS:,} runs; split the sweep")
+                reader.wrong(where, f"more than {MOST_RUNS:,} runs; split the sweep")
                 return [], 0
             cell, key = replace(spec, seed=0).key, spec.seed
             merged += key in cells.setdefault(cell, {})
@@ -280,80 +259,81 @@ def _expand(reader: _Reader, scale: str | None, pack: int | None) -> tuple[list[
 
 def auto_pack(spec: RunSpec) -> int:
     """How many seeds to stack: up to `STACK` policies in all, a rule that no machine's core count enters."""
-    return max(1, STACK // len(spec.make_family().train_tasks))
+    return max(1, STACK // spec.train_tasks)
 
 
-def _grid(reader: _Reader, layers: list, where: tuple) -> Iterator[tuple[RunSpec, int | str]]:
-    """The runs of one block; later layers override earlier ones."""
-    found, axes, options = {}, {}, {}
-    for path, part in layers:
-        found |= {k: (part[k], (*path, k)) for k in COMMON[:-2] if k in part}
-        axes |= {k: (v, (*path, "settings", k)) for k, v in part.get("settings", {}).items()}
+def _tuned(reader: _Reader, base: list[dict], scale: str | None) -> dict:
+    """What tuning chose for each learner, a JSON file named relative to the sweep file for all scales or, in a scale's
+    own section, for that one: grids of one point, below all that the file says."""
+    level = max((i for i, part in enumerate(base) if "tuned" in part), default=None)
+    if level is None:
+        return {}
+    name = base[level]["tuned"]
+    try:
+        chosen = json.loads((reader.path.parent / name).read_text())["chosen"]
+        for one, found in chosen.items():
+            learner(one, **found["options"])
+            Settings(**found["settings"])
+        return {one: {part: {key: [value] for key, value in table.items()} for part, table in found.items()}
+                for one, found in chosen.items()}  # fmt: skip
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        why = getattr(error, "strerror", None) or error
+        where = ("scale", scale, "tuned") if level else ("tuned",)
+        reader.wrong(where, f"tuned = {name!r} cannot be used ({why}); name a file of `choose.py`")
+        return {}
+
+
+def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict, lost: set) -> Iterator[tuple[RunSpec, int | str]]:
+    """The runs of one block; later layers override earlier ones, option by option."""
+    found: dict = {"preset": "modern", "train_tasks": None, "seeds": [0], "pack": "auto"}
+    axes: dict = {}
+    options: dict = {}
+    for part in layers:
+        found |= {key: value for key, value in part.items() if key not in ("settings", "options")}
+        axes |= part.get("settings", {})
         for name, table in part.get("options", {}).items():
-            options.setdefault(name, {}).update({k: (v, (*path, "options", name, k)) for k, v in table.items()})
-    for key, choices in (("families", FAMILIES), ("learners", LEARNERS)):
-        if key not in found:
-            reader.wrong(where, f"no {key} are given; choose from: {', '.join(choices)}")
-    families, learners = (found.get(k, ([], ()))[0] for k in ("families", "learners"))
-    preset, count = found.get("preset", ("modern",))[0], found.get("train_tasks", (None,))[0]
-    places = []
-    for i, name in enumerate(families):
+            options.setdefault(name, {}).update(table)
+    for key, table in (("families", FAMILIES), ("learners", LEARNERS)):
+        if key not in found and key not in lost:
+            reader.wrong(where, f"no {key} are given; choose from: {', '.join(table)}")
+    for name, who in itertools.product(found.get("families", ()), found.get("learners", ())):
         try:
-            places.append(family(name, preset, train=count))
+            place = family(name, found["preset"], train=found["train_tasks"])
         except UserError as error:
-            blame = "train_tasks" if count and "count" in str(error) else "families"
-            reader.wrong((*found[blame][1], i) if blame == "families" else found[blame][1], error)
-    for place, name in itertools.product(places, learners):
-        sound, tuned = [], reader.tuned.get(name, {"settings": {}, "options": {}})
-        below = {part: {k: ([v], reader.tuned_at) for k, v in tuned[part].items()} for part in tuned}
-        all_settings = list(_combine(reader, below["settings"] | axes, where, make_settings))
-        make = lambda values, name=name: learner(name, **values)  # noqa: E731
-        for values in _combine(reader, below["options"] | options.get(name, {}), where, make):
-            try:
-                chosen, tasks = learner(name, **values), len(place.train_tasks)
-                size = place.observation_size + chosen.context_size(tasks)
-                agent = new_agent([0], chosen.policies(tasks), size, place.action_size, hidden=(1,),
-                                  learning_rate=1e-3, discount=0.9, polyak=0.1)  # fmt: skip
-                chosen.start(agent, tasks)  # what a learner refuses about this family, it refuses here
-                sound.append(values)
-            except UserError as error:
-                reader.wrong(_blame(options.get(name, {}), error, where), f"{error} (family {place.name})")
-        for values, settings in itertools.product(sound, all_settings):
-            for seed in found.get("seeds", ([0],))[0]:
-                yield (
-                    RunSpec(place.name, name, seed, preset, count, values, make_settings(settings)),
-                    (found.get("pack", ("auto",))[0]),
-                )
+            reader.wrong(where, error)
+            continue
+        below = tuned.get(who, {"settings": {}, "options": {}})
+        sound = [values for values in _points(below["options"] | options.get(who, {}))
+                 if not _refused(reader, where, _try, place, who, values)]  # fmt: skip
+        for values in _points(below["settings"] | axes):
+            if not _refused(reader, where, Settings, **values):
+                for chosen, seed in itertools.product(sound, found["seeds"]):
+                    spec = RunSpec(name, who, seed, found["preset"], found["train_tasks"], chosen, values)
+                    yield spec, found["pack"]
 
 
-def _combine(reader: _Reader, axes: dict, where: tuple, make) -> Iterator[dict]:
-    """The sound combinations of {name: (values, path)}."""
-    for values in itertools.product(*(v for v, _ in axes.values())):
-        chosen = dict(zip(axes, values))
-        try:
-            make(chosen)
-        except UserError as error:
-            found = [error]
-            for pair in itertools.combinations(chosen.items(), 2):  # an error a pair, since `make` stops at its first
-                try:
-                    make((LOOSE if make is make_settings else {}) | dict(pair))
-                except UserError as smaller:
-                    found = [e for e in found if e is not error] + [smaller]
-            for each in found:
-                reader.wrong(_blame(axes, each, where), each)
-        else:
-            yield chosen
+def _points(axes: dict[str, list]) -> Iterator[dict]:
+    """Every combination of {name: values}."""
+    return (dict(zip(axes, values)) for values in itertools.product(*axes.values()))
 
 
-def _blame(axes: dict, error: UserError, where: tuple) -> tuple:
-    """The path of the value that the message speaks of."""
-    named = [(str(error).find(name), path) for name, (_, path) in axes.items() if name in str(error)]
-    return min(named)[1] if named else where
+def _refused(reader: _Reader, where: tuple, make, *given, **named) -> bool:
+    try:
+        make(*given, **named)
+        return False
+    except UserError as error:
+        reader.wrong(where, error)
+        return True
 
 
-def _as_list(value) -> list:
-    return value if isinstance(value, list) else [value]
+def _try(place: TaskFamily, who: str, values: dict) -> None:
+    """What a learner refuses about this family, it refuses here."""
+    from pmeta_lib.sac.agent import new_agent  # PyTorch, which `--help` need not wait for
 
-
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    chosen, tasks = learner(who, **values), len(place.train_tasks)
+    agent = new_agent([0], chosen.policies(tasks), place.observation_size + chosen.context_size(tasks),
+                      place.action_size, hidden=(1,), learning_rate=1e-3, discount=0.9, polyak=0.1)  # fmt: skip
+    try:
+        chosen.start(agent, tasks)
+    except UserError as error:
+        raise UserError(f"{error} (family {place.name})") from None

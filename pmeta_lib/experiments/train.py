@@ -10,15 +10,16 @@ import json
 import os
 import sys
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from pmeta_lib import signals
 from pmeta_lib.envs.families import FAMILIES, PRESETS
 from pmeta_lib.experiments.learners import LEARNERS
-from pmeta_lib.experiments.run import finished, read_curve, run
-from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.experiments.listing import SETTINGS, listing
 from pmeta_lib.files import UserError, writable
+
+if TYPE_CHECKING:
+    from pmeta_lib.experiments.spec import RunSpec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +28,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="modern", help=f"protocol: {', '.join(PRESETS)} (default: modern)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tasks", type=int, help="meta-train tasks (default: the preset's)")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a learner's option")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an engine setting")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a learner's option, below")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, below")
     parser.add_argument("--out", type=Path, help="folder of the results (default: out/runs/<identity>)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (one is the most efficient)")
     parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="also write TensorBoard events there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the final returns there")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.epilog += f"\n{listing('settings of --set', SETTINGS)}\n"
+    parser.epilog += "".join(f"\n{listing(f'options of --option for --learner {n}', p)}" for n, p in LEARNERS.items())
 
 
 def parse_pairs(pairs: list[str], flag: str) -> dict:
@@ -58,6 +61,8 @@ def _value(text: str):
 
 def use_machine(device: str, threads: int) -> None:
     """Let PyTorch have `threads`; `UserError` for a device that is not there, or more threads than cores."""
+    import torch
+
     cuda = [f"cuda:{k}" for k in range(torch.cuda.device_count())]
     if device not in ["cpu", *cuda, *(["cuda"] if cuda else [])]:
         raise UserError(f"device {device!r} is not available here; use one of {', '.join(['cpu', *cuda])}")
@@ -68,6 +73,9 @@ def use_machine(device: str, threads: int) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from pmeta_lib.experiments.run import finished, read_curve, run  # PyTorch, which `--help` need not wait for
+    from pmeta_lib.experiments.spec import RunSpec
+
     use_machine(args.device, args.threads)
     settings = parse_pairs(args.set, "--set")
     spec = RunSpec(args.family, args.learner, args.seed, args.preset, args.tasks, parse_pairs(args.option, "--option"),
@@ -97,7 +105,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def tensorboard(folder: Path, spec: RunSpec):
+def tensorboard(folder: Path, spec: "RunSpec"):
     """A callback that writes each evaluation to TensorBoard; a missing extra is one clear line."""
     try:
         from torch.utils.tensorboard import SummaryWriter

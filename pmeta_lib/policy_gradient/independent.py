@@ -1,12 +1,12 @@
 """A policy for each task, by TRPO on its own return: the control that shares nothing."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from pmeta_lib.options import options
 from pmeta_lib.policy_gradient.maml import TrustRegion
 
 
-@dataclass(frozen=True)
+@options
 class Independent(TrustRegion):
     """It brings nothing along to a new task; inner steps are not taken anywhere."""
 

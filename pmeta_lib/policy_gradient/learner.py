@@ -11,7 +11,6 @@ learners differ in its second, and so in the gradient of what comes after the st
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.files import UserError
+from pmeta_lib.options import Count, Positive, Share, Whole, options
 from pmeta_lib.policy_gradient.policy import Gaussian, gaussian, new_policy
 from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, linear_values, normalised
 from pmeta_lib.sac.learners.base import Learner
@@ -75,34 +74,23 @@ def adapted(rows: Tensor, windows: list[Window], *how, graph: bool) -> list[Tens
     return out
 
 
-@dataclass(frozen=True)
+@options
 class OnPolicy(Learner):
     """A learner that throws its experience away after each update; `pmeta_lib.policy_gradient.training` trains it."""
 
-    episodes: int = 20  # environments of each task, stepped together
-    inner_steps: int = 1
-    inner_step_size: float = 0.1
-    gae_lambda: float = 1.0
-    kl_limit: float = 0.01  # nats per action that one outer step may move the policies
-
-    surrogate: ClassVar[Surrogate] = staticmethod(plain)
-    training_steps: ClassVar[bool] = True  # whether training itself takes inner steps; else only a new task brings them
-
-    def __post_init__(self):
-        self.positive("episodes", "inner_step_size", "kl_limit")
-        if self.inner_steps < 0:
-            raise UserError(f"option inner_steps is {self.inner_steps}; it must be 0 or more")
-        if not 0.0 <= self.gae_lambda <= 1.0:
-            raise UserError(f"option gae_lambda is {self.gae_lambda}; it must lie in [0, 1]")
-
-    def positive(self, *names: str) -> None:
-        """`UserError` for an option that is not above 0."""
-        for name in names:
-            if not getattr(self, name) > 0:
-                raise UserError(f"option {name} of {self.name} is {getattr(self, name)}; it must be greater than 0")
+    episodes: Count = 20  # environments of each task, stepped together
+    inner_steps: Whole = 1  # policy-gradient steps from the meta-policy to a task's own
+    inner_step_size: Positive = 0.1  # of each of them
+    gae_lambda: Share = 1.0  # 1 takes returns as they come, below 1 leans on estimated values
+    kl_limit: Positive = 0.01  # nats per action that one outer step may move the policies
 
     def policies(self, tasks: int) -> int:
         return 1
+
+    # ---------------------------------------------------------------- what the training loop asks for
+    trained_by: ClassVar[str] = "pmeta_lib.policy_gradient.training:train"
+    surrogate: ClassVar[Surrogate] = staticmethod(plain)
+    training_steps: ClassVar[bool] = True  # whether training itself takes inner steps; else only a new task brings them
 
     def phases(self) -> int:
         """Windows of an iteration: one before each inner step and one after the last."""

@@ -6,19 +6,19 @@ adapted policies (the curvature of the inner step enters the gradient, not the m
 direction's length alone), then a line search that holds the adapted policies' divergence.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pmeta_lib.options import options
 from pmeta_lib.policy_gradient.learner import OnPolicy, adapted, dice, grouped, log_probability, spread
 from pmeta_lib.policy_gradient.outer import trust_region_step
 from pmeta_lib.policy_gradient.policy import gaussian
 from pmeta_lib.policy_gradient.rollout import Window
 
 
-@dataclass(frozen=True)
+@options
 class TrustRegion(OnPolicy):
     """One TRPO step on what the policies gain after `phases() - 1` inner steps (0: on their own return)."""
 
@@ -48,7 +48,7 @@ class TrustRegion(OnPolicy):
         return new, {"objective": gain(policy).detach(), "kl": moved(policy).detach()}
 
 
-@dataclass(frozen=True)
+@options
 class MAML(TrustRegion):
     """See the module; `inner_steps` steps of size `inner_step_size`, each on `episodes` episodes a task."""
 

@@ -5,12 +5,12 @@ that acted before adapting; the weight follows that divergence (`adapted_weight`
 the target is drawn back.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pmeta_lib.options import Count, Positive, options
 from pmeta_lib.policy_gradient.learner import OnPolicy, adapted, grouped, log_probability, low_variance, spread
 from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, within
 from pmeta_lib.policy_gradient.policy import gaussian
@@ -19,19 +19,16 @@ from pmeta_lib.sac.agent import Adam
 from pmeta_lib.sac.networks import Shape
 
 
-@dataclass(frozen=True)
+@options
 class ProMP(OnPolicy):
     """`epochs` steps of Adam an iteration; `kl_limit` is the target of the divergence before adaptation."""
 
     name: ClassVar[str] = "promp"
     surrogate = staticmethod(low_variance)
 
-    epochs: int = 5
-    clip: float = 0.3
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.positive("inner_steps", "epochs", "clip")
+    inner_steps: Count = 1  # policy-gradient steps from the meta-policy to a task's own
+    epochs: Count = 5  # steps of Adam an iteration
+    clip: Positive = 0.3  # how far a likelihood ratio may move
 
     def state(self, shape: Shape, policies: Tensor) -> dict[str, Tensor]:
         return {"policy": policies, **fresh_adam(policies), "weight": torch.full(policies.shape[:2], 5e-4)}

@@ -7,7 +7,6 @@ beginning of a trial and lives on from episode to episode; so do returns, since 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.files import UserError
+from pmeta_lib.options import Count, Positive, Several, Share, options
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, within
 from pmeta_lib.policy_gradient.policy import Gaussian
@@ -89,7 +88,7 @@ class Memory:
         return action
 
 
-@dataclass(frozen=True)
+@options
 class RL2(OnPolicy):
     """`epochs` passes over an iteration's trials in `minibatches` parts of them; PPO with a penalty on the divergence.
 
@@ -97,19 +96,13 @@ class RL2(OnPolicy):
     """
 
     name: ClassVar[str] = "rl2"
-    trial_episodes: int = 2
-    epochs: int = 3
-    minibatches: int = 2
-    clip: float = 0.2
-    gae_lambda: float = 0.95
-    kl_limit: float = 0.02  # target of the divergence of an iteration
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.trial_episodes < 2:
-            raise UserError(f"option trial_episodes of learner rl2 is {self.trial_episodes}; one episode leaves "
-                            "nothing to use what was learned in: give 2 or more")  # fmt: skip
-        self.positive("epochs", "minibatches", "clip")
+    trial_episodes: Several = 2  # of a trial; a single one would leave nothing to use it in
+    epochs: Count = 3  # passes over an iteration's trials
+    minibatches: Count = 2
+    clip: Positive = 0.2  # how far a likelihood ratio may move
+    gae_lambda: Share = 0.95
+    kl_limit: Positive = 0.02  # target of the divergence of an iteration
 
     def phases(self) -> int:
         return self.trial_episodes

@@ -27,7 +27,7 @@ from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.networks import Shape
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import Run as SacRun
-from pmeta_lib.sac.training import Stopped, _last_good
+from pmeta_lib.sac.training import Stopped
 
 
 @dataclass
@@ -120,7 +120,7 @@ def train(
             save(run, Path(folder), identity)
     except FloatingPointError as error:
         raise Stopped(
-            f"{learner.name} on {family.name} stopped at step {run.step}: {error}; {_last_good(folder)}"
+            f"{learner.name} on {family.name} stopped at step {run.step}: {error}; {checkpoint.last_good(folder)}"
         ) from error
     finally:
         bar.close()

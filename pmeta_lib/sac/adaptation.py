@@ -25,7 +25,8 @@ from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Agent, generator
 from pmeta_lib.sac.evaluation import Evaluator
-from pmeta_lib.sac.learners import Learner, learner
+from pmeta_lib.sac.learners import learner
+from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.replay import split
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import train

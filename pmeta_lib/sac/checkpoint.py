@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pmeta_lib.files import UserError, patiently, remove_halves, sha256, write_atomically
+from pmeta_lib.sac.state import Run
 
 SCHEMA = 1
 KEEP = 2
@@ -116,3 +117,54 @@ def restore_generators(generators: dict[str, list[torch.Generator]], tensors: di
     for stream, gs in generators.items():
         for k, g in enumerate(gs):
             g.set_state(tensors[f"generator.{stream}.{k}"])
+
+
+def last_good(folder: Path | None) -> str:
+    """Which checkpoint of `folder` a run that cannot go on leaves, in words."""
+    there = steps(Path(folder)) if folder is not None else []
+    return f"the last good checkpoint is that of step {there[0]} in {folder}" if there else "there is no checkpoint"
+
+
+def state_tensors(run: Run) -> dict[str, Tensor]:
+    """Every tensor that the continuation of a run depends on, by name."""
+    agent = run.agent
+    tensors = {n: getattr(agent, n) for n in ("actor", "critic", "target", "log_alpha")}
+    tensors |= {f"extra.{name}": x for name, x in agent.extra.items()}
+    for name, optimizer in agent.optimizers.items():
+        tensors |= {f"adam.{name}.{key}": getattr(optimizer, key) for key in ("first", "second", "steps")}
+    tensors["replay"] = run.replay.rows[:, :, : len(run.replay)]
+    tensors["observation"] = run.observation
+    tensors |= {f"last.{name}": x for name, x in run.last.items()}
+    tensors |= {f"env.{name}": torch.from_numpy(x) for name, x in run.env.state_dict().items()}
+    return tensors | generator_tensors(agent.generators)
+
+
+def save_run(run: Run, folder: Path, identity: str) -> None:
+    """Checkpoint the run; refuses (`FloatingPointError`) to store parameters that are not finite."""
+    tensors = state_tensors(run)
+    for name in ("actor", "critic", "log_alpha"):
+        if not torch.isfinite(tensors[name]).all():
+            raise FloatingPointError(f"the {name} parameters are not finite")
+    save(folder, run.step, tensors, {
+        "identity": identity, "updates": run.agent.updates, "added": run.replay.added, "seconds": run.seconds,
+        "rows": run.rows, "metrics": run.metrics})  # fmt: skip
+
+
+def restore_run(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
+    """Put a fresh run into the state that `save_run` stored."""
+    agent = run.agent
+    for name in ("actor", "critic", "target", "log_alpha"):
+        getattr(agent, name).copy_(tensors[name])
+    for key, x in tensors.items():
+        if key.startswith("extra."):  # in place, or anew where the learner makes it at its first update
+            agent.extra.setdefault(key.removeprefix("extra."), x.to(agent.actor.device)).copy_(x)
+    for name, optimizer in agent.optimizers.items():
+        for key in ("first", "second", "steps"):
+            getattr(optimizer, key).copy_(tensors[f"adam.{name}.{key}"])
+    restore_generators(agent.generators, tensors)
+    run.replay.restore(tensors["replay"], record["added"])
+    run.observation = tensors["observation"].to(run.observation.device)
+    run.env.load_state_dict({k.removeprefix("env."): x.numpy() for k, x in tensors.items() if k.startswith("env.")})
+    run.last = {k.removeprefix("last."): x for k, x in tensors.items() if k.startswith("last.")}
+    run.step, agent.updates, run.seconds = record["step"], record["updates"], record["seconds"]
+    run.rows, run.metrics = [tuple(r) for r in record["rows"]], [tuple(r) for r in record["metrics"]]

@@ -9,6 +9,7 @@ from torch import Tensor
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.sac.agent import seed_sequence
+from pmeta_lib.sac.state import Run, deterministic
 
 
 def to_env(family: TaskFamily, action: Tensor) -> np.ndarray:
@@ -52,3 +53,21 @@ class Evaluator:
 
     def close(self) -> None:
         self.env.close()
+
+
+def evaluate(run: Run, evaluator: Evaluator) -> None:
+    """Append the returns of the learner's policies, and the last update's losses, to the run's tables."""
+    for name, actor in run.learner.deployed(run.agent, run.replay).items():
+        policy = deterministic(run.learner, run.agent, actor, len(run.family.train_tasks))
+        returns = evaluator.returns(policy, run.step)
+        for s, seed in enumerate(run.seeds):
+            for i, episodes in enumerate(returns[s]):
+                run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))
+    if run.last:
+        seeds, slots = run.agent.log_alpha.shape
+        columns = {k: v.view(seeds, slots).tolist() for k, v in run.last.items()}
+        temperature = run.agent.log_alpha.exp().tolist()
+        for s, seed in enumerate(run.seeds):
+            for g in range(slots):
+                run.metrics.append((seed, run.step, g, columns["critic_loss"][s][g], columns["actor_loss"][s][g],
+                                    -columns["log_prob"][s][g], temperature[s][g]))  # fmt: skip

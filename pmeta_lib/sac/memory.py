@@ -7,6 +7,7 @@ virtual machine the page faults then cost more than the arithmetic.
 
 import ctypes
 import platform
+from itertools import pairwise
 
 import psutil
 import torch
@@ -34,3 +35,15 @@ def check_size(gib: dict[str, float], device: str | torch.device = "cpu") -> Non
             f"this run needs about {sum(gib.values()):,.1f} GiB of memory and {free:,.1f} GiB are free; "
             f"lower {largest} ({gib[largest]:,.1f} GiB), the number of tasks, or the seeds stacked together"
         )
+
+
+def needed(family, settings, seeds: int, tasks: int, capacity: int, policies: int, inputs: int) -> dict[str, float]:
+    """GiB of a run's main consumers, by the settings to lower: an estimate, made before anything is allocated."""
+    widths = (inputs + family.action_size, *settings.hidden, 2 * family.action_size)
+    parameters = sum((i + 1) * o for i, o in pairwise(widths))
+    rows = {"replay_capacity, steps": capacity * (2 * family.observation_size + family.action_size + 2)}
+    rows["batch_size, hidden"] = 5 * settings.batch_size * sum(widths)  # activations of actor and twin critics
+    rows["envs_per_task"] = 4096 * settings.envs_per_task  # a simulator's state, roughly
+    rows["evaluation_episodes"] = 4096 * settings.evaluation_episodes
+    gib = {name: 4 * seeds * tasks * n / 2**30 for name, n in rows.items()}
+    return gib | {"hidden": 4 * seeds * policies * parameters * 14 / 2**30}  # values, targets, moments, gradients

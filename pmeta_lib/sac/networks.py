@@ -17,7 +17,6 @@ from pmeta_lib.files import UserError
 threshold_backward = torch.ops.aten.threshold_backward  # ReLU's: the gradient where the activation is above 0
 _ALIGN = 16  # floats; every weight matrix starts on a 64-byte boundary, which the matrix products like
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
-PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 def hidden_type(precision: str, device: str | torch.device) -> torch.dtype:
@@ -132,7 +131,7 @@ def backward(
     What is not asked for is not computed. By hand, because autograd over views of one flat tensor costs several
     times the arithmetic.
     """
-    asked = grad.dtype
+    asked, scale = grad.dtype, None
     for k in range(len(layers) - 1, -1, -1):
         weight, entered = layers[k][0], inputs[k]
         if into is not None:
@@ -153,15 +152,21 @@ def backward(
             if grad.is_cuda:
                 grad = _kernel("where_active", "T w, T g, T x", "x > T(0) ? w * g : T(0)")(row, column, entered)
                 continue
-            if entered.dtype == torch.float32:
+            if entered.dtype != torch.bfloat16:
                 grad = threshold_backward(row.expand_as(entered), entered, 0.0).mul_(column)
+                continue
+            if into is None and k == len(layers) - 1:  # every row's factor can wait until the rows are short
+                scale, grad = grad, threshold_backward(_bits(row).expand_as(entered), _bits(entered), 0).view(row.dtype)
                 continue
             grad = column @ row
         else:
             grad = (grad @ weight.mT).to(entered.dtype)
         bits = _bits(grad)
         threshold_backward.grad_input(bits, _bits(entered), 0, grad_input=bits)
-    return (layers[0][0][:, columns] @ grad.mT).mT.to(asked) if columns is not None else None
+    if columns is None:
+        return None
+    of_input = (layers[0][0][:, columns] @ grad.mT).mT.to(asked)
+    return of_input if scale is None else of_input.mul_(scale)
 
 
 class _Fused(torch.autograd.Function):

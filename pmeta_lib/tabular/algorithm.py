@@ -74,7 +74,7 @@ def pmeta(
         for _ in range(s.local_steps):
             here = w[: len(y)]
             y, more = ascend(drawn, y if s.warm_start else here, here, s.lam, s)
-            w, square = moreau.local_step(w, np.concatenate([y, rest]), s.lam, s.eta), square + more
+            w, square = moreau.local_step(w, np.concatenate([y, rest]), s.eta * s.lam), square + more
         followed = moreau.envelope_gradient(theta, np.concatenate([y, rest]).mean(0), s.lam)
         return Move(w.mean(0), y, np.linalg.norm(followed), s.local_steps * s.inner_steps, square)
 

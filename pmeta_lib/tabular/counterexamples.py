@@ -65,10 +65,10 @@ def quadratic_run(
             for _ in range(inner_steps or 0):
                 x = moreau.inner_step(x, -a[drawn] * (x - c[drawn]), w, lam, inner_step_size)
             y[drawn] = quadratic_prox(a[drawn], c[drawn], w, lam) if inner_steps is None else x
-            w = moreau.local_step(w, y[drawn], lam, eta)
+            w = moreau.local_step(w, y[drawn], eta * lam)
         absent = np.setdiff1d(np.arange(N), drawn) if aggregate == "all" else drawn[:0]
         if absent.size:  # with R = 1, the only R for which it is used here
-            w = np.concatenate([w, moreau.local_step(np.full(len(absent), theta), y[absent], lam, eta)])
+            w = np.concatenate([w, moreau.local_step(np.full(len(absent), theta), y[absent], eta * lam)])
         theta = float(moreau.meta_step(theta, w.mean(), 1.0))
         thetas.append(theta)
         potential.append(moreau.envelope(a / 2 * (y - c) ** 2, y, theta, lam, ()).mean())

@@ -144,12 +144,11 @@ def _table(environment: str, absorb: bool = True, **options: object) -> tuple[np
 
     Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`).
     """
-    # The newest registered version: older ones warn, and the tables we use are the same.
-    name = max(
-        (n for n in gymnasium.registry if n.startswith(environment + "-v")),
-        key=lambda n: int(n.split("-v")[1]),
-    )
-    env = gymnasium.make(name, **options).unwrapped
+    if environment not in gymnasium.registry:  # rainy Taxi-v3 (gymnasium 1.2) has another table
+        raise UserError(
+            f"{environment} is not in gymnasium {gymnasium.__version__}; install the version in constraints.txt"
+        )
+    env = gymnasium.make(environment, **options).unwrapped
     S, A = len(env.P), len(env.P[0])
     P, r, ends = np.zeros((S, A, S)), np.zeros((S, A)), set()
     for s in range(S):
@@ -191,7 +190,7 @@ def frozen_lake(
     if vary == "slip":
         N = _counts(n_train, n_test)
         rates = rng.permutation(np.linspace(1 / 3, 1, N))
-        tables = [_table("FrozenLake", desc=lake, success_rate=float(p)) for p in rates]
+        tables = [_table("FrozenLake-v1", desc=lake, success_rate=float(p)) for p in rates]
         labels = [f"success rate {p:.3f}" for p in rates]
     else:
         if vary == "goals":
@@ -208,7 +207,7 @@ def frozen_lake(
                 maps += [candidate] if candidate not in maps else []
             if len(maps) < N:
                 raise UserError(f"only {len(maps)} different maps of size {size} found; ask for fewer tasks.")
-        tables = [_table("FrozenLake", desc=m, is_slippery=True) for m in maps]
+        tables = [_table("FrozenLake-v1", desc=m, is_slippery=True) for m in maps]
         labels = ["/".join(m) for m in maps]
     return _toy_text(f"frozen-lake-{vary}", tables, labels, n_train, gamma)
 
@@ -219,7 +218,7 @@ def cliff_walking(n_train: int = 5, n_test: int = 5, gamma: float = 0.95, seed: 
     Gymnasium's table, in which the task's goal absorbs in place of the old one. Rewards -100 (cliff) to 0 are
     mapped to [0, 1], so a step costs 0.01.
     """
-    P, r, rho = _table("CliffWalking", absorb=False, is_slippery=True)
+    P, r, rho = _table("CliffWalking-v1", absorb=False, is_slippery=True)
     cells = np.setdiff1d(np.arange(48), np.arange(36, 47))  # neither start nor cliff
     N = _counts(n_train, n_test, len(cells), "safe cells")
     tables = []
@@ -240,7 +239,7 @@ def taxi(gamma: float = 0.95, seed: int = 0) -> Family:
     """
     tables, labels = [], []
     for rainy in (False, True):
-        P, r, rho = _table("Taxi", is_rainy=rainy)
+        P, r, rho = _table("Taxi-v4", is_rainy=rainy)
         for destination in range(4):
             mine = np.arange(destination, 500, 4)  # the destination never changes: a closed set of states
             start = rho[mine] / rho[mine].sum()

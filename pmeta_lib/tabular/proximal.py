@@ -75,7 +75,7 @@ def _displacement(
         return objective(tasks[rows], theta[rows] + d, tau) - (lam / 2) * (d**2).sum((-2, -1))
 
     def slope(rows: np.ndarray, d: np.ndarray) -> np.ndarray:
-        return exact(tasks[rows], theta[rows] + d, tau)[0] - lam * d
+        return exact(tasks[rows], theta[rows] + d, tau)[0] - moreau.proximal_pull(d, 0.0, lam)
 
     everyone = np.arange(len(tasks))
     d = np.zeros(tasks.shape)

@@ -24,6 +24,7 @@ from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.files import UserError, provenance
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.training import iterate, start
+from pmeta_lib.sac.learners import find
 from pmeta_lib.sac.settings import Settings
 
 SLOTS = {"half-cheetah-dir": 40, "point-robot": 400}
@@ -70,7 +71,7 @@ def compare(name: str, rounds: int, seconds: float, bar=None) -> dict:
     """Rates and ratios of one family."""
     place = family(name)
     slots = SLOTS.get(name, 40)
-    sides = {who: ours(place, who, slots) for who, cls in LEARNERS.items() if issubclass(cls, OnPolicy)}
+    sides = {who: ours(place, who, slots) for who in LEARNERS if issubclass(find(who, LEARNERS), OnPolicy)}
     sides |= {who: peer(place, slots, **how) for who, how in PEERS.items()}
     rates = alternate(sides, rounds, seconds, bar or tqdm(disable=True))
     ratio = {who: {p: summary(rates[who] / rates[p]) for p in PEERS} for who in sides if who not in PEERS}

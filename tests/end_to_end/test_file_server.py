@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pmeta_lib.experiments import results
+from pmeta_lib.experiments.state import write_json
 from pmeta_lib.experiments.sweep_spec import load
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -135,8 +136,9 @@ def test_a_sweep_where_there_are_no_locks_is_refused_in_a_line_and_status_reads_
     assert f"cannot lock files in {server.out}: {os.strerror(number)}" in done.stderr
     for run in load(server.spec).runs:  # a sweep as another machine, where locks work, has begun it
         (server.out / run.key).mkdir()
-        for name in ("lock", "spec.json", "claim.json"):
+        for name in ("lock", "claim.json"):
             (server.out / run.key / name).write_text("{}")
+        write_json(server.out / run.key / "spec.json", run.to_json())
     (server.out / run.key / "result.json").write_text("{}")
     done = server.says("status", server.out)
     assert done.returncode == 1 and not done.stderr, done.stderr

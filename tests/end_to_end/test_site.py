@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 import gymnasium
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from pmeta_lib.envs.families import family
+from pmeta_lib.figures import use_style
 from pmeta_lib.files import UserError
 
 sys.path.append(str(ROOT / "docs" / "site"))
@@ -125,8 +127,11 @@ def test_a_slider_moves_by_keyboard_to_the_right_frame(site, site_folder, browse
     grid = frames.grid(explorer.controls, BUDGET)
     chosen = {n: min(v, key=lambda x: abs(x - explorer.controls[n].value)) if not isinstance(v[0], str) else
               explorer.controls[n].value for n, v in grid.items()} | {name: grid[name][-2]}  # fmt: skip
-    figure, numbers = explorer.draw_with(**chosen)
-    redrawn = np.asarray(Image.open(io.BytesIO(frames.webp(figure))).convert("RGB")).astype(int)
+    with plt.rc_context():
+        use_style()  # as the notebook does
+        figure, numbers = explorer.draw_with(**chosen)
+        drawn = frames.webp(figure)
+    redrawn = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
     wait(browser, lambda b: image.get_attribute("src") != before and image.get_attribute("complete"), "another frame")
     with Image.open(site_folder / image.get_attribute("src").removeprefix(f"{site}/")) as stored:
         shown = np.asarray(stored.convert("RGB")).astype(int)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pmeta_lib.experiments import results
 from pmeta_lib.experiments import run as module
 from pmeta_lib.experiments.run import finished, read_curve, run, run_packed
 from pmeta_lib.experiments.spec import RunSpec
@@ -35,7 +36,7 @@ def test_a_folder_holds_everything_and_a_second_call_computes_nothing(tmp_path, 
         and tensors["extra.theta"].shape[0] == 1
         and tensors["critic"].shape[:2] == (2, 2)
     )
-    monkeypatch.setattr(module, "train", None)  # would fail if called
+    monkeypatch.setattr(module, "trainer", None)  # would fail if called
     assert run(SPEC, folder) == folder
 
 
@@ -68,12 +69,42 @@ def test_a_pack_that_was_stopped_resumes_and_result_json_is_last(tmp_path, monke
     order, write = [], module.write_atomically
     monkeypatch.setattr(module, "write_atomically", lambda path, data: (order.append(path.name), write(path, data)))
     run_packed(specs, folders)
+    order.remove("origins.json")  # beside the checkpoints, before the training
     assert order.count("result.json") == 2 and order[-1] == order[len(order) // 2 - 1] == "result.json"
     for folder, want in zip(folders, whole):
         pd.testing.assert_frame_equal(read_curve(folder), read_curve(want))
         a, b = load_file(folder / "checkpoint.safetensors"), load_file(want / "checkpoint.safetensors")
         assert all(torch.equal(a[k], b[k]) for k in b)
     assert not (folders[0] / "checkpoints").exists()
+
+
+def test_a_run_that_went_on_under_other_versions_says_all_of_them_and_is_not_mixed_unasked(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(run):
+        if run.step == 30:
+            raise Killed
+
+    def elsewhere():
+        made = provenance()
+        return made | {"machine": "another", "versions": made["versions"] | {"torch": "9.9"}}
+
+    for make, callback in ((provenance, kill), (elsewhere, None)):
+        monkeypatch.setattr(module, "provenance", make)
+        try:
+            run(SPEC, tmp_path / SPEC.key, checkpoint_seconds=0.0, callback=callback)
+        except Killed:
+            continue
+    record, here = json.loads((tmp_path / SPEC.key / "result.json").read_text()), provenance()
+    assert record["versions"] == here["versions"] | {"torch": f"{here['versions']['torch']} then 9.9"}
+    assert record["machine"] == f"{here['machine']} then another" and record["device"] == "cpu"
+    with pytest.raises(UserError, match="the runs differ in torch"):
+        results.read(tmp_path)
+    assert set(results.read(tmp_path, allow_mixed=True)["torch"]) == {record["versions"]["torch"]}
+    monkeypatch.setattr(module, "provenance", elsewhere)
+    run(replace(SPEC, seed=1), tmp_path / "fresh")  # without checkpoints of before, only where it was made
+    assert json.loads((tmp_path / "fresh" / "result.json").read_text())["machine"] == "another"
 
 
 def test_what_cannot_be_packed_or_written_is_refused(tmp_path):

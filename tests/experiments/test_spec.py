@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from pmeta_lib.experiments.spec import OldRun, RunSpec, make_settings, stored_spec
+from pmeta_lib.experiments.learners import LEARNERS, learner
+from pmeta_lib.experiments.listing import SETTINGS, WORDS, described
+from pmeta_lib.experiments.spec import OldRun, RunSpec, stored_spec
 from pmeta_lib.files import UserError
-from pmeta_lib.sac.learners import LEARNERS
+from pmeta_lib.options import options
+from pmeta_lib.sac.learners.reptile import Reptile
 from pmeta_lib.sac.settings import Settings
 
 
@@ -51,11 +54,11 @@ def test_a_changed_default_is_another_run_and_a_stored_one_keeps_what_it_ran_wit
     before = RunSpec("point-robot", "reptile")
     (tmp_path / "spec.json").write_text(json.dumps(before.to_json()))
 
-    @dataclass(frozen=True)
-    class Later(LEARNERS["reptile"]):
+    @options
+    class Later(Reptile):
         epsilon: float = 0.5
 
-    monkeypatch.setitem(LEARNERS, "reptile", Later)
+    monkeypatch.setattr("pmeta_lib.sac.learners.reptile.Reptile", Later)
     after = RunSpec("point-robot", "reptile")
     assert after.options["epsilon"] == 0.5 and after.key != before.key
     assert stored_spec(tmp_path) == before and stored_spec(tmp_path).key == before.key
@@ -89,7 +92,36 @@ def test_mistakes_are_named(data, text):
         RunSpec.from_json(data)
 
 
-def test_settings_from_a_dict():
-    assert make_settings({"hidden": [8, 8], "discount": 1}) == Settings(hidden=(8, 8), discount=1.0)
-    with pytest.raises(UserError, match="Did you mean 'batch_size'"):
-        make_settings({"batchsize": 3})
+def test_settings_and_options_check_themselves_and_name_every_mistake():
+    assert Settings(hidden=[8, 8], discount=1) == Settings(hidden=(8, 8), discount=1.0)
+    assert isinstance(Settings(discount=1).discount, float) and isinstance(learner("pmeta", lam=1).lam, float)
+    with pytest.raises(UserError, match=r"Did you mean 'batch_size'"):
+        Settings(batchsize=3)
+    with pytest.raises(UserError) as caught:
+        Settings(steps=True, hidden=(), polyak=7, target_entropy=float("nan"), learning_rate="1")
+    for text in ("steps is True", "hidden is ()", "polyak is 7; it must be at most 1", "target_entropy is nan",
+                 "learning_rate is '1'"):  # fmt: skip
+        assert f"setting {text}" in str(caught.value)
+    assert len(caught.value.found) == 5 and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"warm_up is 100; .*; setting evaluations is 40, more than steps \(30\)"):
+        Settings(steps=30, warm_up=100)
+    with pytest.raises(UserError, match=r"option lam of learner pmeta is -1\.0; it must be at least 0"):
+        replace(learner("pmeta"), lam=-1.0)
+    with pytest.raises(FrozenInstanceError):
+        learner("pmeta").lam = 2.0
+
+
+def test_all_mistakes_of_a_spec_at_once():
+    with pytest.raises(UserError) as caught:
+        RunSpec.from_json({"family": "ant-dri", "sed": 1, "options": {"lamb": 1, "beta": 3}, "settings": {"steps": 0}})
+    for text in ("'ant-dir'", "'seed'", "'lam'", "beta of learner pmeta is 3", "setting steps is 0"):
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, *LEARNERS])
+def test_help_knows_every_option_and_imports_nothing(name):
+    """The source as it is read for `--help` says the same as the classes themselves."""
+    made, place = (learner(name), LEARNERS[name]) if name else (Settings(), SETTINGS)
+    found = {n: (kind, default, why) for n, kind, default, why in described(place)}
+    assert {n: str(v).strip("()") for n, v in asdict(made).items()} == {n: d for n, (_, d, _) in found.items()}
+    assert all(kind in WORDS.values() for kind, _, _ in found.values())

@@ -15,10 +15,11 @@ from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient import training
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.training import train
+from pmeta_lib.sac.learners import find
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import Stopped
 
-NAMES = [name for name, cls in LEARNERS.items() if issubclass(cls, OnPolicy)]
+NAMES = [name for name in LEARNERS if issubclass(find(name, LEARNERS), OnPolicy)]
 
 
 def without_seconds(run):
@@ -91,7 +92,7 @@ def test_an_inner_step_that_diverges_says_so_and_keeps_the_last_good_checkpoint(
     assert "smaller inner_step_size" in str(caught.value) and "\n" not in str(caught.value)
     small("promp", how={"folder": tmp_path / "other", "checkpoint_seconds": 0.0})
 
-    class Later(LEARNERS["promp"]):  # diverges once there is something to lose
+    class Later(find("promp", LEARNERS)):  # diverges once there is something to lose
         def step(self, shape, rows, window):
             broken = dataclasses.replace(window, advantage=window.advantage * (1e9 if len(seen) > 4 else 1.0))
             seen.append(1)

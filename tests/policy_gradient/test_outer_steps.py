@@ -63,8 +63,9 @@ def test_an_rl2_step_holds_its_divergence():
 def test_a_row_whose_objective_cannot_get_better_stays():
     theta = torch.zeros(2, 1, 3)
     better = torch.tensor([[True], [False]])
-    new = trust_region_step(theta, torch.ones(2, 1, 3), lambda v: v, lambda x: torch.where(better[..., None], x, -x).sum(-1),
-                            lambda x: 0.5 * (x**2).sum(-1), 0.02)  # fmt: skip
+    objective = lambda x: torch.where(better[..., None], x, -x).sum(-1)  # noqa: E731
+    divergence = lambda x: 0.5 * (x**2).sum(-1)  # noqa: E731
+    new = trust_region_step(theta, torch.ones(2, 1, 3), lambda v: v, objective, divergence, 0.02)
     assert torch.allclose(0.5 * (new[0] ** 2).sum(), torch.tensor(0.02)) and not new[1].any()
     assert torch.equal(within(theta, theta + 1, lambda x: x.sum(-1) <= 0.8), torch.full((2, 1, 3), 0.25))
 

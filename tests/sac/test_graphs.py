@@ -11,11 +11,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pmeta_lib.envs import family
+from pmeta_lib.sac.checkpoint import state_tensors
 from pmeta_lib.sac.graphs import Graphed
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.networks import Shape, backward, forward_saved, initialize
 from pmeta_lib.sac.settings import Settings
-from pmeta_lib.sac.training import advance, start, state_tensors, train, update
+from pmeta_lib.sac.training import advance, start, train, update
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SETTINGS = Settings(steps=200, hidden=(32, 32), batch_size=32, warm_up=50, evaluations=2, evaluation_episodes=1)

@@ -66,7 +66,7 @@ def test_local_and_meta_steps_are_those_of_the_pseudocode():
     for k in range(1, 13):
         update(run)
         if k % 3 == 0:
-            w = moreau.local_step(w, run.agent.actor, 0.5, 1.0)
+            w = moreau.local_step(w, run.agent.actor, 0.5)
         if k % 6 == 0:
             theta = 0.3 * theta + 0.7 * w.mean(1, keepdim=True)
             w = theta.expand_as(w).clone()

@@ -12,11 +12,12 @@ from pmeta_lib.envs.classic import PendulumBatch
 from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import STREAMS, generator, seed_sequence
+from pmeta_lib.sac.checkpoint import state_tensors
 from pmeta_lib.sac.evaluation import to_env
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.replay import split
 from pmeta_lib.sac.settings import Settings
-from pmeta_lib.sac.training import Stopped, advance, start, state_tensors, train, update
+from pmeta_lib.sac.training import Stopped, advance, start, train, update
 
 
 def rows_of(run, seed):

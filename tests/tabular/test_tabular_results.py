@@ -10,10 +10,11 @@ import pytest
 import tabular_cells
 import tabular_map
 import tabular_results as tabular
-from pmeta_course.reproduction import claims
+from pmeta_course.reproduction import judging
 
 from pmeta_lib.files import UserError
 from pmeta_lib.statistics import bootstrap_interval, paired_interval, spearman_interval
+from pmeta_lib.tabular import cancellation
 from pmeta_lib.tabular.theory import hold
 
 STORED = Path(__file__).parents[2] / "data/results/tabular"
@@ -123,15 +124,15 @@ def test_everything_fits_into_twenty_minutes_of_two_cores():
 
 def test_the_claims_hold_on_the_stored_numbers():
     """C2: no violation, Phi falls, slopes of the true gradient at most -1, and the controls fail that test."""
-    parts = claims.theory_parts(*(pd.read_parquet(STORED / f"{name}.parquet") for name in ("theory", "convergence")))
-    assert [part.verdict for part in parts] == [claims.MET] * 4, parts
+    parts = judging.theory_parts(*(pd.read_parquet(STORED / f"{name}.parquet") for name in ("theory", "convergence")))
+    assert [part.verdict for part in parts] == [judging.MET] * 4, parts
 
 
 def test_cancellation_by_hand():
     """Exactly opposite gradients cancel completely, equal ones not at all."""
     tasks = tabular_cells.FAMILIES["chain"](0).train
-    assert tabular_cells.cancellation(tasks, np.zeros((5, 2))) == pytest.approx(1, abs=1e-12)
-    assert tabular_cells.cancellation(tasks[[0, 0]], np.zeros((5, 2))) == pytest.approx(0, abs=1e-12)
+    assert cancellation(tasks, np.zeros((5, 2))) == pytest.approx(1, abs=1e-12)
+    assert cancellation(tasks[[0, 0]], np.zeros((5, 2))) == pytest.approx(0, abs=1e-12)
 
 
 def test_the_headline_holds_on_the_stored_numbers():

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pmeta_lib.experiments.adapt import trained
+from pmeta_lib.experiments.adapt import stacked_agent, trained
 from pmeta_lib.experiments.run import finished, read_curve, run_packed
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.files import provenance, write_table
@@ -64,8 +64,8 @@ def keep_weights(folder: Path) -> None:
     "actor" (tasks, P) is what it deploys on each training task, or (1, P) where all share one; "meta" (1, P) is a
     meta-policy, where there is one that does not depend on the task.
     """
-    (spec,), agent = trained([folder])
-    place = spec.make_family()
+    (spec,), tensors, widths = trained([folder])
+    agent, place = stacked_agent([spec], tensors, widths, "cpu"), spec.make_family()
     policies = {name: rows[0] for name, rows in spec.make_learner().deployed(agent).items()}
     for name, rows in policies.items():
         if torch.equal(rows, rows[:1].expand_as(rows)):
@@ -74,7 +74,7 @@ def keep_weights(folder: Path) -> None:
     if len(policies.get("meta", ())) == 1:
         kept["meta"] = policies["meta"]
     facts = {"family": place.name, "run": spec.key, "steps": str(spec.settings.steps),
-             "actor": json.dumps(agent.actor_shape.widths)}  # fmt: skip
+             "actor": json.dumps(widths)}  # fmt: skip
     stem = f"{place.name}_{spec.learner}".replace("-", "_")
     save_tensors(HERE / f"{stem}_seed{spec.seed}.safetensors", kept, facts)
 

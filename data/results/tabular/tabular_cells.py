@@ -21,7 +21,6 @@ from pmeta_lib.tabular import (
     envelope_gradients,
     optimal_values,
     pmeta,
-    policy_gradients,
     sampled,
     values,
 )
@@ -165,12 +164,6 @@ def score(cell: dict) -> list[dict]:
         "cancellation": cancellation(family.train, run.theta),
     }  # fmt: skip
     return [_labels(cell) | row]
-
-
-def cancellation(tasks: TaskBatch, theta: np.ndarray) -> float:
-    """How much of the tasks' gradients at theta the mean loses: 1 - norm of the mean / mean of the norms; 0: none."""
-    flat = policy_gradients(tasks, theta).reshape(len(tasks), -1)
-    return float(1 - np.linalg.norm(flat.mean(0)) / np.linalg.norm(flat, axis=1).mean())
 
 
 def _labels(cell: dict) -> dict:

@@ -217,7 +217,9 @@ def main(args: argparse.Namespace) -> int:
         more = [{"setting": json.dumps(c["setting"])} if name == "tuning" else {} for c in todo]
         rows = [r | extra for e, extra in zip(entries, more) for r in e["rows"]]
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = record(name, todo, args.smoke, time.monotonic() - start, entries)  # before the table makes the tree dirty
+        text = record(
+            name, todo, args.smoke, time.monotonic() - start, entries
+        )  # before the table makes the tree dirty
         pd.DataFrame(rows).to_parquet(target, index=False)
         target.with_suffix(".json").write_text(text)
         journal.unlink()

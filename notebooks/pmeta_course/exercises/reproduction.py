@@ -95,7 +95,7 @@ def _unpaired_error(variant, default):
 def _local(theta, c, a, lam, e, R):
     w = theta
     for _ in range(R):
-        w = moreau.local_step(w, (a * c + lam * w) / (a + lam), e, 1.0)
+        w = moreau.local_step(w, (a * c + lam * w) / (a + lam), e)
     return w
 
 

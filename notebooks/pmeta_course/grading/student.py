@@ -13,8 +13,6 @@ import re
 import shutil
 from pathlib import Path
 
-import nbformat
-
 from pmeta_course.regression.command import choose, course_folder, read_sources
 from pmeta_lib.files import UserError
 
@@ -68,6 +66,8 @@ def leaks(source, edition) -> list[str]:
 
 
 def main(args: argparse.Namespace) -> int:
+    import nbformat  # slow, and `--help` need not wait for it
+
     folder = args.notebooks or course_folder()
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UserError(f"{args.out} exists and is not empty: give a new folder, nothing is overwritten")

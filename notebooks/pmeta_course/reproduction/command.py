@@ -11,7 +11,6 @@ import hashlib
 import json
 from pathlib import Path
 
-from pmeta_course.reproduction import claims, pages
 from pmeta_lib.files import UserError, write_atomically
 
 SEALED = ("results", "tuning")  # the folders of data/ that runs write
@@ -29,6 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the verdicts; write or verify what was asked for."""
+    from pmeta_course.reproduction import claims, pages  # PyTorch, which `--help` need not wait for
+
     if args.verify and (args.json or args.update_readme or args.figures or args.checksums):
         raise UserError("--verify writes nothing; leave out --json, --update-readme, --figures and --checksums")
     ledger = claims.ledger(args.data / "results")
@@ -62,6 +63,8 @@ def main(args: argparse.Namespace) -> int:
 
 def differences(data: Path, ledger: dict) -> list[str]:
     """What in `data/claims.json`, the pages and `data/SHA256SUMS` does not follow from the raw results."""
+    from pmeta_course.reproduction import pages
+
     found = []
     try:
         found += unequal(json.loads((data / "claims.json").read_text()), ledger, "claims.json")

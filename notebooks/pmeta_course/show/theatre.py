@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import gymnasium
@@ -68,7 +69,7 @@ def casts(name: str, weights: Path) -> dict[str, dict]:
 def stage_set(name: str, tasks: int) -> tuple[dict, Path]:
     """What the page must know of a family's robot and its first `tasks` training tasks, and the robot's XML file."""
     place, (label, reward) = family(name), FAMILIES[name]
-    env = gymnasium.make(f"pmeta_lib.envs:{place.env_id}", task=place.train_tasks[0]).unwrapped
+    env: Any = gymnasium.make(f"pmeta_lib.envs:{place.env_id}", task=place.train_tasks[0]).unwrapped
     starts = []
     for seed in range(STARTS):
         env.reset(seed=seed)
@@ -114,6 +115,7 @@ def zipped(contents: dict[str, bytes]) -> dict[str, bytes]:
 class Theatre(anywidget.AnyWidget):
     """The theatre in a notebook. Raises `UserError` where the module has not been bundled (`make theatre`)."""
 
+    _esm, _css = traitlets.Unicode().tag(sync=True), traitlets.Unicode().tag(sync=True)
     files = traitlets.Dict().tag(sync=True)
 
     def __init__(self, weights: Path = WEIGHTS, bundle: Path = BUNDLE):

@@ -278,7 +278,7 @@ def quadratic_pmeta(a, c, lam, eta, beta, step_size, inner_steps, local_steps, w
             y = y if warm else w
             for _ in range(inner_steps):
                 y = moreau.inner_step(y, -a * (y - c), w, lam, step_size)
-            w = moreau.local_step(w, y, lam, eta)
+            w = moreau.local_step(w, y, eta * lam)
         theta = moreau.meta_step(theta, w.mean(), beta)
         path.append(theta)
     return np.array(path)

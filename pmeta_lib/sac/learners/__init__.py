@@ -1,27 +1,33 @@
-"""One file per algorithm. `learner(name, **options)` makes one; `LEARNERS` lists the names."""
+"""One file per algorithm. `learner(name, **options)` makes one; `LEARNERS` says where each is."""
+
+import pkgutil
+from typing import TYPE_CHECKING
 
 from pmeta_lib.files import unknown
-from pmeta_lib.sac.learners.base import Learner, check_options
-from pmeta_lib.sac.learners.distral import Distral
-from pmeta_lib.sac.learners.independent import Independent
-from pmeta_lib.sac.learners.joint import Joint
-from pmeta_lib.sac.learners.joint_onehot import JointOnehot
-from pmeta_lib.sac.learners.maml import MAML
-from pmeta_lib.sac.learners.pcgrad import PCGrad
-from pmeta_lib.sac.learners.pearl import Pearl
-from pmeta_lib.sac.learners.pmeta import PMeta
-from pmeta_lib.sac.learners.reptile import Reptile
 
-LEARNERS: dict[str, type[Learner]] = {
-    cls.name: cls for cls in (PMeta, Independent, Joint, JointOnehot, PCGrad, MAML, Reptile, Distral, Pearl)
+if TYPE_CHECKING:
+    from pmeta_lib.sac.learners.base import Learner
+
+LEARNERS = {  # name -> module:Class, imported when it is used
+    "pmeta": "pmeta_lib.sac.learners.pmeta:PMeta",
+    "independent": "pmeta_lib.sac.learners.independent:Independent",
+    "joint": "pmeta_lib.sac.learners.joint:Joint",
+    "joint-onehot": "pmeta_lib.sac.learners.joint_onehot:JointOnehot",
+    "pcgrad": "pmeta_lib.sac.learners.pcgrad:PCGrad",
+    "maml": "pmeta_lib.sac.learners.maml:MAML",
+    "reptile": "pmeta_lib.sac.learners.reptile:Reptile",
+    "distral": "pmeta_lib.sac.learners.distral:Distral",
+    "pearl": "pmeta_lib.sac.learners.pearl:Pearl",
 }
 
 
-def learner(name: str, **options) -> Learner:
+def learner(name: str, **options) -> "Learner":
     """The learner called `name` with its hyper-parameters; `UserError` for an unknown name, option or bad value."""
-    if name not in LEARNERS:
-        raise unknown("learner", name, LEARNERS)
-    return LEARNERS[name](**check_options(LEARNERS[name], options))
+    return find(name, LEARNERS)(**options)
 
 
-__all__ = ["LEARNERS", "Learner", "learner"]
+def find(name: str, table: dict[str, str]) -> type:
+    """The class of a learner; `UserError` for a name that is not in the table."""
+    if not isinstance(name, str) or name not in table:
+        raise unknown("learner", name, table)
+    return pkgutil.resolve_name(table[name])

@@ -1,8 +1,7 @@
 """What the training loop asks of a learner. The defaults are soft actor-critic on every task alone."""
 
-import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -10,13 +9,13 @@ import torch
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.options import Whole, options
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
 
-@dataclass(frozen=True)
+@options
 class Learner:
     """Hyper-parameters as fields, behaviour as a few small methods over an `Agent`; it holds no state itself.
 
@@ -24,6 +23,9 @@ class Learner:
     """
 
     name: ClassVar[str] = ""
+    noun: ClassVar[str] = "option"  # what a mistake calls a field
+    trained_by: ClassVar[str] = "pmeta_lib.sac.training:train"
+    cost: ClassVar[float] = 1.0  # CPU time of an update, in updates of plain SAC, for what a sweep will take
     by_mode: ClassVar[bool] = False  # True: it acts by its policy's mode, without noise
 
     def policies(self, tasks: int) -> int:
@@ -74,13 +76,13 @@ class Learner:
         return self
 
 
-@dataclass(frozen=True)
+@options
 class FineTune(Learner):
     """SAC on every task alone, by networks whose last `blank` inputs behind the observation are always 0."""
 
     name: ClassVar[str] = "fine-tuning"
 
-    blank: int = 0
+    blank: Whole = 0
 
     def context_size(self, tasks: int) -> int:
         return self.blank
@@ -125,22 +127,17 @@ def tie(agent: Agent, *names: str) -> None:
         agent.optimizers[name] = Tied(shared, agent.optimizers[name].learning_rate, copies)
 
 
-def check_options(cls: type[Learner], options: dict) -> dict:
-    """`options` in their fields' types (1 is taken for 1.0), if each is a field of `cls`; else one clear error."""
-    typed, known = {}, {f.name: f for f in fields(cls)}
-    for name, value in options.items():
-        if name not in known:
-            raise unknown(f"option of learner {cls.name}", name, known or ["(it has none)"])
-        default = known[name].default
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"option {name} of learner {cls.name} is {value}; it must be a finite number")
-        wanted = (int, float) if isinstance(default, float) else type(default)
-        if default is not None and (
-            not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool)
-        ):
-            raise UserError(
-                f"option {name} of learner {cls.name}: {value!r} is a {type(value).__name__}; "
-                f"give a {type(default).__name__}, like the default {default!r}"
-            )
-        typed[name] = float(value) if isinstance(default, float) else value
-    return typed
+def _learned(agent: Agent) -> list[Tensor]:
+    moments = [m for optimizer in agent.optimizers.values() for m in (optimizer.first, optimizer.second)]
+    return [agent.actor, agent.critic, agent.target, agent.log_alpha, *moments]
+
+
+def snapshot(agent: Agent) -> list[Tensor]:
+    """Copies of all that an update changes."""
+    return [x.clone() for x in _learned(agent)]
+
+
+def restore(agent: Agent, before: list[Tensor], drawn: Tensor) -> None:
+    """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
+    for now, old in zip(_learned(agent), before, strict=True):
+        now.copy_(torch.where(drawn.view(*drawn.shape, *[1] * (now.dim() - 2)) > 0, now, old))

@@ -26,13 +26,12 @@ Deployed on a training task, and acting there: pi_i. "meta" is pi_0. `kl_weight 
 distillation.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pmeta_lib.files import UserError
+from pmeta_lib.options import NotNegative, options
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.networks import LOG_STD_MAX, LOG_STD_MIN, backward, forward, forward_saved, gaussian
@@ -55,15 +54,12 @@ def kl_gradients(mean: Tensor, log_std: Tensor, mean_0: Tensor, log_std_0: Tenso
     return by_mean, ratio - 1.0, -by_mean, 1.0 - ratio - (mean - mean_0) * by_mean
 
 
-@dataclass(frozen=True)
+@options
 class Distral(Learner):
     name: ClassVar[str] = "distral"
+    cost: ClassVar[float] = 1.3
 
-    kl_weight: float = 0.1  # c, return per nat
-
-    def __post_init__(self):
-        if self.kl_weight < 0:
-            raise UserError(f"option kl_weight of learner distral is {self.kl_weight}; it must be 0 or more")
+    kl_weight: NotNegative = 0.1  # c, return per nat
 
     def start(self, agent: Agent, tasks: int) -> None:
         agent.extra["theta"] = agent.actor.mean(1, keepdim=True)  # (S, 1, P): pi_0

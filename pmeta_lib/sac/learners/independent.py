@@ -3,13 +3,13 @@
 It is pMeta with `lam = 0`, and the definition of 1 in the normalised score.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from pmeta_lib.options import options
 from pmeta_lib.sac.learners.base import Learner
 
 
-@dataclass(frozen=True)
+@options
 class Independent(Learner):
     name: ClassVar[str] = "independent"
 

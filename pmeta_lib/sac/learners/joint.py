@@ -5,13 +5,13 @@ methods that edit gradients); it sees n transitions of each task an update, as e
 tasks contradict each other their gradients cancel: the victim of gradient conflict.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from pmeta_lib.options import options
 from pmeta_lib.sac.learners.base import Learner
 
 
-@dataclass(frozen=True)
+@options
 class Joint(Learner):
     name: ClassVar[str] = "joint"
 

@@ -8,12 +8,12 @@ Simplified against Meta-World's experiments: one temperature a seed (there one a
 every learner's hidden layers, so that only the first layer is wider, by N rows.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pmeta_lib.options import options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import FineTune, Learner, widened
 from pmeta_lib.sac.learners.joint import Joint
@@ -22,7 +22,7 @@ from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
 
-@dataclass(frozen=True)
+@options
 class JointOnehot(Joint):
     name: ClassVar[str] = "joint-onehot"
 

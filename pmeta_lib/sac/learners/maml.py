@@ -19,13 +19,13 @@ policy, because critics that all tasks share do not know the task, and neither w
 `shared_critics` they are shared as in `joint`; then `inner_steps = 0` is `joint`. The inner step size is constant.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pmeta_lib.files import UserError
+from pmeta_lib.options import Positive, Whole, options
 from pmeta_lib.sac import losses
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner, tie
@@ -60,22 +60,15 @@ def inner_steps(
     return y if differentiable else y.detach()
 
 
-@dataclass(frozen=True)
+@options
 class MAML(Learner):
     name: ClassVar[str] = "maml"
+    cost: ClassVar[float] = 3.0
 
-    inner_steps: int = 1  # K
-    inner_step_size: float = 0.01  # s, of plain gradient descent on the actor's loss
+    inner_steps: Whole = 1  # K
+    inner_step_size: Positive = 0.01  # s, of plain gradient descent on the actor's loss
     first_order: bool = False  # True: the Jacobian of the inner steps is taken for the identity
     shared_critics: bool = False  # True: critics and temperature as in `joint`
-
-    def __post_init__(self):
-        if self.inner_steps < 0:
-            raise UserError(f"option inner_steps of learner maml is {self.inner_steps}; it must be 0 or more")
-        if self.inner_step_size <= 0:
-            raise UserError(
-                f"option inner_step_size of learner maml is {self.inner_step_size}; it must be greater than 0"
-            )
 
     def start(self, agent: Agent, tasks: int) -> None:
         tie(agent, "actor", *(("critic", "log_alpha") if self.shared_critics else ()))

@@ -17,12 +17,12 @@ are equal at all times. Every projected gradient is a combination of the N given
 the algorithm runs on their N x N products, never on P-long vectors.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from pmeta_lib.options import options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner, tie
 from pmeta_lib.sac.replay import Batch
@@ -45,9 +45,10 @@ def project_conflicts(gradients: Tensor, order: Tensor) -> Tensor:
     return mix @ gradients
 
 
-@dataclass(frozen=True)
+@options
 class PCGrad(Learner):
     name: ClassVar[str] = "pcgrad"
+    cost: ClassVar[float] = 1.4
 
     def start(self, agent: Agent, tasks: int) -> None:
         tie(agent, "actor", "critic", "log_alpha")

@@ -37,7 +37,7 @@ Where this differs from the authors' code (github.com/katerakelly/oyster), as fa
   is the policy at the posterior's mean, without drawing z.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import ClassVar
 
 import numpy as np
@@ -46,7 +46,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.files import UserError
+from pmeta_lib.options import Count, NotNegative, options
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.learners.base import Learner, widened
 from pmeta_lib.sac.memory import check_size
@@ -71,7 +71,7 @@ def divergence(mean: Tensor, variance: Tensor) -> Tensor:
     return 0.5 * (variance + mean.square() - 1.0 - variance.log()).sum(-1)
 
 
-@dataclass(frozen=True)
+@options
 class Pearl(Learner):
     """Hyper-parameters; k = `latent_size`, m = `context_batch`, W = `context_window`.
 
@@ -81,18 +81,12 @@ class Pearl(Learner):
     """
 
     name: ClassVar[str] = "pearl"
+    cost: ClassVar[float] = 1.4
 
-    latent_size: int = 5
-    kl_weight: float = 0.01  # the authors' 0.1 is 0.032 on our losses, see above
-    context_batch: int = 64  # transitions of each task that an update infers z from
-    context_window: int = 400  # the latest transitions of exploration, of each environment, that they are drawn from
-
-    def __post_init__(self):
-        for name in ("latent_size", "context_batch", "context_window"):
-            if getattr(self, name) < 1:
-                raise UserError(f"option {name} of learner pearl is {getattr(self, name)}; it must be 1 or more")
-        if self.kl_weight < 0:
-            raise UserError(f"option kl_weight of learner pearl is {self.kl_weight}; it must be 0 or more")
+    latent_size: Count = 5  # k, numbers in z
+    kl_weight: NotNegative = 0.01  # of KL(q || prior) beside the critics' loss; the authors' 0.1 is 0.032 on our losses
+    context_batch: Count = 64  # transitions of each task that an update infers z from
+    context_window: Count = 400  # the latest transitions of exploration, of each environment, that they are drawn from
 
     def policies(self, tasks: int) -> int:
         return 1
@@ -215,14 +209,14 @@ def _append(x: Tensor, z: Tensor) -> Tensor:
 EXPLORATIONS = {"point-robot": 5}  # n, episodes of exploration at meta-test; 2 for all other families
 
 
-@dataclass(frozen=True)
+@options
 class Inference(Pearl):
     """Meta-test: n = `explorations` episodes on a z drawn from the prior for each, all later ones on a z drawn from the
     posterior given those n. Nothing is trained. "episodes" (S, N, E) in `agent.extra` counts what has ended."""
 
     by_mode: ClassVar[bool] = True
 
-    explorations: int = 2
+    explorations: Count = 2
 
     def on(self, family: TaskFamily) -> "Inference":
         """With the family's n, and room for all that it explores."""
@@ -245,7 +239,7 @@ class Inference(Pearl):
         return None
 
 
-@dataclass(frozen=True)
+@options
 class TunedInference(Inference):
     """The same, while SAC trains every task's own copy of actor and critics on the z of its context."""
 

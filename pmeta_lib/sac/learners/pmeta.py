@@ -9,49 +9,38 @@ found it, after all its K updates. "meta" is theta.
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pmeta_lib import moreau
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError
+from pmeta_lib.options import Aggregate, Count, MetaStep, NotNegative, Whole, options
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import Learner
+from pmeta_lib.sac.learners.base import Learner, restore, snapshot
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
 
-@dataclass(frozen=True)
+@options
 class PMeta(Learner):
     """K inner SAC updates of the personal actors, a local step of w; after R of those a meta step of theta."""
 
     name: ClassVar[str] = "pmeta"
 
-    lam: float = 0.01  # strength of the proximal term, return per squared parameter
-    inner_steps: int = 20  # K, gradient updates between two local steps
-    local_steps: int = 1  # R, local steps between two meta steps; above 1 the fixed point is biased (T7)
-    eta_lam: float = 1.0  # eta * lam; 1 puts w on the personal actor
-    beta: float = 1.0  # aggregation; 1 puts theta on the mean of the w
+    lam: NotNegative = 0.01  # strength of the proximal term, return per squared parameter
+    inner_steps: Count = 20  # K, gradient updates between two local steps
+    local_steps: Count = 1  # R, local steps between two meta steps; above 1 the fixed point is biased (T7)
+    eta_lam: NotNegative = 1.0  # eta * lam; 1 puts w on the personal actor
+    beta: MetaStep = 1.0  # aggregation; 1 puts theta on the mean of the w
     decoupled: bool = False  # False: penalty in the actor's loss; True: implicit step after the optimizer's
     warm_start: bool = True  # False: the personal actors restart from w at every local step
-    critic_lam: float = 0.0  # above 0, critics are tied to a meta-critic too (implicit steps)
+    critic_lam: NotNegative = 0.0  # above 0, critics are tied to a meta-critic too (implicit steps)
     shared_temperature: bool = False  # True: one temperature a seed, the mean over its tasks
-    tasks_per_round: int = 0  # tasks drawn a round; 0 means all
-    aggregate: str = "drawn"  # the meta step's mean: over the drawn tasks, or "all", absent ones as they are (T5)
-
-    def __post_init__(self):
-        for name in ("lam", "eta_lam", "critic_lam", "tasks_per_round"):
-            if getattr(self, name) < 0:
-                raise UserError(f"option {name} of learner pmeta is {getattr(self, name)}; it must be 0 or more")
-        for name in ("inner_steps", "local_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"option {name} of learner pmeta is {getattr(self, name)}; it must be 1 or more")
-        if self.aggregate not in ("drawn", "all"):
-            raise unknown("aggregate", self.aggregate, ("drawn", "all"), "learner pmeta")
-        if not 0 <= self.beta <= 2:
-            raise UserError(f"option beta of learner pmeta is {self.beta}; it must lie in [0, 2]")
+    tasks_per_round: Whole = 0  # tasks drawn a round; 0 means all
+    aggregate: Aggregate = "drawn"  # the meta step's mean: over the drawn tasks, or "all", absent ones as they are (T5)
 
     def start(self, agent: Agent, tasks: int) -> None:
         if self.tasks_per_round > tasks:
@@ -70,8 +59,8 @@ class PMeta(Learner):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         lam, w, rate = self.lam, agent.extra["w"], agent.optimizers["actor"].learning_rate
         coupled = lam > 0 and not self.decoupled
-        frozen = _snapshot(agent) if self.tasks_per_round else None
-        pull = (lambda gradient: gradient + lam * (agent.actor - w)) if coupled else None
+        frozen = snapshot(agent) if self.tasks_per_round else None
+        pull = (lambda gradient: gradient + moreau.proximal_pull(agent.actor, w, lam)) if coupled else None
         metrics = sac_update(agent, batch, actor_gradient=pull)
         if lam > 0 and self.decoupled:
             agent.actor.copy_(moreau.implicit_step(agent.actor, w, lam, rate))
@@ -80,7 +69,7 @@ class PMeta(Learner):
         if self.shared_temperature:
             agent.log_alpha.copy_(agent.log_alpha.mean(1, keepdim=True).expand_as(agent.log_alpha))
         if frozen is not None:
-            _restore(agent, frozen, agent.extra["drawn"])
+            restore(agent, frozen, agent.extra["drawn"])
         if agent.updates % self.inner_steps == 0:
             self.local_step(agent)
         if agent.updates % (self.inner_steps * self.local_steps) == 0:
@@ -95,7 +84,7 @@ class PMeta(Learner):
     def local_step(self, agent: Agent) -> None:
         """w_i <- w_i - eta lam (w_i - theta_i), for all tasks at once."""
         w = agent.extra["w"]
-        w.copy_(moreau.local_step(w, agent.actor, self.eta_lam, 1.0))
+        w.copy_(moreau.local_step(w, agent.actor, self.eta_lam))
         if not self.warm_start:
             adapted = agent.extra["adapted"]
             drawn = agent.extra["drawn"] if self.tasks_per_round else torch.ones_like(agent.log_alpha)
@@ -136,18 +125,3 @@ class PMeta(Learner):
         for row, g in zip(drawn, agent.generators["learner"], strict=True):
             row[torch.randperm(tasks, generator=g, device=g.device)[: self.tasks_per_round]] = 1.0
         return drawn
-
-
-def _learned(agent: Agent) -> list[Tensor]:
-    moments = [m for optimizer in agent.optimizers.values() for m in (optimizer.first, optimizer.second)]
-    return [agent.actor, agent.critic, agent.target, agent.log_alpha, *moments]
-
-
-def _snapshot(agent: Agent) -> list[Tensor]:
-    return [x.clone() for x in _learned(agent)]
-
-
-def _restore(agent: Agent, before: list[Tensor], drawn: Tensor) -> None:
-    """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
-    for now, old in zip(_learned(agent), before, strict=True):
-        now.copy_(torch.where(drawn.view(*drawn.shape, *[1] * (now.dim() - 2)) > 0, now, old))

@@ -16,31 +16,24 @@ sample. Their reinforcement learning was not published; SAC as the inner learner
 Deployed on a training task: theta_i as the last finished round left it, after all its K updates. "meta" is theta.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from pmeta_lib import moreau
-from pmeta_lib.files import UserError
+from pmeta_lib.options import AMetaStep, Count, options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
 
-@dataclass(frozen=True)
+@options
 class Reptile(Learner):
     name: ClassVar[str] = "reptile"
 
-    inner_steps: int = 50  # K, gradient updates of every task between two meta steps
-    epsilon: float = 1.0  # the meta step's size; 1 puts theta on the mean of the tasks' actors
-
-    def __post_init__(self):
-        if self.inner_steps < 1:
-            raise UserError(f"option inner_steps of learner reptile is {self.inner_steps}; it must be 1 or more")
-        if not 0 < self.epsilon <= 2:
-            raise UserError(f"option epsilon of learner reptile is {self.epsilon}; it must lie in (0, 2]")
+    inner_steps: Count = 50  # K, gradient updates of every task between two meta steps
+    epsilon: AMetaStep = 1.0  # the meta step's size; 1 puts theta on the mean of the tasks' actors
 
     def start(self, agent: Agent, tasks: int) -> None:
         agent.extra["theta"] = agent.actor.mean(1, keepdim=True)  # (S, 1, P)

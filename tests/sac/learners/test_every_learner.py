@@ -7,9 +7,10 @@ import torch
 
 from pmeta_lib.envs import family
 from pmeta_lib.files import UserError
+from pmeta_lib.sac.checkpoint import state_tensors
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.settings import Settings
-from pmeta_lib.sac.training import state_tensors, train
+from pmeta_lib.sac.training import train
 
 SHORT = {"pmeta": {"inner_steps": 7}, "reptile": {"inner_steps": 7}, "maml": {"inner_steps": 2}}
 

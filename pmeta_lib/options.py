@@ -1,0 +1,99 @@
+"""Options as frozen dataclasses that check themselves (by pydantic) and say every mistake at once."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Literal, dataclass_transform
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from pmeta_lib.files import UserError, unknown
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # 1 passes for 1.0; "1", True, inf and nan do not
+Whole = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Several = Annotated[int, Field(ge=2)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+MetaStep = Annotated[float, Field(ge=0, le=2)]  # 1 goes to the mean, 2 as far beyond it: further, and nothing settles
+AMetaStep = Annotated[MetaStep, Field(gt=0)]  # that is taken at all
+Aggregate = Literal["drawn", "all"]
+Precision = Literal["float32", "bfloat16", "auto"]
+Widths = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]  # a list will do
+
+
+class Mistakes(UserError):
+    """Everything that is wrong with some options; `found`: (path, text) of each."""
+
+    def __init__(self, found: list[tuple[tuple, str]]):
+        super().__init__("; ".join(text for _, text in found))
+        self.found = found
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def options(cls: type) -> type:
+    """A frozen dataclass whose values are held to its annotations; `noun` of the class says what a field is called.
+
+    Making one raises `Mistakes`, all of them at once. `__post_init__` may raise `UserError` for values that are wrong
+    together. `dataclasses.replace`, `asdict` and `fields` work, and `replace` checks again.
+    """
+    checked = dataclass(frozen=True, config=STRICT)(cls)
+    make = checked.__init__
+
+    @functools.wraps(make)
+    def __init__(self, *given, **named):
+        try:
+            make(self, *given, **named)
+        except ValidationError as error:
+            raise Mistakes(list(mistakes(type(self), error))) from None
+
+    checked.__init__ = __init__
+    return checked
+
+
+def mistakes(cls: type, error: ValidationError) -> Iterator[tuple[tuple, str]]:
+    """(path, text) of each mistake that pydantic found in the input for `cls`."""
+    for entry in error.errors(include_url=False):
+        *above, last = path = entry["loc"] or ("",)
+        owner = functools.reduce(_inner, above, cls)
+        noun, of = getattr(owner, "noun", ""), f" of learner {owner.name}" if getattr(owner, "name", "") else ""
+        said = entry.get("ctx", {}).get("error")
+        if isinstance(said, UserError):
+            yield path, str(said)
+        elif entry["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            yield path, str(unknown((noun or "key") + of, last, _names(owner) or ["(it has none)"]))
+        elif entry["type"] in ("missing", "missing_argument"):
+            yield path, f"{last} is missing"
+        elif not is_dataclass(owner):  # a file, whose path is shown beside
+            yield path, f"{entry['input']!r}, but {_plain(entry['msg'])}"
+        else:
+            field = max((i for i, part in enumerate(path) if isinstance(part, str)), default=0)
+            name = str(path[field]) + "".join(f"[{i}]" for i in path[field + 1 :])
+            yield path, f"{noun} {name}{of} is {entry['input']!r}; {_plain(entry['msg'])}".strip()
+
+
+def _plain(text: str) -> str:
+    """pydantic's sentence in fewer words."""
+    for long, short in (("Input should", "it must"), ("Tuple should", "it must"), ("List should", "it must"),
+                        ("greater than or equal to", "at least"), ("less than or equal to", "at most"),
+                        ("a valid integer", "a whole number"), (" after validation, not 0", "")):  # fmt: skip
+        text = text.replace(long, short)
+    return text
+
+
+def _names(owner: type) -> list[str]:
+    return list(getattr(owner, "model_fields", None) or (f.name for f in fields(owner)))
+
+
+def _inner(owner: type, name) -> type:
+    """The options that the field `name` of `owner` holds, or `owner` itself where it is an item of a list."""
+    known = getattr(owner, "model_fields", None) or getattr(owner, "__pydantic_fields__", {})
+    kinds = [known[name].annotation] if name in known else []
+    while kinds:
+        kind = kinds.pop()
+        if hasattr(kind, "__pydantic_fields__") or hasattr(kind, "model_fields"):
+            return kind
+        kinds += getattr(kind, "__args__", ())
+    return owner

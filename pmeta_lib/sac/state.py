@@ -1,0 +1,125 @@
+"""A run's state: everything a checkpoint holds, and how it begins."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pmeta_lib.envs.families import TaskFamily
+from pmeta_lib.envs.vector import TaskVectorEnv
+from pmeta_lib.files import UserError
+from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
+from pmeta_lib.sac.graphs import use_tensor_cores
+from pmeta_lib.sac.learners.base import Learner
+from pmeta_lib.sac.memory import check_size, needed
+from pmeta_lib.sac.networks import hidden_type
+from pmeta_lib.sac.replay import Replay
+from pmeta_lib.sac.settings import Settings
+
+
+@dataclass
+class Run:
+    """A run in progress, or finished: everything a checkpoint holds."""
+
+    family: TaskFamily
+    learner: Learner
+    settings: Settings
+    seeds: list[int]
+    agent: Agent
+    replay: Replay
+    env: TaskVectorEnv
+    observation: Tensor  # (S, N, E, o)
+    uniform: bool = True  # whether actions are uniform until `warm_up`; False: the policy's own from the start
+    step: int = 0
+    seconds: float = 0.0  # spent in `train`, over all its starts
+    last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, (B,) each
+    rows: list[tuple] = field(default_factory=list)
+    metrics: list[tuple] = field(default_factory=list)
+
+    CURVE = ("seed", "step", "policy", "task", "return", "return_std", "episodes")
+    METRICS = ("seed", "step", "slot", "critic_loss", "actor_loss", "entropy", "temperature")
+
+    @property
+    def curve(self) -> pd.DataFrame:
+        """One row a seed, evaluated step, policy and training task; `return` is the episodes' mean."""
+        return pd.DataFrame(self.rows, columns=list(self.CURVE))
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        """One row a seed, evaluated step and policy slot: the last update's losses, entropy and temperature."""
+        return pd.DataFrame(self.metrics, columns=list(self.METRICS))
+
+    @property
+    def updates(self) -> int:
+        """How many updates there were."""
+        return self.agent.updates
+
+    @property
+    def products(self) -> str:
+        """The type of the updates' hidden products: what `precision = "auto"` has chosen."""
+        return str(self.agent.product_type).removeprefix("torch.")
+
+    def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
+        """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
+        agent = self.agent
+        tensors = {name: getattr(agent, name)[position] for name in ("actor", "critic", "target", "log_alpha")}
+        extra = {f"extra.{n}": x[position] for n, x in agent.extra.items() if x.shape[0] == len(self.seeds)}
+        return tensors | extra, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
+
+    def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
+        """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
+        return deterministic(self.learner, self.agent, self.learner.deployed(self.agent, self.replay)[name],
+                             len(self.family.train_tasks))  # fmt: skip
+
+
+def start(
+    family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], device="cpu", threads=1,
+    initial: dict[str, Tensor] | None = None,
+) -> Run:  # fmt: skip
+    """A run at step 0: fresh networks, environments reset, nothing stored.
+
+    `initial` names tensors of the agent, "actor", "critic" and "log_alpha" (S, 1, ·) or of `extra`, that begin with
+    these values instead of fresh ones; then there is a policy to act with, and no action is uniform.
+    """
+    if not len(seeds) or len(set(seeds)) != len(seeds):
+        raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
+    if torch.device(device).type == "cuda":
+        use_tensor_cores()
+    tasks = len(family.train_tasks)
+    size = family.observation_size + learner.context_size(tasks)
+    capacity = min(settings.replay_capacity or settings.steps, settings.steps)
+    check_size(needed(family, settings, len(seeds), tasks, capacity, learner.policies(tasks), size), device)
+    agent = new_agent(
+        seeds, learner.policies(tasks), size, family.action_size, hidden=settings.hidden,
+        learning_rate=settings.learning_rate, discount=settings.discount, polyak=settings.polyak, device=device,
+        initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy,
+        envs=settings.envs_per_task, product_type=hidden_type(settings.precision, device),
+    )  # fmt: skip
+    given = dict(initial or {})
+    for name in given.keys() & {"actor", "critic", "log_alpha"}:
+        getattr(agent, name).copy_(given.pop(name))
+    agent.target.copy_(agent.critic)
+    learner.start(agent, tasks)
+    for name, x in given.items():
+        agent.extra[name].copy_(x)
+    replay = Replay(len(seeds), tasks, capacity, family.observation_size, family.action_size, device)
+    envs = settings.envs_per_task
+    children = [child for seed in seeds for child in seed_sequence(seed, "environments").spawn(tasks * envs)]
+    rows = np.tile(family.train_tasks.repeat(envs, axis=0), (len(seeds), 1))
+    env = TaskVectorEnv(family, rows, children, threads=threads)
+    observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, envs, -1)
+    return Run(family, learner, settings, list(seeds), agent, replay, env, observation, initial is None)
+
+
+def deterministic(learner: Learner, agent: Agent, actor: Tensor, tasks: int) -> Callable[[Tensor], Tensor]:
+    """The mode of `actor (S, G, P)` as a function of observations (S, N E, o), inputs widened by `learner`."""
+
+    def policy(observation: Tensor) -> Tensor:
+        seeds, rows, width = observation.shape
+        x = learner.inputs(agent, observation.view(seeds, tasks, rows // tasks, width))
+        return act(agent.actor_shape, actor, x.reshape(seeds, rows, -1))
+
+    return policy
