@@ -7,11 +7,13 @@ Box2D's many small objects lie between the buffers of a training run, so that gl
 freed buffers' places again: a megabyte a step, 15 GB an hour. `LunarBatch` therefore hands free pages back regularly.
 """
 
+import copy
 import ctypes
 import os
 import sys
 import warnings
 
+import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
@@ -45,14 +47,33 @@ class LunarLanderParamsEnv(LunarLander):
         super().__init__(render_mode, True, gravity, True, wind, turbulence)
         self._horizon, self._steps = horizon(family, preset), 0
         self._ezpickle_args, self._ezpickle_kwargs = (family, task, preset, render_mode), {}
+        self._start, self._actions = None, []  # the generator before the episode, and the actions since
+
+    # gymnasium's EzPickle copies the constructor's arguments only; Box2D's world is replayed.
+    def __getstate__(self):
+        names = ("_np_random", "_np_random_seed", "action_space", "observation_space")
+        rest = {name: getattr(self, name) for name in names}
+        return super().__getstate__() | {"start": self._start, "actions": self._actions, "rest": rest}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if state["start"] is not None:
+            self.np_random = copy.deepcopy(state["start"])
+            self.reset()
+            for action in state["actions"]:
+                self.step(action)
+        self.__dict__.update(state["rest"])
 
     def reset(self, *, seed=None, options=None):
-        outcome = super().reset(seed=seed, options=options)
-        self._steps = 0  # gymnasium's reset takes a step of its own
+        gymnasium.Env.reset(self, seed=seed)
+        self._start = copy.deepcopy(self.np_random)
+        outcome = super().reset(options=options)
+        self._steps, self._actions = 0, []  # gymnasium's reset takes a step of its own
         return outcome
 
     def step(self, action):
         self._steps += 1
+        self._actions.append(np.array(action))
         observation, reward, terminated, _, info = super().step(check_action("lunar-lander-params", action))
         return observation, float(reward), terminated, self._steps >= self._horizon, info
 

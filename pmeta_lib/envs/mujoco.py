@@ -134,15 +134,15 @@ class _TaskEnv:
             scale_body(self.model, self.data, self._parameters[0])
         self._views = self._task.layout.views(self.data)
 
-    def __deepcopy__(self, memo):
-        """A copy that goes on from here; gymnasium's own would silently be a fresh simulation."""
-        twin = type(self)(*self._ezpickle_args, **self._ezpickle_kwargs)
-        state = np.zeros(mujoco.mj_stateSize(self.model, STATE))
-        mujoco.mj_getState(self.model, self.data, state, STATE)
-        mujoco.mj_setState(twin.model, twin.data, state, STATE)
-        mujoco.mj_forward(twin.model, twin.data)
-        twin._steps, twin._np_random = self._steps, copy.deepcopy(self._np_random, memo)
-        return twin
+    # gymnasium's EzPickle copies the constructor's arguments only: the copy would stand at a start of its own.
+    def __getstate__(self):
+        names = ("_steps", "_np_random", "_np_random_seed", "action_space", "observation_space")
+        return super().__getstate__() | {"data": self.data, "rest": {name: getattr(self, name) for name in names}}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        mujoco.mj_copyData(self.data, self.model, state["data"])  # into the new arrays that `_views` looks at
+        self.__dict__.update(state["rest"])
 
     def reset(self, *, seed=None, options=None):
         self._steps = 0

@@ -1,12 +1,15 @@
 """Notebooks that others wrote: old formats, missing and double ids, odd parameters, stray files, Output widgets."""
 
+import base64
 import copy
+import io
 import json
 import math
 
 import nbformat
 import pytest
 from output_widgets import write as write_widgets
+from PIL import Image
 from pmeta_course.regression import literals, structure
 from pmeta_course.regression.runner import load
 
@@ -85,9 +88,46 @@ def test_store_refuses_to_write_less_than_what_ran():
     executed = plain("1")
     executed.cells[1].outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "1"})]
     assert structure.lost(plain("1"), copy.deepcopy(executed)) == [
-        "it would hold 0 of the 1 outputs that ran; nothing was changed"
+        "it would hold 0 of the 1 outputs and forms of outputs that ran; nothing was changed"
     ]
     assert not structure.lost(executed, copy.deepcopy(executed))
+    fewer = copy.deepcopy(executed)
+    executed.cells[1].outputs[0].data["text/html"] = "<b>1</b>"
+    assert "1 of the 2" in structure.lost(fewer, executed)[0]
+
+
+def red_square():
+    image, file = Image.new("RGB", (20, 20), "white"), io.BytesIO()
+    image.paste("red", (5, 5, 15, 15))
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_a_picture_that_cannot_be_decoded_fails_its_notebook_only(tools, tmp_path):
+    for name, data in (("good", red_square()), ("cut", red_square()[:60]), ("none", "iVBORw0KGgo=")):
+        (tmp_path / "nb").mkdir(exist_ok=True)
+        nbformat.write(plain("N", f"display({{'image/png': '{data}'}}, raw=True)"), tmp_path / "nb" / f"{name}.ipynb")
+    run = tools.course("--notebooks", tmp_path / "nb", "--out", tmp_path / "out")
+    assert run.code == 1 and run.notebooks["good"]["status"] == "passed"
+    for name in ("cut", "none"):
+        assert "figure 1 (cell 3) cannot be decoded" in run.notebooks[name]["message"]
+
+
+def test_store_keeps_a_widget_unless_a_picture_stands_for_it(tools, tmp_path):
+    label = "import ipywidgets\nlabel = ipywidgets.Label(str(N))\nlabel"
+    pictured = f"display({{'image/png': '{red_square()}', **label._repr_mimebundle_()}}, raw=True)"
+    (tmp_path / "nb").mkdir()
+    nbformat.write(plain(label, pictured), tmp_path / "nb" / "live.ipynb")
+    nbformat.write(plain(label + ";", "print(N)", pictured), tmp_path / "nb" / "still.ipynb")
+    run = tools.course("--notebooks", tmp_path / "nb", "--out", tmp_path / "out", "--store")
+    assert run.code == 0, run.out
+    live, still = (nbformat.read(tmp_path / "nb" / f"{n}.ipynb", as_version=4) for n in ("live", "still"))
+    view = live.cells[1].outputs[0].data[structure.WIDGET_VIEW]
+    state = live.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    assert state[view["model_id"]]["state"]["value"] == "3"
+    for output in (live.cells[2].outputs[0], still.cells[3].outputs[0]):
+        assert "image/png" in output.data and structure.WIDGET_VIEW not in output.data
+    assert "widgets" not in still.metadata
 
 
 # ------------------------------------------------------------------------------------- parameters
@@ -209,9 +249,11 @@ def test_stray_files_are_skipped_with_a_line_and_the_rest_runs(tools, tmp_path):
     (folder / "empty.ipynb").write_text("")
     (folder / "._good.ipynb").write_bytes(b"\x00\x05\x16\x07")
     (folder / "broken.ipynb").write_text("{")
+    (folder / "newer.ipynb").write_text(without_ids(plain(SHOW), 99).replace('"source"', '"text"'))
     run = tools.course("--notebooks", folder, "--out", tmp_path / "out")
     assert run.code == 0 and list(run.notebooks) == ["good"]
     assert "skipped empty.ipynb: it is not a notebook that can be read (the file is empty)" in run.out
+    assert "skipped newer.ipynb: it is not a notebook that can be read (cell 1 has no source)" in run.out
     assert "skipped broken.ipynb" in run.out and "._good" not in run.out
     assert "not run: 1 notebook in folders below (week1)" in run.out
     assert tools.course("--notebooks", folder, "--out", tmp_path / "out", "--fail-on-skipped").code == 1

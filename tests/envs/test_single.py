@@ -95,6 +95,30 @@ def test_copies_keep_their_task(env_id):
         assert runs[0] == runs[1]
 
 
+@pytest.mark.parametrize("name", UNIQUE)
+def test_a_copy_goes_on_from_where_the_original_stands(name):
+    """Amid an episode, both then step alike to the bit and into the next one, and neither moves the other."""
+    f = family(name)
+    env = gymnasium.make(f.env_id, task=f.train_tasks[0])
+    env.reset(seed=3)
+    actions = np.random.default_rng(0).uniform(f.action_low, f.action_high, (40, f.action_size)).astype(np.float32)
+
+    def go_on(env):
+        steps = [env.step(a)[:4] for a in actions[20:]]
+        return steps, env.reset()[0], env.action_space.sample(), env.unwrapped.np_random.random()
+
+    for action in actions[:20]:
+        env.step(action)
+    env.action_space.seed(5)
+    first, second = copy.deepcopy(env), pickle.loads(pickle.dumps(env))
+    expected = go_on(first)
+    for other in (env, second):
+        np.testing.assert_equal(go_on(other), expected)
+    while not any(env.step(actions[0])[2:4]):
+        pass
+    assert env.unwrapped._steps == copy.deepcopy(env).unwrapped._steps > 0
+
+
 @pytest.mark.parametrize("name", ["point-robot", "pendulum-flip", "hopper-params"])
 def test_stable_baselines3_trains_unchanged(name):
     from stable_baselines3 import SAC

@@ -216,6 +216,8 @@ def load(path: Path):
     for i, (cell, name) in enumerate(zip(nb.cells, own)):
         if not isinstance(name, str) or name in taken:
             name = next(n for k in itertools.count() if (n := f"cell-{i}" + f"-{k}" * bool(k)) not in {*own, *taken})
+        if not isinstance(cell.get("source"), str):  # nbformat only warns of it
+            raise ValueError(f"cell {i + 1} has no source")
         cell.id = name
         taken.add(name)
     return nb

@@ -23,6 +23,7 @@ from pmeta_course.regression.compare import compare_all, load_expected
 from pmeta_lib.files import UserError
 
 MAX_STORED = 1_000_000  # bytes of a stored notebook
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 TYPES = ("int", "float", "complex", "str", "bytes", "bool", "None", "list", "dict", "tuple", "set")
 COURSE_PARAMETERS = ("PROFILE", "SEED")
 WARNING = re.compile(r"^.*(?:Warning\b|\bWARN(?:ING)?\b).*$", re.MULTILINE)  # on stderr
@@ -196,7 +197,10 @@ def output_problems(nb, order: bool = True) -> list[str]:
                 problems.append(f"figure without axes (cell {i}): it is blank")
             if found and "shows-warning" not in tags:
                 problems.append(f"cell {i} shows a warning: {found.group(0).strip()[:200]}")
-    problems += [f"figure {k} (cell {f['cell']}) is blank" for k, f in enumerate(figures(nb), 1) if f["blank"]]
+    for k, figure in enumerate(figures(nb), 1):
+        if figure["blank"]:
+            what = "cannot be decoded" if "broken" in figure else "is blank"
+            problems.append(f"figure {k} (cell {figure['cell']}) {what}")
     if order and counts != list(range(1, len(counts) + 1)):
         problems.append(f"its cells were not executed in order, from the first to the last: {counts}")
     return problems
@@ -222,7 +226,10 @@ def ink(png: bytes) -> dict:
     """
     from PIL import Image
 
-    image = Image.open(io.BytesIO(png)).convert("RGBA")
+    try:
+        image = Image.open(io.BytesIO(png)).convert("RGBA")
+    except (OSError, SyntaxError, ValueError):  # no PNG, or one cut off
+        return {"ink": 0.0, "colour": 0.0, "halves": [0.0] * 4, "blank": True, "broken": True}
     white = Image.new("RGBA", image.size, "white")
     flat = Image.alpha_composite(white, image).convert("RGB")
     r, g, b = (np.asarray(plane, dtype=np.int16) for plane in flat.split())  # planes: far faster than a last axis
@@ -287,9 +294,10 @@ def output_hash(nb) -> str:
 def normalise(executed, source, facts: dict):
     """The source notebook with the outputs of its execution: counts 1..n, nothing volatile, `facts` added.
 
-    Outputs of the injected cell are dropped; a widget keeps its static picture, as its state is not stored.
+    Outputs of the injected cell are dropped. A widget that comes with a static picture keeps the picture only; any
+    other is kept with the state that shows it.
     """
-    results, count = {c.id: c for c in executed.cells}, 0
+    results, count, live = {c.id: c for c in executed.cells}, 0, False
     for cell in source.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
@@ -301,11 +309,13 @@ def normalise(executed, source, facts: dict):
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
-            data = output.get("data", {})
-            if len(data) > 1:
-                data.pop("application/vnd.jupyter.widget-view+json", None)
+            if WIDGET_VIEW not in _kinds(output):
+                output.get("data", {}).pop(WIDGET_VIEW, None)
+            live |= WIDGET_VIEW in output.get("data", {})
     for key in ("papermill", "widgets"):
         source.metadata.pop(key, None)
+    if live and "widgets" in executed.metadata:
+        source.metadata.widgets = executed.metadata.widgets
     source.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     source.metadata.language_info = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
     stamp = {"source": source_hash(source), "outputs": output_hash(source)}
@@ -314,12 +324,20 @@ def normalise(executed, source, facts: dict):
 
 
 def lost(nb, executed) -> list[str]:
-    """Whether a notebook that is about to be stored holds other outputs than its execution made, cell by cell."""
-    made = [len(c.outputs) for c in as_authored(executed).cells if c.cell_type == "code"]
-    kept = [len(c.outputs) for c in nb.cells if c.cell_type == "code"]
-    return (
-        [] if kept == made else [f"it would hold {sum(kept)} of the {sum(made)} outputs that ran; nothing was changed"]
-    )
+    """Whether a notebook that is about to be stored holds less than ran, cell by cell and kind by kind."""
+    nbs = (nb, as_authored(executed))
+    kept, made = ([[_kinds(o) for o in c.outputs] for c in n.cells if c.cell_type == "code"] for n in nbs)
+    if kept == made:
+        return []
+    less, all_ = (sum(len(kinds) for cell in cells for kinds in cell) for cells in (kept, made))
+    return [f"it would hold {less} of the {all_} outputs and forms of outputs that ran; nothing was changed"]
+
+
+def _kinds(output) -> list[str]:
+    """The forms in which an output is to be stored: its MIME types, less a live widget that a picture stands for."""
+    kinds = sorted(output.get("data", {})) or [output.output_type]
+    pictured = any(kind.startswith("image/") for kind in kinds)
+    return [kind for kind in kinds if not (pictured and kind == WIDGET_VIEW)]
 
 
 def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
