@@ -86,7 +86,9 @@ class MAML(Learner):
             new = {"support": batch.observation, "support_noise": agent.noise(tasks, self.inner_steps, n, width)}
             for name, x in new.items():
                 agent.extra.setdefault(name, torch.empty_like(x)).copy_(x)
-            agent.actor.copy_(inner_steps(agent, agent.actor, *new.values(), self.inner_step_size))
+            agent.actor.copy_(
+                inner_steps(agent, agent.actor, new["support"], new["support_noise"], self.inner_step_size)
+            )
         return metrics
 
     def phase(self, updates: int) -> str:
