@@ -167,8 +167,10 @@ class _TaskEnv(_Base):
         return self._get_obs(), float(reward[0]), *ended, info
 
 
-_ENVS: dict[type, type] = {base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
-         for base in (HalfCheetahEnv, AntEnv, HumanoidEnv, Walker2dEnv, HopperEnv)}  # fmt: skip
+_ENVS: dict[type, type] = {
+    base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
+    for base in (HalfCheetahEnv, AntEnv, HumanoidEnv, Walker2dEnv, HopperEnv)
+}
 globals().update({made.__name__: made for made in _ENVS.values()})  # where pickle looks for them
 
 

@@ -122,17 +122,17 @@ def _file() -> type[BaseModel]:
     """The model of a whole file; made when the first is read, since it knows every learner's options."""
 
     learners: dict[str, Any] = {name: (_grid(find(name, LEARNERS), name), None) for name in LEARNERS}
-    columns: dict[str, Any] = {
-        "families": _names("family", FAMILIES),
-        "learners": _names("learner", LEARNERS),
-        "preset": Annotated[str, AfterValidator(_preset)],
-        "train_tasks": Count,
-        "seeds": Annotated[list[int], BeforeValidator(_seeds)],
-        "pack": Annotated[Any, AfterValidator(_pack)],
-        "settings": _grid(Settings, "settings"),
-        "options": create_model("options", __config__=STRICT, **learners),
-    }  # what may stand at the top, in a block and in a scale alike
-    Section: Any = create_model("Section", __config__=STRICT, **{key: (kind, None) for key, kind in columns.items()})
+    both: dict[str, Any] = {  # what may stand at the top, in a block and in a scale alike
+        "families": (_names("family", FAMILIES), None),
+        "learners": (_names("learner", LEARNERS), None),
+        "preset": (Annotated[str, AfterValidator(_preset)], None),
+        "train_tasks": (Count, None),
+        "seeds": (Annotated[list[int], BeforeValidator(_seeds)], None),
+        "pack": (Annotated[Any, AfterValidator(_pack)], None),
+        "settings": (_grid(Settings, "settings"), None),
+        "options": (create_model("options", __config__=STRICT, **learners), None),
+    }
+    Section: Any = create_model("Section", __config__=STRICT, **both)
 
     class Block(Section):
         scales: Annotated[list[str], BeforeValidator(_as_list)] = None
