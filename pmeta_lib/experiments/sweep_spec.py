@@ -113,7 +113,7 @@ def _grid(cls: type, name: str) -> type[BaseModel]:
         if key in {f.name for f in fields(cls)}:
             inner = get_origin(getattr(kind, "__origin__", kind)) is tuple
             one_or_many = BeforeValidator(lambda value, inner=inner: axis(value, inner))
-            columns[key] = (Annotated[list[kind], Field(min_length=1), one_or_many], None)  # type: ignore[valid-type]  # of run time
+            columns[key] = (Annotated[list[kind], Field(min_length=1), one_or_many], None)  # type: ignore[valid-type]  # made at run time
     return create_model(name, __config__=STRICT, **columns)
 
 
