@@ -32,7 +32,7 @@ def inner_step(y: Array, ascent: Array, w: Array, lam: float, step_size: float) 
     return y + step_size * (ascent - proximal_pull(y, w, lam))
 
 
-def implicit_step(y: Array, w: Array, lam: float, step_size: float) -> Array:
+def implicit_step(y: Array, w: Array, lam: float, step_size: float | Array) -> Array:
     """The proximal term alone, as an implicit (backward Euler) step: stable for every `lam >= 0`.
 
     `argmin_x (1/2s) ||x - y||^2 + (lam/2) ||x - w||^2`; used after an adaptive optimizer's step, which

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Literal, dataclass_transform
+from typing import Annotated, Any, Literal, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -39,7 +39,7 @@ def options(cls: type) -> type:
     Making one raises `Mistakes`, all of them at once. `__post_init__` may raise `UserError` for values that are wrong
     together. `dataclasses.replace`, `asdict` and `fields` work, and `replace` checks again.
     """
-    checked = dataclass(frozen=True, config=STRICT)(cls)
+    checked: Any = dataclass(frozen=True, config=STRICT)(cls)
     make = checked.__init__
 
     @functools.wraps(make)
@@ -57,7 +57,7 @@ def mistakes(cls: type, error: ValidationError) -> Iterator[tuple[tuple, str]]:
     """(path, text) of each mistake that pydantic found in the input for `cls`."""
     for entry in error.errors(include_url=False):
         *above, last = path = entry["loc"] or ("",)
-        owner = functools.reduce(_inner, above, cls)
+        owner: Any = functools.reduce(_inner, above, cls)
         noun, of = getattr(owner, "noun", ""), f" of learner {owner.name}" if getattr(owner, "name", "") else ""
         said = entry.get("ctx", {}).get("error")
         if isinstance(said, UserError):

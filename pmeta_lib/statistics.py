@@ -30,7 +30,7 @@ def last_quarter(steps):
     return steps > 0.75 * steps.max()
 
 
-def _moments(samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _moments(samples: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     """Mean, squared standard error and degrees of freedom of each sample."""
     samples = [np.asarray(x, float) for x in samples]
     for x in samples:

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -128,7 +129,7 @@ _ANT = _robot("Ant-v5", 105, 8)
 _CLASSIC = "pmeta_lib.envs.classic"
 _PENDULUM = _sizes("Pendulum-v1", 3, 1, 2.0) | {
     "entry": f"{_CLASSIC}:PendulumTaskEnv", "batch": f"{_CLASSIC}:PendulumBatch"}  # fmt: skip
-_ANGLE = {"sample": _uniform(0.0, 2 * np.pi), "default": (0.0,), "describe": _degrees}
+_ANGLE: dict = {"sample": _uniform(0.0, 2 * np.pi), "default": (0.0,), "describe": _degrees}
 _WALKER, _HOPPER = (8, 9, 8), (5, 6, 5)  # bodies, degrees of freedom, geoms (world and floor included)
 
 _TABLE: dict[str, Family | str] = {
@@ -383,9 +384,10 @@ def lookup(name: str) -> Family:
     """The row of the table; `UserError` for an unknown family."""
     if name not in _TABLE:
         raise unknown("task family", name, FAMILIES)
-    if isinstance(_TABLE[name], str):
-        _TABLE[name] = pkgutil.resolve_name(_TABLE[name])
-    return _TABLE[name]
+    row: Any = _TABLE[name]
+    if isinstance(row, str):
+        row = _TABLE[name] = pkgutil.resolve_name(row)
+    return row
 
 
 def _rule(name: str, preset: str) -> _Preset:

@@ -6,6 +6,7 @@ observations are gymnasium's; the stacked one steps the same models without thei
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -114,7 +115,10 @@ class MujocoBatch:
             self.pool = None
 
 
-class _TaskEnv:
+_Base: Any = object  # one of gymnasium's classes, once it is mixed in
+
+
+class _TaskEnv(_Base):
     """Mixed into one of gymnasium's v5 classes: the family's reward and ending on unchanged physics.
 
     `task` is hidden: it appears neither in the observation nor in `info`. An episode is truncated after the
@@ -163,8 +167,10 @@ class _TaskEnv:
         return self._get_obs(), float(reward[0]), *ended, info
 
 
-_ENVS = {base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
-         for base in (HalfCheetahEnv, AntEnv, HumanoidEnv, Walker2dEnv, HopperEnv)}  # fmt: skip
+_ENVS: dict[type, type] = {
+    base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
+    for base in (HalfCheetahEnv, AntEnv, HumanoidEnv, Walker2dEnv, HopperEnv)
+}
 globals().update({made.__name__: made for made in _ENVS.values()})  # where pickle looks for them
 
 

@@ -3,6 +3,7 @@
 import pkgutil
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -62,17 +63,18 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         if len(seeds) != self.num_envs:
             raise UserError(f"seeds: {len(seeds)} given for {self.num_envs} task rows; give one per row.")
         for b, seed in enumerate(seeds):
-            if not (isinstance(seed, np.random.SeedSequence) or (isinstance(seed, Integral) and seed >= 0)):
+            if not (isinstance(seed, np.random.SeedSequence) or (isinstance(seed, Integral) and int(seed) >= 0)):
                 raise UserError(f"seeds: slot {b}: {seed!r} is neither a whole number from 0 nor a SeedSequence.")
         self._generators = [np.random.Generator(np.random.PCG64(s)) for s in seeds]
 
-    def reset(self, *, seed: int | Sequence[int] | None = None, options: dict | None = None):
+    def reset(self, *, seed: int | Sequence[int | np.random.SeedSequence] | None = None, options: dict | None = None):
         """Start an episode in every slot: `-> observations (B, o), {}`.
 
         `seed=None` goes on with the slots' streams; an int s reseeds slot b with s + b, as gymnasium does.
         """
         if seed is not None:
-            self._seed([seed + b for b in range(self.num_envs)] if np.isscalar(seed) else seed)
+            first: Any = seed
+            self._seed([first + b for b in range(self.num_envs)] if np.isscalar(seed) else seed)
         self.batch.reset(np.arange(self.num_envs), self._generators)
         self._steps[:], self._started = 0, True
         return self.batch.observe().astype(self.dtype), {}

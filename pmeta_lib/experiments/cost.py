@@ -11,7 +11,7 @@ MACHINE = "one core of an AMD EPYC virtual machine, November 2026"
 TABLE = f"a guess from stored measurements ({MACHINE}), good to a factor of two; GPUs were not measured"
 # Seconds of an update, by its products' type: a constant, a part in proportion to (transitions x weights), one in
 # proportion to weights. The fastest of 25 updates of seven sizes, fitted to 17 %.
-UPDATE = {"float32": (0.0019, 1.15e-10, 1.6e-08), "bfloat16": (0.0021, 4.9e-11, 1.63e-08)}
+UPDATE: dict = {"float32": (0.0019, 1.15e-10, 1.6e-08), "bfloat16": (0.0021, 4.9e-11, 1.63e-08)}
 ON_POLICY = 2.5e-05  # seconds a slot and step of an on-policy learner, its updates included
 STEP = 0.00071  # seconds of an environment step of any number of slots: acting, storing
 

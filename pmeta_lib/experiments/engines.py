@@ -81,8 +81,8 @@ class Ray:
         except ImportError as error:
             raise UserError("Ray is not installed: pip install 'pmeta_lib[ray]'") from error
         address = address or os.environ.get("RAY_ADDRESS") or "local"
-        quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-        alone = {"include_dashboard": False} if address == "local" else {}
+        quiet: dict = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+        alone: dict = {"include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address=address, **quiet, **alone)
         except Exception as error:  # Ray raises a bare Exception when its own start takes over 30 s
@@ -128,7 +128,7 @@ class _Job:
         # queue the job again. SIGTERM alone announces a preemption or `scancel`. SLURM queues a preempted job again
         # itself if it is still there to be killed, and a cancelled one must not come back: save, and train on.
         ask = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
-        queue_again = signal.getsignal(ask)
+        queue_again: Any = signal.getsignal(ask)
         ended = work_through(job, leave=(ask,), save=(signal.SIGTERM,))
         if ended[0] is End.LEFT:
             queue_again(ask, None)  # ends the process
@@ -157,7 +157,7 @@ class Slurm:
             self.executor = submitit.AutoExecutor(folder / "%j", cluster=executor, slurm_max_num_timeout=10**9)
         except RuntimeError as error:
             raise UserError(f"SLURM is not to be found here ({error}); try --slurm-executor local") from error
-        asked = {"gpus_per_node": int(gpus)} if gpus else {}
+        asked: dict = {"gpus_per_node": int(gpus)} if gpus else {}
         asked |= {"slurm_partition": partition} if partition else {}
         self.executor.update_parameters(
             name="pmeta-sweep", cpus_per_task=threads, timeout_min=minutes, **asked,

@@ -9,8 +9,8 @@ SETTINGS = "pmeta_lib.sac.settings:Settings"
 WORDS = {
     "Whole": "whole number from 0", "Count": "whole number from 1", "Several": "whole number from 2",
     "NotNegative": "number from 0", "Positive": "number above 0", "Share": "number from 0 to 1",
-    "MetaStep": "number from 0 to 2", "AMetaStep": "number above 0 to 2", "Widths": "whole numbers", "int": "whole number", "float": "number",
-    "bool": "true or false",
+    "MetaStep": "number from 0 to 2", "AMetaStep": "number above 0 to 2", "Widths": "whole numbers",
+    "int": "whole number", "float": "number", "bool": "true or false",
     "Aggregate": "drawn or all", "Precision": "float32, bfloat16 or auto", "float | None": "number",
 }  # fmt: skip
 
@@ -26,13 +26,13 @@ def described(place: str) -> list[tuple[str, str, str, str]]:
     imported = {a.asname or a.name: n.module for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}
     for base in (b.id for b in node.bases if isinstance(b, ast.Name) and b.id != "Learner"):
         found |= {entry[0]: entry for entry in described(f"{imported.get(base, module)}:{base}")}
-    for field in node.body:
-        kind = ast.unparse(field.annotation) if isinstance(field, ast.AnnAssign) else "ClassVar"
+    for field in (n for n in node.body if isinstance(n, ast.AnnAssign)):
+        kind, option = ast.unparse(field.annotation), ast.unparse(field.target)
         if not kind.startswith("ClassVar"):
             default = ast.unparse(field.value).strip("()'")
             meaning = lines[field.end_lineno - 1][field.end_col_offset :].partition("# ")[2]
-            meaning = meaning or found.get(field.target.id, ("",) * 4)[3]  # of the base's field
-            found[field.target.id] = (field.target.id, WORDS.get(kind, kind), default, meaning)
+            meaning = meaning or found.get(option, ("",) * 4)[3]  # of the base's field
+            found[option] = (option, WORDS.get(kind, kind), default, meaning)
     return list(found.values())
 
 

@@ -108,12 +108,12 @@ def _grid(cls: type, name: str) -> type[BaseModel]:
         many = isinstance(value, list) and (not inner or any(isinstance(v, list) for v in value))
         return value if many else [value]
 
-    columns = {}
+    columns: dict[str, Any] = {}
     for key, kind in get_type_hints(cls, include_extras=True).items():
         if key in {f.name for f in fields(cls)}:
             inner = get_origin(getattr(kind, "__origin__", kind)) is tuple
             one_or_many = BeforeValidator(lambda value, inner=inner: axis(value, inner))
-            columns[key] = (Annotated[list[kind], Field(min_length=1), one_or_many], None)
+            columns[key] = (Annotated[list[kind], Field(min_length=1), one_or_many], None)  # type: ignore[valid-type]  # made at run time
     return create_model(name, __config__=STRICT, **columns)
 
 
@@ -121,19 +121,18 @@ def _grid(cls: type, name: str) -> type[BaseModel]:
 def _file() -> type[BaseModel]:
     """The model of a whole file; made when the first is read, since it knows every learner's options."""
 
-    class Section(BaseModel):
-        """What may stand at the top, in a block and in a scale alike."""
-
-        model_config = STRICT
-        families: _names("family", FAMILIES) = None
-        learners: _names("learner", LEARNERS) = None
-        preset: Annotated[str, AfterValidator(_preset)] = None
-        train_tasks: Count = None
-        seeds: Annotated[list[int], BeforeValidator(_seeds)] = None
-        pack: Annotated[Any, AfterValidator(_pack)] = None
-        settings: _grid(Settings, "settings") = None
-        options: create_model("options", __config__=STRICT, **{
-            name: (_grid(find(name, LEARNERS), name), None) for name in LEARNERS}) = None  # fmt: skip
+    learners: dict[str, Any] = {name: (_grid(find(name, LEARNERS), name), None) for name in LEARNERS}
+    both: dict[str, Any] = {  # what may stand at the top, in a block and in a scale alike
+        "families": (_names("family", FAMILIES), None),
+        "learners": (_names("learner", LEARNERS), None),
+        "preset": (Annotated[str, AfterValidator(_preset)], None),
+        "train_tasks": (Count, None),
+        "seeds": (Annotated[list[int], BeforeValidator(_seeds)], None),
+        "pack": (Annotated[Any, AfterValidator(_pack)], None),
+        "settings": (_grid(Settings, "settings"), None),
+        "options": (create_model("options", __config__=STRICT, **learners), None),
+    }
+    Section: Any = create_model("Section", __config__=STRICT, **both)
 
     class Block(Section):
         scales: Annotated[list[str], BeforeValidator(_as_list)] = None
@@ -308,7 +307,7 @@ def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict, lost: set) -
         for values in _points(below["settings"] | axes):
             if not _refused(reader, where, Settings, **values):
                 for chosen, seed in itertools.product(sound, found["seeds"]):
-                    spec = RunSpec(name, who, seed, found["preset"], found["train_tasks"], chosen, values)
+                    spec = RunSpec(name, who, seed, found["preset"], found["train_tasks"], chosen, Settings(**values))
                     yield spec, found["pack"]
 
 

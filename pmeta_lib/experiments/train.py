@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pmeta_lib import signals
 from pmeta_lib.envs.families import FAMILIES, PRESETS
@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
     from pmeta_lib.experiments.spec import RunSpec
 
     use_machine(args.device, args.threads)
-    settings = parse_pairs(args.set, "--set")
+    settings: Any = parse_pairs(args.set, "--set")
     spec = RunSpec(args.family, args.learner, args.seed, args.preset, args.tasks, parse_pairs(args.option, "--option"),
                    settings)  # fmt: skip
     folder = args.out or Path("out/runs") / spec.key

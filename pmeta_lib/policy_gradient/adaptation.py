@@ -24,7 +24,8 @@ def adapt(
     """
     if not len(family.test_tasks):
         raise UserError(f"{family.name} has no test tasks to adapt to; choose another family")
-    rows, unit = [], learner.unit(family.horizon)
+    rows: list[tuple] = []
+    unit = learner.unit(family.horizon)
     updates = learner.reach(plan, family.horizon)
     at = {s: s // unit for s in {0, unit, 2 * unit, 3 * unit, *plan.steps} if s // unit <= updates}
     judge = Judge(family, family.test_tasks, seeds, learner.episodes, settings, threads)

@@ -66,11 +66,13 @@ def inner_step(rows: Tensor, window: Window, log_prob: LogProb, surrogate: Surro
     return rows + size * gradient if graph else (rows + size * gradient).detach()
 
 
-def adapted(rows: Tensor, windows: list[Window], *how, graph: bool) -> list[Tensor]:
-    """The policies before, between and after the inner steps on `windows`; `how`: the rest of `inner_step`'s."""
+def adapted(
+    rows: Tensor, windows: list[Window], log_prob: LogProb, surrogate: Surrogate, size: float, *, graph: bool
+) -> list[Tensor]:
+    """The policies before, between and after the inner steps on `windows`, each by `inner_step`."""
     out = [rows]
     for window in windows:
-        out.append(inner_step(out[-1], window, *how, graph))
+        out.append(inner_step(out[-1], window, log_prob, surrogate, size, graph))
     return out
 
 
@@ -89,7 +91,7 @@ class OnPolicy(Learner):
 
     # ---------------------------------------------------------------- what the training loop asks for
     trained_by: ClassVar[str] = "pmeta_lib.policy_gradient.training:train"
-    surrogate: ClassVar[Surrogate] = staticmethod(plain)
+    surrogate: ClassVar[staticmethod] = staticmethod(plain)
     training_steps: ClassVar[bool] = True  # whether training itself takes inner steps; else only a new task brings them
 
     def phases(self) -> int:
@@ -189,7 +191,7 @@ class OnPolicy(Learner):
         deployed = found[0 if judge.family.preset == "varibad2020" else -1]
         return {"deployed": deployed} | ({"meta": found[0]} if len(found) > 1 else {})
 
-    def fisher(self, shape: Shape, rows: Tensor, window: Window, groups: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    def fisher(self, shape: Shape, rows: Tensor, window: Window, groups: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
         """v (S, G, P) -> Fisher information of `rows (B, P)` times v, mean over a policy's tasks, every fifth step."""
         rows = rows.detach().requires_grad_()
         with torch.enable_grad():
@@ -214,7 +216,7 @@ def spread(theta: Tensor, tasks: int) -> Tensor:
     return theta.repeat_interleave(tasks // theta.shape[1], 1).flatten(0, 1)
 
 
-def grouped(x: Tensor, groups: tuple[int, int]) -> Tensor:
+def grouped(x: Tensor, groups: tuple[int, ...]) -> Tensor:
     """(B, …) -> (S, G, …): the mean over the tasks of each policy."""
     return x.view(*groups, -1, *x.shape[1:]).mean(2)
 

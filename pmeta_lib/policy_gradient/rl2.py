@@ -68,7 +68,8 @@ class Memory:
     """Acts by the network, carrying its hidden state: `act` of `Sampler.roll`. `mean`: without noise."""
 
     def __init__(self, shape: Recurrent, theta: Tensor, mean: bool = False):
-        self.shape, self.theta, self.mean, self.hidden = shape, theta, mean, None
+        self.shape, self.theta, self.mean = shape, theta, mean
+        self.hidden: Tensor | None = None
         self.seen: list[Tensor] = []  # inputs of every step (S, n, i)
 
     def __call__(self, observation: Tensor, noise: Tensor, reward: Tensor, ended: Tensor) -> Tensor:

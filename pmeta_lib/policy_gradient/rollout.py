@@ -7,6 +7,7 @@ baseline's value.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class Window:
     last: Tensor  # (B, E, o) the observation after the window
     log_prob: Tensor | None = None  # of the actions, under the policy that acted
     advantage: Tensor | None = None
-    policy: object = None  # the `Gaussian` that acted
+    policy: Any = None  # the `Gaussian` that acted
 
     @property
     def first(self) -> Tensor:
@@ -87,8 +88,8 @@ class Sampler:
             got[t], over[t] = reward, ended
             seen[t + 1] = torch.from_numpy(observation).view(*slots, -1)
         last = torch.from_numpy(np.ascontiguousarray(info["final_obs"])).view(*slots, -1)
-        first = (x.movedim(0, 2).contiguous() for x in (seen[:-1], did, got, over))
-        return Window(*first, last)
+        seen, did, got, over = (x.movedim(0, 2).contiguous() for x in (seen[:-1], did, got, over))
+        return Window(seen, did, got, over, last)
 
     def close(self) -> None:
         self.env.close()

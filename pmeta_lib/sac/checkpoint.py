@@ -32,13 +32,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     """
     order = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # wide types first: aligned
     arrays = {name: x.detach().cpu().contiguous() for name, x in order}
-    header, end = {"__metadata__": metadata} if metadata else {}, 0
+    header: dict = {"__metadata__": metadata} if metadata else {}
+    end = 0
     for name, x in arrays.items():
         letters = str(x.dtype).removeprefix("torch.").replace("uint", "u").replace("int", "i").replace("float", "f")
         header[name] = {"dtype": letters.upper(), "shape": list(x.shape), "data_offsets": [end, end := end + x.nbytes]}
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
-    parts = [len(head).to_bytes(8, "little"), head]
+    parts: list[bytes | memoryview] = [len(head).to_bytes(8, "little"), head]
     parts += [x.reshape(-1).view(torch.uint8).numpy().data for x in arrays.values()]
     write_atomically(path, *parts)
     digest = hashlib.sha256()
@@ -58,8 +59,8 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
         write_atomically(folder / f"{stem}.json", json.dumps(manifest).encode())
     except OSError as error:
         older = steps(folder)
-        kept = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
-        raise UserError(f"cannot write the checkpoint of step {step} to {folder}: {error}; {kept}") from error
+        left = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
+        raise UserError(f"cannot write the checkpoint of step {step} to {folder}: {error}; {left}") from error
     kept = {f"step-{s:09d}" for s in steps(folder)[:KEEP]}
     remove_halves(folder)  # that a kill left
     for path in folder.glob("step-*"):

@@ -10,7 +10,7 @@ import pandas as pd
 from pmeta_lib import moreau
 
 
-def quadratic_prox(a: np.ndarray, c: np.ndarray, theta: float, lam: float) -> np.ndarray:
+def quadratic_prox(a: np.ndarray, c: np.ndarray, theta: float | np.ndarray, lam: float) -> np.ndarray:
     """(N,) personalized points `(a c + lam theta)/(a + lam)`; needs a + lam > 0."""
     return (a * c + lam * theta) / (a + lam)
 
@@ -94,7 +94,7 @@ def counter_examples(seed: int = 0) -> pd.DataFrame:
 
     def concave_inner(lam: float) -> float:
         """Where 400 inner steps on -x^2/2 + (lam/2)(x - 1)^2 end: at the prox lam/(lam - 1), or nowhere."""
-        bowl = dict(rounds=1, lam=lam, eta=1 / lam, inner_steps=400, inner_step_size=0.1, theta0=1.0)
+        bowl: dict = dict(rounds=1, lam=lam, eta=1 / lam, inner_steps=400, inner_step_size=0.1, theta0=1.0)
         return abs(quadratic_run(np.array([-1.0]), np.zeros(1), **bowl)[0][-1])
 
     def drawn(aggregate: str) -> float:

@@ -5,6 +5,7 @@ FrozenLake, CliffWalking and Taxi of gymnasium, read from the environments' own 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -42,8 +43,7 @@ def _content(tasks: TaskBatch, i: int) -> bytes:
 
 
 def _split(name: str, tasks: TaskBatch, labels: list[str], n_train: int, alike: bool = False) -> Family:
-    labels = tuple(labels)
-    return Family(name, tasks[:n_train], tasks[n_train:], labels[:n_train], labels[n_train:], alike)
+    return Family(name, tasks[:n_train], tasks[n_train:], tuple(labels[:n_train]), tuple(labels[n_train:]), alike)
 
 
 def _counts(n_train: int, n_test: int, most: int | None = None, of: str = "") -> int:
@@ -139,7 +139,7 @@ def chain(length: int = 5, slip: float = 0.1, gamma: float = 0.9) -> Family:
     return _split("chain", TaskBatch(np.repeat(P[None], 4, 0), r, rho, gamma), labels, 2)
 
 
-def _table(environment: str, absorb: bool = True, **options: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _table(environment: str, absorb: bool = True, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """P (S, A, S), raw expected rewards (S, A) and start distribution of a toy-text environment.
 
     Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`).
@@ -148,7 +148,7 @@ def _table(environment: str, absorb: bool = True, **options: object) -> tuple[np
         raise UserError(
             f"{environment} is not in gymnasium {gymnasium.__version__}; install the version in constraints.txt"
         )
-    env = gymnasium.make(environment, **options).unwrapped
+    env: Any = gymnasium.make(environment, **options).unwrapped
     S, A = len(env.P), len(env.P[0])
     P, r, ends = np.zeros((S, A, S)), np.zeros((S, A)), set()
     for s in range(S):
@@ -157,8 +157,8 @@ def _table(environment: str, absorb: bool = True, **options: object) -> tuple[np
                 P[s, a, target] += probability
                 r[s, a] += probability * reward
                 ends |= {target} if terminated else set()
-    ends = sorted(ends) if absorb else []
-    P[ends], r[ends] = np.eye(S)[ends][:, None], 0.0
+    absorbing = sorted(ends) if absorb else []
+    P[absorbing], r[absorbing] = np.eye(S)[absorbing][:, None], 0.0
     rho = np.asarray(env.initial_state_distrib, float)
     return P, r, rho / rho.sum()
 
@@ -197,8 +197,8 @@ def frozen_lake(
             frozen = [i for i, c in enumerate("".join(lake)) if c in "FG"]
             N = _counts(n_train, n_test, len(frozen), "frozen cells")
             flat = "".join(lake).replace("G", "F")
-            maps = [flat[:g] + "G" + flat[g + 1 :] for g in rng.permutation(frozen)[:N]]
-            maps = [[m[i : i + 4] for i in range(0, 16, 4)] for m in maps]
+            rows = [flat[:g] + "G" + flat[g + 1 :] for g in rng.permutation(frozen)[:N]]
+            maps = [[m[i : i + 4] for i in range(0, 16, 4)] for m in rows]
         else:
             check_whole("size", size, least=2)
             N, maps, tries = _counts(n_train, n_test), [], 0
@@ -243,7 +243,7 @@ def taxi(gamma: float = 0.95, seed: int = 0) -> Family:
         for destination in range(4):
             mine = np.arange(destination, 500, 4)  # the destination never changes: a closed set of states
             start = rho[mine] / rho[mine].sum()
-            tables.append((P[np.ix_(mine, range(6), mine)], r[mine], start))
+            tables.append((P[np.ix_(mine, np.arange(6), mine)], r[mine], start))
             labels.append(f"destination {'RGYB'[destination]}, {'rainy' if rainy else 'dry'}")
     wet = np.random.default_rng(seed).permutation([0, 0, 1, 1])
     order = [d + 4 * w for d, w in enumerate(wet)] + [d + 4 * (1 - w) for d, w in enumerate(wet)]

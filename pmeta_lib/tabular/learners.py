@@ -154,7 +154,7 @@ LEARNERS = {f.__name__: f for f in (pmeta, independent, joint, maml, fomaml, rep
 _shared = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(Settings).parameters.values()]
 _first = list(inspect.signature(joint).parameters.values())[:2]
 for _learner in (independent, joint, maml, fomaml, reptile, pcgrad):
-    _learner.__signature__ = inspect.Signature(_first + _shared, return_annotation=History)
+    vars(_learner)["__signature__"] = inspect.Signature(_first + _shared, return_annotation=History)
 
 
 def adapt(

@@ -61,7 +61,7 @@ class Move:
 
     target: np.ndarray  # (S, A): theta <- (1 - beta) theta + beta target
     y: np.ndarray | None  # (n, S, A), None: the tasks use theta itself
-    norm: float
+    norm: float | np.floating
     evaluations: int
     inner_square: float = 0.0
 

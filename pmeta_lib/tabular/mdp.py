@@ -7,6 +7,7 @@ from s to t under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start dis
 
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,8 +91,8 @@ class TaskBatch:
         """One batch of all the tasks of `batches`, in order; they must agree in S, A and gamma."""
         if len({(b.shape[1:], b.gamma) for b in batches}) != 1:
             raise UserError("the batches differ in S, A or gamma; only alike tasks can be stacked.")
-        parts = (np.concatenate([getattr(b, name) for b in batches]) for name in ("P", "r", "rho"))
-        return TaskBatch(*parts, batches[0].gamma, checked=True)
+        P, r, rho = (np.concatenate([getattr(b, name) for b in batches]) for name in ("P", "r", "rho"))
+        return TaskBatch(P, r, rho, batches[0].gamma, checked=True)
 
 
 def _as_float(name: str, array: object) -> np.ndarray:
@@ -114,7 +115,7 @@ def _no_number(value: object) -> bool:
 
 
 def check_number(
-    name: str, value: object, *, above: float | None = None, least: float | None = None, most: float | None = None
+    name: str, value: Any, *, above: float | None = None, least: float | None = None, most: float | None = None
 ) -> float:
     """`value` as a finite float that is `> above`, `>= least`, `<= most`; UserError otherwise."""
     if _no_number(value):

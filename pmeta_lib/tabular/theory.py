@@ -7,6 +7,7 @@ Szepesvari and Schuurmans (ICML 2020), the objective on pFedMe (Dinh, Tran and N
 
 from itertools import combinations
 from math import comb, inf, sqrt
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -170,7 +171,7 @@ def certificate(tasks: TaskBatch, personal: np.ndarray, slope: np.ndarray) -> np
     return sqrt(tasks.shape[1]) * ratio / np.maximum(least, 1e-300) * slope
 
 
-def _norms(x: np.ndarray) -> np.ndarray:
+def _norms(x: np.ndarray) -> Any:
     return np.sqrt((x**2).sum((-2, -1)))
 
 

@@ -74,8 +74,8 @@ def _diagnose(got: list[tuple], right: list[tuple], mistakes: dict[str, list[tup
     if not forms and all(_same(g, r) for g, r in zip(got, right)):
         return None
     if not any("finite" not in text and "integer" not in text for text in forms):
-        for text, wrong in mistakes.items():
-            if all(_same(g, w) for g, w in zip(got, wrong)):
+        for text, given in mistakes.items():
+            if all(_same(g, w) for g, w in zip(got, given)):
                 return text
     if forms:
         return forms[0]
@@ -152,5 +152,5 @@ def choice(right: object, wrong: dict) -> Callable:
             return f"answer with one of {', '.join(repr(a) for a in sorted(options))}"
         return None if chosen == right else wrong[chosen]
 
-    checker.options = sorted([right, *wrong])  # for whoever shows the question as a form
+    vars(checker)["options"] = sorted([right, *wrong])  # for whoever shows the question as a form
     return checker

@@ -96,7 +96,8 @@ def select(found: list[Scores], scale: str, suite: str, split: str, learners: tu
     flat = {s.name: why for s in mine if s.split == "train" and (why := s.unscaled())}
     there, core = {s.name: s for s in mine if s.split == split}, CORE[scale][suite]
     if split == "test":
-        there, core = {n: s for n, s in there.items() if family(n).held_out}, [n for n in core if family(n).held_out]
+        there = {n: s for n, s in there.items() if family(n).held_out}
+        core = tuple(n for n in core if family(n).held_out)
     usable = tuple(s for n, s in there.items() if n not in flat and not s.lack(learners))
     reasons = {n: there[n].lack(learners) if n in there else "not run" for n in core if n not in flat}
     idle = tuple(f"{n}: {flat[n]}" for n in there if n in flat)
@@ -199,7 +200,8 @@ def _rows(s: Scores) -> list[dict]:
     """One row a placebo and learner: every table shows the two ends of the scale."""
     rows, scaled = [], s.split == "train" and not (s.lack(("independent",)) or s.unscaled())
     for name in (*s.placebos, *s.curves):
-        final, row = s.final(name), {"family": s.name, "scale": s.scale, "tasks": s.split, "learner": name}
+        final = s.final(name)
+        row: dict = {"family": s.name, "scale": s.scale, "tasks": s.split, "learner": name}
         row |= {
             "seeds": final.size,
             "mean": final.mean(),

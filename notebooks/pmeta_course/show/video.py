@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import imageio.v3 as imageio
@@ -79,7 +80,7 @@ def record_episode(family: TaskFamily, task: np.ndarray, policy: Callable, seed:
         rewards.append(reward)
         done = terminated or truncated
     env.close()
-    return Episode(family, task, *map(np.array, (observations, positions, rewards)))
+    return Episode(family, task, np.array(observations), np.array(positions), np.array(rewards))
 
 
 def sticks(episode: Episode, times: np.ndarray) -> np.ndarray:
@@ -91,7 +92,7 @@ def sticks(episode: Episode, times: np.ndarray) -> np.ndarray:
         raise UserError(f"{episode.family.name} has no drawn picture; there is one for pendulums and MuJoCo robots")
     import mujoco
 
-    env = gymnasium.make(f"pmeta_lib.envs:{episode.family.env_id}", task=episode.task)
+    env: Any = gymnasium.make(f"pmeta_lib.envs:{episode.family.env_id}", task=episode.task)
     model, frames = env.unwrapped.model, []
     data = mujoco.MjData(model)
     bodies = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_CAPSULE)

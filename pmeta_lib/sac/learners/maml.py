@@ -83,10 +83,10 @@ class MAML(Learner):
         metrics = sac_update(agent, batch, actor_gradient=outer)  # its gradient is taken at the adapted actors
         if self.inner_steps:
             tasks, n, width = batch.action.shape[1:]
-            new = {"support": batch.observation, "support_noise": agent.noise(tasks, self.inner_steps, n, width)}
-            for name, x in new.items():
+            support, noise = batch.observation, agent.noise(tasks, self.inner_steps, n, width)
+            for name, x in (("support", support), ("support_noise", noise)):
                 agent.extra.setdefault(name, torch.empty_like(x)).copy_(x)
-            agent.actor.copy_(inner_steps(agent, agent.actor, *new.values(), self.inner_step_size))
+            agent.actor.copy_(inner_steps(agent, agent.actor, support, noise, self.inner_step_size))
         return metrics
 
     def phase(self, updates: int) -> str:

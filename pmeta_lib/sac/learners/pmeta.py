@@ -76,7 +76,7 @@ class PMeta(Learner):
             self.meta_step(agent)
         return metrics
 
-    def phase(self, updates: int) -> tuple[bool, bool] | None:
+    def phase(self, updates: int) -> tuple[bool, ...] | None:
         if self.tasks_per_round:
             return None
         return tuple((updates + 1) % k == 0 for k in (self.inner_steps, self.inner_steps * self.local_steps))
