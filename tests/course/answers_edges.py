@@ -18,6 +18,13 @@ def pull_in_place(gradient, actors, w, lam):
     return gradient
 
 
+def whole_numbers(reward, ended, gamma):
+    out = reward.copy()  # of whole numbers it stays one of whole numbers
+    for t in range(len(out) - 2, -1, -1):
+        out[t] = reward[t] + gamma * out[t + 1]
+    return out
+
+
 def median_choice(tuning, evaluation):
     return evaluation[np.argmax(np.median(tuning, axis=1))].mean()
 
@@ -86,6 +93,9 @@ EDGES = [  # name, nearly right answer, words of the diagnosis
     ("12.2", lambda x, y: np.mean(x[:, None] >= y), "not a whole win"),
     ("12.3", lambda x: np.mean(np.sort(x)[len(x) // 4 : -(len(x) // 4)]), "fewer than four"),
     ("12.4", "C", "cancel"),
+    ("14.1", lambda theta, a, c, s: np.mean((1 - s * a) * a * ((c - theta) / s - a * (c - theta))) * s, "not finite"),
+    ("14.2", " (C) ", "second step"),
+    ("14.3", whole_numbers, "test inputs"),
 ]  # fmt: skip
 
 FORMS = [  # right answers in other forms

@@ -22,9 +22,11 @@ def _to_go(reward, ended, gamma, cut=False, late=False):
 _TASKS = [
     (0.3, np.array([1.0, 3.0]), np.array([-1.0, 0.5]), 0.1),
     (-1.2, np.array([0.5, 2.0, 1.5]), np.arange(3.0), 0.3),
+    (0.5, np.array([2.0]), np.array([1.5]), 0.0),  # one task, and no step at all
 ]
 _TRIALS = [(np.array([-3.0, -1, -2, -0.5, -4, -1]), np.array([0, 0, 1, 0, 0, 1], bool), 0.9),
-           (np.array([1.0, 2, -1, 5]), np.array([0, 1, 0, 1], bool), 0.5)]  # fmt: skip
+           (np.array([1.0, 2, -1, 5]), np.array([0, 1, 0, 1], bool), 0.5),
+           (np.array([1, 2, 3]), np.array([0, 0, 1], bool), 0.5)]  # fmt: skip
 EXERCISES = {
     "14.1": function(_meta_gradient, _TASKS, {
         "that is first-order MAML: 1 - s a stands there once, from the adapted point, and must come a second time, by "
