@@ -191,7 +191,8 @@ def draw(explorer: widgets.Explorer, budget: int, folder: Path) -> dict:
                          "start": start, "of": len(every)})  # fmt: skip
     frames = []
     for chosen in itertools.product(*values.values()):
-        figure, numbers = explorer.draw_with(**dict(zip(values, chosen)))
+        with contextlib.chdir(ROOT / "notebooks"):  # it may read a file that lies beside the notebooks
+            figure, numbers = explorer.draw_with(**dict(zip(values, chosen)))
         picture = webp(figure)
         name = hashlib.sha256(picture).hexdigest()[:16] + ".webp"
         (folder / name).write_bytes(picture)

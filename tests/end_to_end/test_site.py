@@ -5,6 +5,7 @@ physics, rewards, observations and policies against gymnasium's environments and
 """
 
 import base64
+import contextlib
 import gzip
 import io
 import itertools
@@ -97,7 +98,9 @@ def test_every_explorer_of_a_notebook_can_be_drawn_from_the_cells_it_needs(noteb
     for at in found:
         cells = [code[k].source for k in frames.needed([c.source for c in code], at)]
         (explorer,) = frames.shown_by(cells)
-        figure, numbers = explorer.draw_with(**{n: v[-1] for n, v in frames.grid(explorer.controls, 1).items()})
+        chosen = {n: v[-1] for n, v in frames.grid(explorer.controls, 1).items()}
+        with contextlib.chdir(ROOT / "notebooks"):
+            figure, numbers = explorer.draw_with(**chosen)
         assert figure.axes and numbers
         assert not any("check(" in cell for cell in cells)
 
