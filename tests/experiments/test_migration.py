@@ -31,7 +31,8 @@ def test_a_commit_s_defaults_fill_in_what_a_run_left_out():
     then["options"]["pmeta"]["inner_steps"], then["settings"]["polyak"] = 7, 0.25
     spec = {"family": "pendulum-flip", "learner": "pmeta", "options": {"lam": 0.5}, "settings": {"steps": 5000}}
     found = SCRIPT["complete"](spec, first, FACTS | {"defaults": {first: then}})
-    assert found["options"] == then["options"]["pmeta"] | {"lam": 0.5} and found["settings"]["polyak"] == 0.25
+    later = FACTS["since"]["options"]["pmeta"]  # options that came after that commit
+    assert found["options"] == later | then["options"]["pmeta"] | {"lam": 0.5} and found["settings"]["polyak"] == 0.25
     assert found == RunSpec.from_json(found).to_json() and found["train_tasks"] == 2
 
 
@@ -42,6 +43,7 @@ def test_an_option_that_came_later_must_be_said():
     spec = {"family": "pendulum-flip", "learner": "pmeta", "options": {}, "settings": {}}
     with pytest.raises(SystemExit, match=r"beta: say in identity\.json"):
         SCRIPT["complete"](spec, first, FACTS | {"defaults": {first: then}})
-    since = {"options": {"pmeta": {"beta": 0.5}}, "settings": {}}
+    known = FACTS["since"]
+    since = {"options": {"pmeta": known["options"]["pmeta"] | {"beta": 0.5}}, "settings": known["settings"]}
     found = SCRIPT["complete"](spec, first, FACTS | {"defaults": {first: then}, "since": since})
     assert found["options"]["beta"] == 0.5

@@ -158,7 +158,7 @@ def test_the_meta_step_may_run_over_all_actors_absent_ones_as_they_are():
         assert absent.sum() == 3 and torch.equal(run.agent.actor[absent], before[absent])
         theta = 0.2 * theta + 0.8 * (theta - 0.5 * (theta - run.agent.actor)).mean(1, keepdim=True)
         torch.testing.assert_close(extra["theta"], theta)
-    with pytest.raises(ValueError, match="Did you mean 'drawn'"):
+    with pytest.raises(ValueError, match="must be 'drawn' or 'all'"):
         make({"aggregate": "drwan"})
 
 
