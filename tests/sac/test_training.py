@@ -190,9 +190,9 @@ class Failing(PendulumBatch):
 
 
 def test_nan_from_an_environment_stops_with_the_step_and_the_last_good_checkpoint(small, tmp_path, monkeypatch):
-    from pmeta_lib.envs import vector
+    from pmeta_lib.envs import classic
 
-    monkeypatch.setattr(vector, "PendulumBatch", Failing)
+    monkeypatch.setattr(classic, "PendulumBatch", Failing)
     with pytest.raises(Stopped, match=r"stopped at step 80: .*slots \[1\].*checkpoint is that of step (79|80) in"):
         small(how={"folder": tmp_path, "checkpoint_seconds": 0.0}, evaluation_episodes=2)
     with pytest.raises(Stopped, match="there is no checkpoint"):
@@ -218,7 +218,7 @@ def test_nan_from_a_network_stops_and_is_never_checkpointed(small, tmp_path, nam
     ({"evaluations": 10**6}, "evaluations"), ({"updates_per_step": 0}, "updates_per_step"),
     ({"replay_capacity": -1}, "replay_capacity"), ({"target_entropy": "low"}, "target_entropy"),
     ({"steps": True}, "steps"), ({"initial_temperature": 0.0}, "initial_temperature"),
-    ({"precision": "bfloat"}, "precision 'bfloat'.*Did you mean 'bfloat16'"),
+    ({"precision": "bfloat"}, "precision is 'bfloat'; it must be .*'bfloat16'"),
     ({"envs_per_task": 0}, "envs_per_task is 0"), ({"envs_per_task": 2.5}, "envs_per_task is 2.5"),
     ({"envs_per_task": 16, "replay_capacity": 15}, "envs_per_task is 16.* holds 15"),
     ({"steps": 100, "warm_up": 90, "envs_per_task": 16, "updates_per_step": 0.04}, "no update is ever reached"),
