@@ -111,6 +111,9 @@ SLIDERS = [("00_start_here", "lam", lambda_slider), ("01_meta_rl_and_gradient_co
            ("02_personalized_objective", "agreement", lambda_slider)]  # fmt: skip
 
 
+LOADED = "const i = arguments[0]; return i.complete && i.naturalWidth ? i.src : null"
+
+
 @NO_BROWSER
 @pytest.mark.parametrize(("notebook", "name", "make"), SLIDERS)
 def test_a_slider_moves_by_keyboard_to_the_right_frame(site, site_folder, browser, notebook, name, make):
@@ -122,23 +125,25 @@ def test_a_slider_moves_by_keyboard_to_the_right_frame(site, site_folder, browse
     assert sum(len(gzip.compress(f.read_bytes())) for f in files) < 2 * 2**20  # as a server sends them
     node = browser.find_element(By.CSS_SELECTOR, ".explorer")
     image, slider = node.find_element(By.TAG_NAME, "img"), node.find_element(By.NAME, name)
-    before = image.get_attribute("src")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", image)
     browser.execute_script("arguments[0].focus()", slider)
-    slider.send_keys(Keys.END, Keys.ARROW_LEFT)
     explorer = make()
     grid = frames.grid(explorer.controls, BUDGET)
-    chosen = {n: min(v, key=lambda x: abs(x - explorer.controls[n].value)) if not isinstance(v[0], str) else
-              explorer.controls[n].value for n, v in grid.items()} | {name: grid[name][-2]}  # fmt: skip
-    with plt.rc_context():
-        use_style()  # as the notebook does
-        figure, numbers = explorer.draw_with(**chosen)
-        drawn = frames.webp(figure)
-    redrawn = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
-    wait(browser, lambda b: image.get_attribute("src") != before and image.get_attribute("complete"), "another frame")
-    with Image.open(site_folder / image.get_attribute("src").removeprefix(f"{site}/")) as stored:
-        shown = np.asarray(stored.convert("RGB")).astype(int)
-    assert shown.shape == redrawn.shape and np.abs(shown - redrawn).mean() < 1.0
+    start = {n: min(v, key=lambda x: abs(x - explorer.controls[n].value)) if not isinstance(v[0], str) else
+             explorer.controls[n].value for n, v in grid.items()}  # fmt: skip
+    # one key at a time: of the few frames here, the last but one may be the one that the page starts from
+    for key, at in ((Keys.END, -1), (Keys.ARROW_LEFT, -2)):
+        before = image.get_attribute("src")
+        slider.send_keys(key)
+        wait(browser, lambda b, before=before: b.execute_script(LOADED, image) not in (None, before), "another frame")
+        with plt.rc_context():
+            use_style()  # as the notebook does
+            figure, numbers = explorer.draw_with(**start | {name: grid[name][at]})
+            drawn = frames.webp(figure)
+        redrawn = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
+        with Image.open(site_folder / image.get_attribute("src").removeprefix(f"{site}/")) as stored:
+            shown = np.asarray(stored.convert("RGB")).astype(int)
+        assert shown.shape == redrawn.shape and np.abs(shown - redrawn).mean() < 0.1
     said = node.find_element(By.CSS_SELECTOR, ".numbers").text
     assert said == numbers and image.get_attribute("alt") == f"{explorer.alt} {numbers}"
     assert slider.get_attribute("aria-valuetext") == f"{grid[name][-2]:.3g}"
