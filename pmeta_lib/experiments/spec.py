@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, family
+from pmeta_lib.envs.families import PRESETS, TaskFamily, family, lookup
 from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.files import UserError, unknown
 from pmeta_lib.options import Count, options
@@ -39,8 +39,10 @@ class RunSpec:
     @field_validator("family", "learner", "preset")
     @classmethod
     def _known(cls, name: str, field: ValidationInfo) -> str:
-        table = {"family": FAMILIES, "learner": LEARNERS, "preset": PRESETS}[field.field_name]
-        if name not in table:
+        table = {"family": (), "learner": LEARNERS, "preset": PRESETS}[field.field_name]
+        if field.field_name == "family":
+            lookup(name)
+        elif name not in table:
             raise unknown(field.field_name, name, table)
         return name
 
