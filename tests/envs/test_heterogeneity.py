@@ -50,8 +50,9 @@ def test_a_reversed_motor_of_a_pendulum_is_a_reversed_action():
 
 
 @pytest.mark.parametrize("name, text", [
-    ("hopper-params@0.5", "has no knob"), ("pendulum-params@2", "number from 0 to 1"), ("pendulum-params@", "number from 0 to 1"),
-    ("pendulum-params@0.50", "number from 0 to 1"), ("pendulm-params@1", "Did you mean 'pendulum-params'"),
+    ("hopper-params@0.5", "has no knob"), ("pendulum-params@2", "number from 0 to 1"),
+    ("pendulum-params@", "number from 0 to 1"), ("pendulum-params@0.50", "number from 0 to 1"),
+    ("pendulm-params@1", "Did you mean 'pendulum-params'"),
 ])  # fmt: skip
 def test_a_wrong_level_is_one_line(name, text):
     with pytest.raises(UserError, match=text):
