@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +57,11 @@ class RunSpec:
         return Settings(**given) if isinstance(given, dict) else given
 
     def __post_init__(self):
+        if self.settings.precision == "auto":  # a run is of one precision, and its identity says which
+            from pmeta_lib.sac.networks import hidden_type
+
+            precision = str(hidden_type("auto", "cpu")).removeprefix("torch.")
+            object.__setattr__(self, "settings", replace(self.settings, precision=precision))
         object.__setattr__(self, "train_tasks", len(self.make_family().train_tasks))
 
     def make_learner(self) -> "Learner":
