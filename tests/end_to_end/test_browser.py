@@ -205,7 +205,9 @@ def test_the_theatre_is_a_widget_that_plays_what_python_plays(lab, browser, thea
         pytest.skip(theatre_built)
     folder, address = lab
     code = "from pmeta_course.show.theatre import Theatre\n\nTheatre()"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder / "theatre.ipynb")
+    nb = nbformat.read(folder / "00_start_here.ipynb", 4)  # for its kernel
+    nb.cells = [nbformat.v4.new_code_cell(code)]
+    nbformat.write(nb, folder / "theatre.ipynb")
     open_notebook(browser, address, "theatre.ipynb")
     menu(browser, "Run", "Run All Cells")
     there = "return document.querySelector('.jp-OutputArea .theatre')?.theatre?.sides.every((side) => side.ready)"
