@@ -3,6 +3,8 @@
 import difflib
 import errno
 import hashlib
+import json
+import math
 import os
 import platform
 import shutil
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +110,20 @@ def remove_halves(folder: Path) -> None:
         pid = path.name.split(".")[-3]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             path.unlink(missing_ok=True)
+
+
+def strict(value: Any) -> Any:
+    """JSON data in which "inf", "-inf" and "nan" stand for such numbers, which strict JSON does not have."""
+    if isinstance(value, dict):
+        return {k: strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(data: Any, **how) -> str:
+    """`data` as strict JSON (see `strict`), which every reader of other languages takes; `how`: as in `json.dumps`."""
+    return json.dumps(strict(data), allow_nan=False, **how)  # noqa: TID251
 
 
 @contextmanager
