@@ -143,7 +143,7 @@ def write_table(path: Path, frame: "pd.DataFrame") -> None:
     from pandas.api import types as kind
 
     def column(values) -> pa.DataType:
-        if kind.is_bool_dtype(values.dtype):
+        if kind.infer_dtype(values) == "boolean":  # some missing, too
             return pa.bool_()
         if kind.is_numeric_dtype(values.dtype):
             return pa.float64() if kind.is_float_dtype(values.dtype) else pa.int64()

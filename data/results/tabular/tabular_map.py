@@ -21,7 +21,7 @@ import pandas as pd
 import tabular_results
 from tabular_cells import HORIZON, TRAJECTORIES, unit
 
-from pmeta_lib.files import json_text
+from pmeta_lib.files import json_text, write_table
 from pmeta_lib.statistics import paired_interval
 from pmeta_lib.tabular import LEARNERS, families, optimal_values, sampled, values
 
@@ -151,7 +151,7 @@ def main() -> None:
     plan = evaluation_plan(choose(tried))
     seen, second = run("map", plan)
     rows = table(tried, seen)
-    rows.to_parquet(args.out / "map.parquet", index=False)
+    write_table(args.out / "map.parquet", rows)
     record = tabular_results.record("map", plan, False, time.monotonic() - start, first + second)
     command = "python data/results/tabular/tabular_map.py"
     record = json.loads(record) | {"tuning_seeds": list(TUNING_SEEDS), "evaluation_seeds": len(SEEDS)}

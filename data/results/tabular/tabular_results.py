@@ -23,7 +23,7 @@ import pandas as pd
 import tabular_cells as cells
 from tqdm import tqdm
 
-from pmeta_lib.files import UserError, json_text, provenance, unknown, writable
+from pmeta_lib.files import UserError, json_text, provenance, unknown, writable, write_table
 
 TUNING_SEEDS = (1000, 1001)  # no result uses them
 SEEDS = {"comparison": 10, "headline": 10, "conflict": 10, "lambda": 10, "adaptation": 10, "convergence": 3}
@@ -220,7 +220,7 @@ def main(args: argparse.Namespace) -> int:
         text = record(
             name, todo, args.smoke, time.monotonic() - start, entries
         )  # before the table makes the tree dirty
-        pd.DataFrame(rows).to_parquet(target, index=False)
+        write_table(target, pd.DataFrame(rows))
         target.with_suffix(".json").write_text(text)
         journal.unlink()
         return entries
