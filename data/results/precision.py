@@ -30,17 +30,20 @@ def read(folders: list[str]) -> pd.DataFrame:
 
 
 def judge(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a family: the share of evaluations inside, both results, and their difference in percent."""
+    """One row a family: the share of evaluations inside, both results, and their difference in percent, of
+    the return and of what was gained since before training."""
     out = []
     for name, part in rows.groupby("family"):
         curves = {p: t.pivot(index="step", columns="seed", values="return") for p, t in part.groupby("precision")}
         low, high = zip(*(mean_interval(x)[1:] for x in curves["float32"].to_numpy()[1:]))  # step 0 is equal
         mean = curves["bfloat16"].to_numpy()[1:].mean(1)
         last = {p: x[last_quarter(x.index)].mean().to_numpy() for p, x in curves.items()}
+        gain = float(last["float32"].mean() - curves["float32"].iloc[0].mean())  # since before training
         out.append({
             "family": name, "seeds": part["seed"].nunique(), "inside": float(((low <= mean) & (mean <= high)).mean()),
             **{p: "{:.1f} [{:.1f}, {:.1f}]".format(*mean_interval(x)) for p, x in last.items()},
             "percent": 100 * (last["bfloat16"].mean() / last["float32"].mean() - 1),
+            "percent_of_gain": 100 * float(last["bfloat16"].mean() - last["float32"].mean()) / gain,
             "difference": difference_interval(last["bfloat16"], last["float32"]),
         })  # fmt: skip
     return pd.DataFrame(out)

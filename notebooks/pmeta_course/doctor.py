@@ -6,7 +6,6 @@ exit code: 0 if nothing is an error (warnings have fall-backs), else 1.
 """
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -19,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from pmeta_course.regression import machine
+from pmeta_lib.files import json_text
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 REINSTALL = "pip install --force-reinstall -e . in the repository"
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
                 print(f"{mark}  {what:<20} {found}" + (f"  → {remedy}" if remedy else ""), flush=True)
     errors = sum(line["state"] == ERROR for line in lines)
     if args.json:
-        text = json.dumps({"ok": not errors, "checks": lines}, indent=1) + "\n"
+        text = json_text({"ok": not errors, "checks": lines}, indent=1) + "\n"
         if args.json == Path("-"):
             print(text, end="")
         else:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
-from pmeta_lib.files import UserError, held, provenance, read_table, sha256, write_table
+from pmeta_lib.files import UserError, held, json_text, provenance, read_table, sha256, write_table
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.sac.adaptation import Plan, adapt, references
@@ -52,7 +52,7 @@ def adapt_packed(
     settings, scratchs = (plan.settings(Settings(**base | x), place.horizon)
                           for x in (changes, changes if alone is None else alone))  # fmt: skip
     about_place = [place.name, place.preset, place.test_tasks.tolist()]
-    asked = json.dumps([*about_place, asdict(plan), asdict(settings), asdict(scratchs)])
+    asked = json_text([*about_place, asdict(plan), asdict(settings), asdict(scratchs)])
     digests = [sha256(folder / "checkpoint.safetensors") for folder in folders]
     keys = [hashlib.sha256(f"{s.key} {d} {asked}".encode()).hexdigest()[:16] for s, d in zip(specs, digests)]
     paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
@@ -75,7 +75,7 @@ def adapt_packed(
     if shared is None:
         known = references(place, scratchs, seeds, plan, **how)
     else:
-        same = json.dumps([*about_place, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
+        same = json_text([*about_place, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
         name = hashlib.sha256(same.encode()).hexdigest()[:16]
         with held(shared / f"references-{name}.lock"):  # whoever comes first computes them
             if not (kept := shared / f"references-{name}.parquet").exists():
@@ -85,12 +85,12 @@ def adapt_packed(
                 except OSError as error:
                     raise UserError(f"cannot write {kept}: {error.strerror}; choose another --out") from error
             known = read_table(kept)
-    parts = (own.assign(settings=json.dumps(asdict(settings))), known.assign(settings=json.dumps(asdict(scratchs))))
+    parts = (own.assign(settings=json_text(asdict(settings))), known.assign(settings=json_text(asdict(scratchs))))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     for spec, path, key, digest in zip(specs, paths, keys, digests):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
             run=spec.key, family=place.name, trained_on=spec.family, preset=place.preset, learner=spec.learner,
-            options=json.dumps(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
+            options=json_text(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
             held_out=place.name != spec.family or place.held_out, adaptation=key, packed=len(specs), device=device,
             **about["versions"], env=place.versions["env"], base=place.versions["base"], machine=about["machine"],
             commit=about["commit"], checkpoint_sha256=digest,
@@ -129,7 +129,7 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], di
             raise
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(f"{folder} is damaged ({error}); delete it and run it again") from error
-    if len({json.dumps({**s.to_json(), "seed": 0}, sort_keys=True) for s in specs}) != 1:
+    if len({json_text({**s.to_json(), "seed": 0}, sort_keys=True) for s in specs}) != 1:
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
     return specs, {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths[0]
 

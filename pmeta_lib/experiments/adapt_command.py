@@ -7,12 +7,11 @@ pmeta adapt out/runs/1f0c… --family pendulum-flip --out out/flip     a family 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from pmeta_lib.experiments.listing import SETTINGS, listing
 from pmeta_lib.experiments.train import parse_pairs, use_machine
-from pmeta_lib.files import UserError, read_table, write_atomically
+from pmeta_lib.files import UserError, json_text, read_table, write_atomically
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -77,5 +76,5 @@ def main(args: argparse.Namespace) -> int:
         rows = [dict(zip(report.index.names, index)) | {"returns": {str(k): v for k, v in row.dropna().items()},
                 "episodes": {str(k): v for k, v in first.T.get(index, pd.Series()).dropna().items()}}
                 for index, row in report.iterrows()]  # fmt: skip
-        write_atomically(args.json, json.dumps({"tables": [str(p) for p in paths], "rows": rows}, indent=1).encode())
+        write_atomically(args.json, json_text({"tables": [str(p) for p in paths], "rows": rows}, indent=1).encode())
     return 0

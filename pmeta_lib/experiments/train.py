@@ -16,7 +16,7 @@ from pmeta_lib import signals
 from pmeta_lib.envs.families import FAMILIES, PRESETS
 from pmeta_lib.experiments.learners import LEARNERS
 from pmeta_lib.experiments.listing import SETTINGS, listing
-from pmeta_lib.files import UserError, writable
+from pmeta_lib.files import UserError, json_text, writable
 
 if TYPE_CHECKING:
     from pmeta_lib.experiments.spec import RunSpec
@@ -98,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"{policy:>9}: mean return {value:.1f} over the training tasks ({tasks})")
     if args.json:
         args.json.write_text(
-            json.dumps({"run": spec.key, "folder": str(folder), "returns": returns.to_dict()}, indent=1)
+            json_text({"run": spec.key, "folder": str(folder), "returns": returns.to_dict()}, indent=1)
         )
     return 0
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pmeta_course.regression.literals import from_json, same
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError, json_text, unknown
 
 KINDS = ("exact", "stochastic")
 RECORD_FILE = "PMETA_RECORD_FILE"
@@ -46,7 +46,7 @@ def record(name: str, value: object, rtol: float = 1e-6, atol: float = 1e-12, ki
     }
     if path := os.environ.get(RECORD_FILE):
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, **entry}) + "\n")
+            file.write(json_text({"name": name, **entry}) + "\n")
 
 
 def encode(value: Any, where: str = "record") -> dict:
@@ -276,10 +276,10 @@ def save_expected(path: Path, expected: dict) -> None:
     """Write the expectation file, numbers of an array on one line, so that a diff stays readable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = expected.get("values", {})
-    text = json.dumps(expected | {"values": dict.fromkeys(values, 0)}, indent=1, ensure_ascii=False)
+    text = json_text(expected | {"values": dict.fromkeys(values, 0)}, indent=1, ensure_ascii=False)
     for name, entry in values.items():
-        key = json.dumps(name, ensure_ascii=False)
-        text = text.replace(f"\n  {key}: 0", f"\n  {key}: {json.dumps(entry, ensure_ascii=False)}", 1)
+        key = json_text(name, ensure_ascii=False)
+        text = text.replace(f"\n  {key}: 0", f"\n  {key}: {json_text(entry, ensure_ascii=False)}", 1)
     path.write_text(text + "\n", encoding="utf-8")
 
 

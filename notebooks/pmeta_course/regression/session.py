@@ -1,7 +1,6 @@
 """One run of `pmeta course`: plan, progress, judgement, expectations, storing, reports."""
 
 import dataclasses
-import json
 import re
 import shutil
 import sys
@@ -16,8 +15,8 @@ from pmeta_course.regression import machine, reports, structure
 from pmeta_course.regression.command import SLOW_FACTOR, SLOW_SECONDS, recorded_seconds
 from pmeta_course.regression.compare import compare_all, finite, load_expected
 from pmeta_course.regression.expectations import bless, clock, makespan, versions
-from pmeta_course.regression.literals import strict
 from pmeta_course.regression.runner import Job, Limits, Result, Stopped, load, run_all
+from pmeta_lib.files import json_text
 
 
 @dataclass
@@ -249,10 +248,10 @@ class Session:
         summary = self.summary()
         for result in self.finished:
             if result.values:
-                text = json.dumps(strict(result.values), indent=1, ensure_ascii=False, allow_nan=False)
+                text = json_text(result.values, indent=1, ensure_ascii=False)
                 (self.out / f"{result.name}.values.json").write_text(text + "\n", encoding="utf-8")
         (self.out / "summary.json").write_text(
-            json.dumps(strict(summary), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+            json_text(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
         (self.out / "junit.xml").write_text(reports.junit(summary), encoding="utf-8")
         (self.out / "report.html").write_text(reports.html(summary, self), encoding="utf-8")

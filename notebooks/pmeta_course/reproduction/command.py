@@ -11,7 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from pmeta_lib.files import UserError, write_atomically
+from pmeta_lib.files import UserError, json_text, write_atomically
 
 SEALED = ("results", "tuning")  # the folders of data/ that runs write
 
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
         return int(bool(problems))
     try:
         if args.json:
-            write_atomically(args.json, (json.dumps(ledger, indent=1) + "\n").encode())
+            write_atomically(args.json, (json_text(ledger, indent=1) + "\n").encode())
         for page in pages.PAGES if args.update_readme else ():
             path = args.data.resolve().parent / page
             write_atomically(path, pages.rendered(path, ledger).encode())

@@ -25,7 +25,7 @@ from torch import Tensor
 from pmeta_course.show.video import Episode, record_episode
 from pmeta_lib.envs.families import family
 from pmeta_lib.figures import COLOURS
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, json_text
 from pmeta_lib.sac.networks import Shape
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,7 +104,7 @@ def files(weights: Path = WEIGHTS) -> dict[str, bytes]:
         found[xml.name] = xml.read_bytes()
     if not about:
         raise UserError(f"no weights in {weights}: make them with `python data/results/deep/regenerate.py`")
-    return found | {"theatre.json": json.dumps({"families": about}).encode()}
+    return found | {"theatre.json": json_text({"families": about}).encode()}
 
 
 def zipped(contents: dict[str, bytes]) -> dict[str, bytes]:
