@@ -70,7 +70,7 @@ class PointRobotBatch:
 
 
 class PendulumBatch:
-    """B pendulums; task = (gravity m/s^2, mass kg, length m), or (sign of the torque,)."""
+    """B pendulums; task = (gravity m/s^2, mass kg, length m), (sign of the torque,), or all four."""
 
     def __init__(self, family: TaskFamily | None, tasks: np.ndarray, threads: int = 1):
         self.parameters, self.sign = pendulum_task(np.asarray(tasks, np.float64))
@@ -100,10 +100,10 @@ class PendulumBatch:
 
 
 def pendulum_task(tasks: np.ndarray):
-    """`tasks (B, k)` -> ((gravity, mass, length), sign): k = 3 are the parameters, k = 1 is the sign."""
+    """`tasks (B, k)` -> ((gravity, mass, length), sign): k = 3 are the parameters, k = 1 is the sign, k = 4 both."""
     if tasks.shape[1] == 1:
         return (10.0, 1.0, 1.0), tasks[:, 0]
-    return tuple(tasks.T), np.ones(len(tasks))
+    return tuple(tasks[:, :3].T), tasks[:, 3] if tasks.shape[1] == 4 else np.ones(len(tasks))
 
 
 class PointRobotEnv(gymnasium.Env):

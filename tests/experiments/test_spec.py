@@ -5,6 +5,7 @@ import json
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import pytest
+import torch
 
 from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.experiments.listing import SETTINGS, WORDS, described
@@ -135,3 +136,12 @@ def test_a_mistake_in_what_is_given_by_place_is_called_by_its_name(cls):
             cls(object())
     with pytest.raises(TypeError, match="too many positional"):
         cls(*fields(cls), 1)
+
+
+@pytest.mark.parametrize("can", [{"avx512_bf16": True}, {}])
+def test_an_automatic_precision_is_resolved_before_it_is_part_of_an_identity(monkeypatch, can):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    found = RunSpec("pendulum-flip", settings={"precision": "auto"})
+    named = "bfloat16" if can else "float32"
+    assert found == RunSpec("pendulum-flip", settings={"precision": named}) and found.settings.precision == named
+    assert found.to_json()["settings"]["precision"] == named

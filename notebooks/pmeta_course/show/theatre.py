@@ -57,7 +57,7 @@ def casts(name: str, weights: Path) -> dict[str, dict]:
         key = learner.replace("_", "-")
         about = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                  "widths": json.loads(facts["actor"])}  # fmt: skip
-        trained = f" (seed {seed}, {int(facts['steps']):,} steps)"
+        trained = f" ({int(facts['steps']) // 1000}k steps, seed {seed})"
         found[key] = about | {"label": LABELS.get(key, key) + trained, "colour": to_hex(COLOURS[key]),
                               "tensor": "actor", "mix": key == "pmeta"}  # fmt: skip
         if key == "pmeta":
