@@ -20,7 +20,7 @@ from sweep_tools import RUNS, SPEC, check, command, counted, environment, loop, 
 pytestmark = pytest.mark.skipif(not shutil.which("cc") or sys.platform != "linux", reason="needs cc and LD_PRELOAD")
 
 # fsync and flock fail with the number that the file $FSYNC or $FLOCK holds, while it is there; with 0 they succeed
-# without doing anything.
+# without doing anything. $FSYNC.met or $FLOCK.met says that it happened.
 FAULTS = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -33,6 +33,9 @@ static int fault(const char *name, int *number) {
   if (!file) return 0;
   int found = fscanf(file, "%d", number);
   fclose(file);
+  char met[4096];
+  snprintf(met, sizeof met, "%s.met", path);
+  if (found == 1 && (file = fopen(met, "w"))) fclose(file);
   return found == 1;
 }
 int fsync(int d) {
@@ -101,6 +104,7 @@ def test_a_hiccup_of_two_seconds_is_waited_out(made, server, call, number):
     server.out.mkdir()
     server.refuse(call, number)  # while the sweep starts
     sweep = server.sweep()
+    wait_for((server.asked / f"{call}.met").exists, "the first fault")
     time.sleep(2)
     server.mend()
     wait_for(lambda: training(server.out), "a training with a checkpoint")
