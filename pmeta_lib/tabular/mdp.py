@@ -24,7 +24,7 @@ class TaskBatch:
     Args:
         P: (N, S, A, S) transition probabilities; each row sums to 1.
         r: (N, S, A) expected rewards, in [0, 1] unless stated: other ranges are accepted, and the bounds of
-            `theory` scale with the range.
+            `pmeta_course.theory` scale with the range.
         rho: (N, S) start distributions; each row sums to 1.
         gamma: discount in [0, 1).
 

@@ -9,6 +9,8 @@ import json
 from functools import lru_cache
 
 import numpy as np
+from pmeta_course.counterexamples import quadratic_run
+from pmeta_course.theory import bandit_smoothness, hold, slope, smoothness
 from tabular_quadratics import SETTINGS, quadratic_statements, quadratics
 
 from pmeta_lib.tabular import (
@@ -25,9 +27,7 @@ from pmeta_lib.tabular import (
     values,
 )
 from pmeta_lib.tabular import families as f
-from pmeta_lib.tabular.counterexamples import quadratic_run
 from pmeta_lib.tabular.policies import Oracle, exact
-from pmeta_lib.tabular.theory import bandit_smoothness, hold, slope, smoothness
 
 FAMILIES = {
     "garnet": lambda seed, h=0.5: f.garnet(h, seed=seed),
