@@ -131,10 +131,7 @@ def disk() -> Iterator[Line]:
 
 
 def folders() -> Iterator[Line]:
-    for what, folder in (
-        ("writable, here", Path.cwd()),
-        ("writable, temporary", Path(tempfile.gettempdir())),
-    ):
+    for what, folder in (("writable, here", Path.cwd()), ("writable, temporary", Path(tempfile.gettempdir()))):
         try:
             with tempfile.TemporaryFile(dir=folder):
                 yield what, OK, str(folder), ""

@@ -153,9 +153,4 @@ def pack(generator: np.random.Generator) -> np.ndarray:
 def unpack(generator: np.random.Generator, words: np.ndarray) -> None:
     w = [int(x) for x in words]
     state = {"state": (w[0] << 64) | w[1], "inc": (w[2] << 64) | w[3]}
-    generator.bit_generator.state = {
-        "bit_generator": "PCG64",
-        "state": state,
-        "has_uint32": w[4],
-        "uinteger": w[5],
-    }
+    generator.bit_generator.state = {"bit_generator": "PCG64", "state": state, "has_uint32": w[4], "uinteger": w[5]}

@@ -85,8 +85,7 @@ def measure(name: str, slots: int, steps: int, rounds: int, cores: list[int], ba
         options.update(continuous=True, enable_wind=True)
     ours = TaskVectorEnv(f, tasks, seeds, threads=threads, dtype=np.float64)
     peer = SyncVectorEnv(
-        [lambda: gymnasium.make(f.versions["base"], **options)] * slots,
-        autoreset_mode=AutoresetMode.SAME_STEP,
+        [lambda: gymnasium.make(f.versions["base"], **options)] * slots, autoreset_mode=AutoresetMode.SAME_STEP
     )
     rng = np.random.Generator(np.random.PCG64(0))
     actions = rng.uniform(f.action_low, f.action_high, (steps, slots, f.action_size)).astype(np.float32)

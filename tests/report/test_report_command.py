@@ -206,10 +206,7 @@ def test_strays_are_numbers_outside_tables_names_and_code():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [
-        (["--data", "nowhere"], "nowhere/results is no folder"),
-        (["--verify", "--checksums"], "--verify writes nothing"),
-    ],
+    [(["--data", "nowhere"], "nowhere/results is no folder"), (["--verify", "--checksums"], "--verify writes nothing")],
 )
 def test_mistakes(options, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -119,12 +119,7 @@ def train(
     tail = round(setting.get("share", 0.3) * budget) if learner.endswith("+ft") else 0
     if name in ("maml", "fomaml", "reptile"):
         tail = max(tail, K)
-    keywords = {
-        "rounds": (budget - tail) // cost,
-        "inner_steps": K,
-        "inner_step_size": step,
-        "oracle": oracle,
-    }
+    keywords = {"rounds": (budget - tail) // cost, "inner_steps": K, "inner_step_size": step, "oracle": oracle}
     if name == "pmeta":
         lam = setting["pull"] / u
         keywords |= {"lam": lam, "eta": 1.0 / lam if lam else 0.0, "inner_step_size": step / (1 + step * lam)}

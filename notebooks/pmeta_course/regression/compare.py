@@ -39,11 +39,7 @@ def record(name: str, value: object, rtol: float = 1e-6, atol: float = 1e-12, ki
         raise unknown("kind", kind, KINDS, where=f"record({name!r})")
     if not (rtol >= 0 and atol >= 0 and math.isfinite(rtol + atol)):
         raise UserError(f"record({name!r}): rtol and atol must be finite and not negative, got {rtol}, {atol}")
-    entry = encode(value, where=f"record({name!r})") | {
-        "kind": kind,
-        "rtol": float(rtol),
-        "atol": float(atol),
-    }
+    entry = encode(value, where=f"record({name!r})") | {"kind": kind, "rtol": float(rtol), "atol": float(atol)}
     if path := os.environ.get(RECORD_FILE):
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"name": name, **entry}) + "\n")
@@ -188,11 +184,7 @@ def compare(name: str, new: dict | None, old: dict | None) -> Row:
             return row
         if a.dtype.kind == "U" or b.dtype.kind == "U":
             if not np.array_equal(a.astype(str), b.astype(str)):
-                row.status, row.away, row.detail = (
-                    "differs",
-                    math.inf,
-                    f"text {label} differs".replace("  ", " "),
-                )
+                row.status, row.away, row.detail = ("differs", math.inf, f"text {label} differs".replace("  ", " "))
                 return row
             continue
         band = old.get("band")
@@ -249,11 +241,7 @@ def derive_band(entries: list[dict], seeds: list[int]) -> dict:
         values = np.stack(parts)
         mean, sd = values.mean(0), values.std(0, ddof=1)
         half = factor * sd + first["atol"] + first["rtol"] * np.abs(mean)
-        band["mean"][label], band["sd"][label], band["half_width"][label] = (
-            mean.tolist(),
-            sd.tolist(),
-            half.tolist(),
-        )
+        band["mean"][label], band["sd"][label], band["half_width"][label] = (mean.tolist(), sd.tolist(), half.tolist())
         if part.size <= 10:
             band.setdefault("values", {})[label] = values.tolist()
     return band
