@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from pmeta_lib.files import UserError, unknown
@@ -88,16 +87,9 @@ _LUNAR = (
 
 
 def _signs(plus: str, minus: str) -> dict:
-    describe = lambda t: plus if t[0] > 0 else minus  # noqa: E731
     values = np.array([[1.0], [-1.0]])
-    return {
-        "sample": lambda n, rng: values[rng.integers(0, 2, n)],
-        "default": (1.0,),
-        "describe": describe,
-        "tasks": (2, 2),
-        "fixed": (1.0, -1.0),
-        "domain": _SIGN,
-    }
+    made: dict = {"sample": lambda n, rng: values[rng.integers(0, 2, n)], "default": (1.0,), "domain": _SIGN}
+    return made | {"describe": lambda t: plus if t[0] > 0 else minus, "tasks": (2, 2), "fixed": (1.0, -1.0)}
 
 
 def _sizes(base: str, observation: int, action: int, limit: float = 1.0) -> dict:
@@ -305,22 +297,11 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
     versions = {"base": row.base, "gymnasium": version("gymnasium"), "mujoco": version("mujoco")}
     limit = np.full(row.action_size, row.action_limit)
     return TaskFamily(
-        name=name,
-        preset=preset,
-        suite="mujoco" if row.base.endswith("-v5") else "gym",
-        env_id=f"pmeta/{row.env}-v0",
-        observation_size=row.observation_size,
-        action_size=row.action_size,
-        horizon=horizon(name, preset),
-        train_tasks=train_tasks,
-        test_tasks=test_tasks,
-        held_out=held_out,
-        action_low=-limit,
-        action_high=limit,
-        evaluation=rule.evaluation,
+        name, preset, "mujoco" if row.base.endswith("-v5") else "gym", f"pmeta/{row.env}-v0", row.observation_size,
+        row.action_size, horizon(name, preset), train_tasks, test_tasks, held_out, -limit, limit, rule.evaluation,
         description=f"{name} ({preset}) on {row.base}: {n_train} training and {n_test} test tasks, {split}",
         versions={"env": f"pmeta/{row.env}-v0", **versions},
-    )
+    )  # fmt: skip
 
 
 def horizon(name: str, preset: str) -> int:
@@ -355,14 +336,9 @@ def check_tasks(name: str, tasks: np.ndarray, preset: str = "modern") -> np.ndar
     return tasks
 
 
-def default_task(name: str) -> tuple[float, ...]:
-    """The task of an environment made without one: the nominal body, forward, ..."""
-    return lookup(name).default
-
-
 def check_task(name: str, task, preset: str = "modern") -> np.ndarray:
     """One task as `(k,)`; a bare number stands for a vector of one, None for the family's default."""
-    task = default_task(name) if task is None else task
+    task = lookup(name).default if task is None else task
     return check_tasks(name, np.atleast_1d(np.asarray(task, dtype=np.float64))[None], preset)[0]
 
 
@@ -397,11 +373,3 @@ def _rule(name: str, preset: str) -> _Preset:
     if rule.tasks and name not in rule.tasks:
         raise UserError(f"preset {preset} does not define {name}; it has: {', '.join(rule.tasks)}.")
     return rule
-
-
-def single_spaces(f: TaskFamily, dtype) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
-    """Observation and action space of one slot."""
-    observation = gymnasium.spaces.Box(-np.inf, np.inf, (f.observation_size,), dtype)
-    return observation, gymnasium.spaces.Box(
-        f.action_low.astype(np.float32), f.action_high.astype(np.float32), dtype=np.float32
-    )

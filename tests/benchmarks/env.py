@@ -23,7 +23,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tqdm import tqdm
 
 from pmeta_lib.envs import FAMILIES, TaskVectorEnv, family
-from pmeta_lib.envs.families import default_task
+from pmeta_lib.envs.families import lookup
 from pmeta_lib.files import UserError, unknown
 
 DEFAULT = ("half-cheetah-vel", "ant-dir", "humanoid-dir", "pendulum-flip")
@@ -74,7 +74,7 @@ def measure(name: str, slots: int, steps: int, rounds: int, cores: list[int], ba
     Raises `UserError` if the two sides do not end in the same observations.
     """
     f = family(name)
-    tasks, seeds = np.tile(default_task(name), (slots, 1)), list(range(slots))
+    tasks, seeds = np.tile(lookup(name).default, (slots, 1)), list(range(slots))
     threads = max(1, len(cores))
     if cores:
         os.sched_setaffinity(0, cores)
