@@ -3,6 +3,7 @@
 import difflib
 import errno
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -97,12 +98,19 @@ def remove_halves(folder: Path) -> None:
 
 
 @contextmanager
-def writing(target: Path, remedy: str) -> Iterator[None]:
+def writing(target: object, remedy: str) -> Iterator[None]:
     """Turn an `OSError` of the block into one `UserError`: what cannot be written, why, and the `remedy`."""
     try:
         yield
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error
+
+
+def write_report(target: Path | None, data: object) -> None:
+    """`data` as JSON into the file that the user named with `--json`, if there is one."""
+    if target:
+        with writing(target, "give another --json"):
+            target.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_table(path: Path, frame: "pd.DataFrame") -> None:

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from pmeta_course.regression import machine
+from pmeta_lib.files import write_report
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 REINSTALL = "pip install --force-reinstall -e . in the repository"
@@ -39,13 +40,11 @@ def main(args: argparse.Namespace) -> int:
             if args.json != Path("-"):
                 print(f"{mark}  {what:<20} {found}" + (f"  → {remedy}" if remedy else ""), flush=True)
     errors = sum(line["state"] == ERROR for line in lines)
-    if args.json:
-        text = json.dumps({"ok": not errors, "checks": lines}, indent=1) + "\n"
-        if args.json == Path("-"):
-            print(text, end="")
-        else:
-            args.json.write_text(text, encoding="utf-8")
-    if args.json != Path("-"):
+    report = {"ok": not errors, "checks": lines}
+    if args.json == Path("-"):
+        print(json.dumps(report, indent=1))
+    else:
+        write_report(args.json, report)
         print("\nready" if not errors else f"\n{errors} error{'s' * (errors > 1)}: see the remedies above")
     return int(bool(errors))
 

@@ -7,12 +7,11 @@ pmeta adapt out/runs/1f0c… --family pendulum-flip --out out/flip     a family 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from pmeta_lib.experiments.listing import SETTINGS, listing
 from pmeta_lib.experiments.train import parse_pairs, use_machine
-from pmeta_lib.files import UserError, read_table, write_atomically
+from pmeta_lib.files import UserError, read_table, write_report
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,9 +72,8 @@ def main(args: argparse.Namespace) -> int:
     for name in alone.index[alone]:
         print(f"{name} brings nothing along to a new task: scratch is its way too")
     print("\n" + "\n".join(f"-> {path}" for path in paths))
-    if args.json:
-        rows = [dict(zip(report.index.names, index)) | {"returns": {str(k): v for k, v in row.dropna().items()},
-                "episodes": {str(k): v for k, v in first.T.get(index, pd.Series()).dropna().items()}}
-                for index, row in report.iterrows()]  # fmt: skip
-        write_atomically(args.json, json.dumps({"tables": [str(p) for p in paths], "rows": rows}, indent=1).encode())
+    rows = [dict(zip(report.index.names, index)) | {"returns": {str(k): v for k, v in row.dropna().items()},
+            "episodes": {str(k): v for k, v in first.T.get(index, pd.Series()).dropna().items()}}
+            for index, row in report.iterrows()]  # fmt: skip
+    write_report(args.json, {"tables": [str(p) for p in paths], "rows": rows})
     return 0

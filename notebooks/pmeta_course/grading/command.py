@@ -13,7 +13,6 @@ exit code: 0 every exercise is correct, 1 some are not, 2 a mistake in the call.
 import argparse
 import contextlib
 import csv
-import json
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ from pmeta_course.grading.sandbox import COURSE, Ended, Limits, Sandbox, protect
 from pmeta_course.grading.sandboxed import decode, encode, raised
 from pmeta_course.grading.steps import steps
 from pmeta_course.regression.kernels import GIB
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, write_report, writing
 
 PROFILE = re.compile(r"^PROFILE\s*(:[^=]*)?=", re.MULTILINE)
 BESIDES = (
@@ -294,14 +293,12 @@ def main(args: argparse.Namespace) -> int:
     print(table(works))
     grades = [g for work in works for g in work.grades]
     if args.csv:
-        with open(args.csv, "w", newline="", encoding="utf-8") as file:
+        with writing(args.csv, "give another --csv"), open(args.csv, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [f.name for f in fields(Grade)] + ["protection"])
             writer.writeheader()
             writer.writerows(asdict(g) | {"protection": words.split(":")[0]} for g in grades)
-    if args.json:
-        notes = [{"student": w.student, "notebook": w.path.name, "notes": w.notes} for w in works if w.notes]
-        report = {"schema": 1, "protection": words, "limits": asdict(limits), "notes": notes}
-        report["grades"] = [asdict(g) for g in grades]
-        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    notes = [{"student": w.student, "notebook": w.path.name, "notes": w.notes} for w in works if w.notes]
+    report = {"schema": 1, "protection": words, "limits": asdict(limits), "notes": notes}
+    write_report(args.json, report | {"grades": [asdict(g) for g in grades]})
     sound = all(w.grades for w in works) and all(g.status == "correct" for g in grades)
     return 0 if sound else 1

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pmeta_course.regression.literals import from_json, same
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError, unknown, write_atomically, writing
 
 KINDS = ("exact", "stochastic")
 RECORD_FILE = "PMETA_RECORD_FILE"
@@ -262,13 +262,14 @@ def load_expected(path: Path) -> dict:
 
 def save_expected(path: Path, expected: dict) -> None:
     """Write the expectation file, numbers of an array on one line, so that a diff stays readable."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     values = expected.get("values", {})
     text = json.dumps(expected | {"values": dict.fromkeys(values, 0)}, indent=1, ensure_ascii=False)
     for name, entry in values.items():
         key = json.dumps(name, ensure_ascii=False)
         text = text.replace(f"\n  {key}: 0", f"\n  {key}: {json.dumps(entry, ensure_ascii=False)}", 1)
-    path.write_text(text + "\n", encoding="utf-8")
+    with writing(path, "make it writable and bless again"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (text + "\n").encode())
 
 
 def blessed(

@@ -11,7 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from pmeta_lib.files import UserError, write_atomically
+from pmeta_lib.files import UserError, write_atomically, writing
 
 SEALED = ("results", "tuning")  # the folders of data/ that runs write
 
@@ -43,9 +43,10 @@ def main(args: argparse.Namespace) -> int:
         problems = differences(args.data, ledger)
         print("\n".join(f"DIFFERS  {p}" for p in problems) or "verified: every number follows from the raw results")
         return int(bool(problems))
-    try:
-        if args.json:
+    if args.json:
+        with writing(args.json, "give another --json"):
             write_atomically(args.json, (json.dumps(ledger, indent=1) + "\n").encode())
+    with writing(args.figures or args.data, "make it writable, or name another folder"):
         for page in pages.PAGES if args.update_readme else ():
             path = args.data.resolve().parent / page
             write_atomically(path, pages.rendered(path, ledger).encode())
@@ -56,8 +57,6 @@ def main(args: argparse.Namespace) -> int:
             plots.draw_all(args.data / "results", args.figures)
         if args.checksums:
             write_atomically(args.data / "SHA256SUMS", checksums(args.data).encode())
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
     return 0
 
 
