@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal without ✔ shows ?, and the run goes on
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    for folder in ("tests", "data/results/tabular"):  # benchmarks and results have their scripts beside them
+    for folder in ("tests", "data/results/tabular", "docs"):  # benchmarks, results and pages have their scripts there
         if (there := Path(__file__).resolve().parents[1] / folder).is_dir():  # in a clone only
             sys.path.append(str(there))
     available = {v: e for v, e in VERBS.items() if importlib.util.find_spec(e[0].split(".")[0]) is not None}

@@ -103,13 +103,9 @@ def _robot(base: str, observation: int, action: int, limit: float = 1.0) -> dict
 
 
 def _params(base: str, observation: int, action: int, parts: tuple[int, int, int]) -> dict:
-    return {
-        **_robot(base, observation, action),
-        "sample": _multipliers(*parts),
-        "default": (1.0,) * (4 * parts[0] + parts[1] + 3 * parts[2]),
-        "describe": lambda t: f"{len(t)} body parameters x{t.min():.2f} to x{t.max():.2f}",
-        "domain": _POSITIVE,
-    }
+    made: dict = {"sample": _multipliers(*parts), "default": (1.0,) * (4 * parts[0] + parts[1] + 3 * parts[2])}
+    made |= {"describe": lambda t: f"{len(t)} body parameters x{t.min():.2f} to x{t.max():.2f}", "domain": _POSITIVE}
+    return _robot(base, observation, action) | made
 
 
 def _degrees(t: np.ndarray) -> str:
@@ -126,16 +122,9 @@ _WALKER, _HOPPER = (8, 9, 8), (5, 6, 5)  # bodies, degrees of freedom, geoms (wo
 
 _TABLE: dict[str, Family | str] = {
     "point-robot": Family(
-        "PointRobot",
-        seconds=4.8e-06,
-        entry=f"{_CLASSIC}:PointRobotEnv",
-        batch=f"{_CLASSIC}:PointRobotBatch",
-        **_sizes("2-D navigation", 2, 2, 0.1),
-        sample=_half_circle,
-        default=(0.0, 1.0),
-        describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f})",
-        tasks=(20, 10),
-        horizon=20,
+        "PointRobot", **_sizes("2-D navigation", 2, 2, 0.1), entry=f"{_CLASSIC}:PointRobotEnv",
+        batch=f"{_CLASSIC}:PointRobotBatch", sample=_half_circle, default=(0.0, 1.0), tasks=(20, 10), horizon=20,
+        describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f})", seconds=4.8e-06,
     ),
     "pendulum-params": Family(
         "PendulumParams",
@@ -149,34 +138,20 @@ _TABLE: dict[str, Family | str] = {
         domain=_POSITIVE,
     ),
     "lunar-lander-params": Family(
-        "LunarLanderParams",
-        seconds=0.00011,
-        entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv",
-        batch="pmeta_lib.envs.lunar:LunarBatch",
-        **_sizes("LunarLander-v3", 8, 2),
-        sample=_uniform((-11.5, 0.0, 0.0), (-6.0, 15.0, 1.5)),
-        default=(-10.0, 15.0, 1.5),
+        "LunarLanderParams", **_sizes("LunarLander-v3", 8, 2), entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv",
+        batch="pmeta_lib.envs.lunar:LunarBatch", sample=_uniform((-11.5, 0.0, 0.0), (-6.0, 15.0, 1.5)),
+        default=(-10.0, 15.0, 1.5), horizon=400, domain=_LUNAR, seconds=0.00011,
         describe=lambda t: f"gravity {t[0]:.1f} m/s^2, wind {t[1]:.1f}, turbulence {t[2]:.2f}",
-        horizon=400,
-        domain=_LUNAR,
     ),
     "pendulum-flip": Family("PendulumFlip", **_PENDULUM, **_signs("torque as is", "torque reversed"), seconds=6.4e-06),
     "half-cheetah-dir": Family("HalfCheetahDir", **_HALF_CHEETAH, **_signs("forward", "backward"), seconds=8.2e-05),
     "half-cheetah-vel": Family(
-        "HalfCheetahVel",
-        seconds=0.0001,
-        **_HALF_CHEETAH,
-        sample=_uniform(0.0, 3.0),
-        default=(1.5,),
-        describe=lambda t: f"v = {t[0]:.2f} m/s",
+        "HalfCheetahVel", **_HALF_CHEETAH, sample=_uniform(0.0, 3.0), default=(1.5,),
+        describe=lambda t: f"v = {t[0]:.2f} m/s", seconds=0.0001,
     ),
     "ant-dir": Family(
-        "AntDir",
-        seconds=0.00041,
-        **_ANT,
-        **_ANGLE | {"sample": lambda n, rng: np.array([[0.0], [np.pi]])[rng.integers(0, 2, n)]},
-        tasks=(2, 2),
-        fixed=(0.0, np.pi),
+        "AntDir", **_ANT, **_ANGLE | {"sample": lambda n, rng: np.array([[0.0], [np.pi]])[rng.integers(0, 2, n)]},
+        tasks=(2, 2), fixed=(0.0, np.pi), seconds=0.00041,
     ),
     "ant-dir-graded": Family("AntDir", **_ANT, **_ANGLE, seconds=0.00027),
     "ant-goal": Family(
@@ -190,7 +165,7 @@ _TABLE: dict[str, Family | str] = {
     "humanoid-dir": Family("HumanoidDir", **_robot("Humanoid-v5", 348, 17, 0.4), **_ANGLE, seconds=0.00059),
     "walker2d-params": Family("Walker2dParams", **_params("Walker2d-v5", 17, 6, _WALKER), seconds=0.00026),
     "hopper-params": Family("HopperParams", **_params("Hopper-v5", 11, 3, _HOPPER), seconds=0.00021),
-}
+}  # fmt: skip
 _TABLE |= {found.name: found.value for found in metadata.entry_points(group="pmeta.families")}
 FAMILIES: tuple[str, ...] = tuple(_TABLE)
 

@@ -37,13 +37,9 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
     """
 
     def __init__(
-        self,
-        family: TaskFamily,
-        tasks: np.ndarray,
-        seeds: Sequence[int | np.random.SeedSequence],
-        threads: int = 1,
+        self, family: TaskFamily, tasks: np.ndarray, seeds: Sequence[int | np.random.SeedSequence], threads: int = 1,
         dtype: type = np.float32,
-    ):
+    ):  # fmt: skip
         self.family, self.tasks = family, check_tasks(family.name, tasks, family.preset)
         self.num_envs, self.dtype = len(self.tasks), np.dtype(dtype)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}

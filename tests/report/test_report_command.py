@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pmeta_course.reproduction import pages, plots
+import report_pages as pages
+from pmeta_course.reproduction import plots
 
 from pmeta_lib import cli
 from pmeta_lib.files import UserError

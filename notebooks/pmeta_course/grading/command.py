@@ -31,17 +31,8 @@ from pmeta_course.regression.kernels import GIB
 from pmeta_lib.files import UserError, write_report, writing
 
 PROFILE = re.compile(r"^PROFILE\s*(:[^=]*)?=", re.MULTILINE)
-BESIDES = (
-    ".csv",
-    ".md",
-    ".json",
-    ".toml",
-    ".yml",
-    ".yaml",
-    ".xlsx",
-    ".ods",
-    ".log",
-)  # a teacher's own files in a class folder
+# a teacher's own files in a class folder
+BESIDES = (".csv", ".md", ".json", ".toml", ".yml", ".yaml", ".xlsx", ".ods", ".log")
 RESTARTS = 3
 
 
