@@ -16,7 +16,7 @@ VERBS = {
     "train": ("pmeta_lib.experiments.train", "one training run: a spec becomes a folder of results"),
     "adapt": ("pmeta_lib.experiments.adapt_command", "adapt a trained run to tasks it has never seen"),
     "sweep": ("pmeta_lib.experiments.sweep", "many runs, on this machine, a Ray cluster or SLURM"),
-    "tabular": ("tabular_results", "regenerate the stored tabular results"),
+    "tabular": ("tabular_command", "regenerate the stored tabular results"),
     "report": ("pmeta_course.reproduction.command", "the verdict on every claim, from the stored results"),
     "bench": ("benchmarks.command", "speed, as ratios against a peer in the same run"),
     "student": ("pmeta_course.grading.student", "write the student edition of the notebooks"),

@@ -36,8 +36,8 @@ def unknown(kind: str, name: object, choices: Iterable[str], where: str = "") ->
     choices = [str(c) for c in choices]
     near = difflib.get_close_matches(str(name), choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    place = f" in {where}" if where else ""
-    return UserError(f"unknown {kind} {str(name)!r}{place}.{hint} Choose from: {', '.join(choices)}.")
+    within = f" in {where}" if where else ""
+    return UserError(f"unknown {kind} {str(name)!r}{within}.{hint} Choose from: {', '.join(choices)}.")
 
 
 def writable(folder: Path, option: str) -> None:

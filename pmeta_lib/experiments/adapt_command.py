@@ -58,8 +58,8 @@ def main(args: argparse.Namespace) -> int:
     report, first = summary(table), few_shot(table)
     for family in report.index.unique(level=0):
         rows = table[table["family"] == family]
-        held = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
-        print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({held})")
+        split = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
+        print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({split})")
         parts = {
             "of the first episodes as they were lived, one environment a task": first,
             "after so many steps": report,

@@ -22,29 +22,29 @@ def seconds(spec, packed: int) -> float:
     from pmeta_lib.policy_gradient.learner import OnPolicy
     from pmeta_lib.sac.networks import hidden_type
 
-    settings, place = spec.settings, spec.make_family()
-    tasks = len(place.train_tasks)
+    settings, family = spec.settings, spec.make_family()
+    tasks = len(family.train_tasks)
     if isinstance(spec.make_learner(), OnPolicy):
         return packed * tasks * settings.steps * (lookup(spec.family).seconds + ON_POLICY)
     policies = spec.make_learner().policies(tasks)
     products = UPDATE[str(hidden_type(settings.precision, "cpu")).removeprefix("torch.")]
-    update = np.dot(products, sizes(place, settings.hidden, packed * tasks * settings.batch_size, packed * policies))
+    update = np.dot(products, sizes(family, settings.hidden, packed * tasks * settings.batch_size, packed * policies))
     update *= spec.make_learner().cost
     slot = lookup(spec.family).seconds
     episodes = (
-        (settings.evaluations + 1) * place.horizon * (STEP + packed * tasks * settings.evaluation_episodes * slot)
+        (settings.evaluations + 1) * family.horizon * (STEP + packed * tasks * settings.evaluation_episodes * slot)
     )
     acting = settings.steps * (STEP / settings.envs_per_task + packed * tasks * slot)
     return float(episodes + acting + settings.updates_until(settings.steps) * update)
 
 
-def sizes(place, hidden: tuple[int, ...], transitions: int, policies: int) -> tuple[float, float, float]:
+def sizes(family, hidden: tuple[int, ...], transitions: int, policies: int) -> tuple[float, float, float]:
     def weights(inputs, outputs):
         widths = (inputs, *hidden, outputs)
         return sum(a * b for a, b in itertools.pairwise(widths))
 
-    size = weights(place.observation_size, 2 * place.action_size)
-    size += 2 * weights(place.observation_size + place.action_size, 1)
+    size = weights(family.observation_size, 2 * family.action_size)
+    size += 2 * weights(family.observation_size + family.action_size, 1)
     return 1.0, transitions * size, policies * size
 
 

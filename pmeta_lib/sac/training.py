@@ -76,7 +76,7 @@ def follow(
 ) -> None:  # fmt: skip
     """The loop itself, which on-policy training shares: `step()` up to step `last`, `judge()` at the steps `due`.
 
-    A run is told from others in `folder` by its family, learner, settings, seeds and what `about` adds.
+    A run in `folder` is identified by its family, learner, settings, seeds and `about`.
     """
     family, name = run.family, run.learner.name
     tasks = family.train_tasks.tolist()

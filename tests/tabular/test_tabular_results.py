@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tabular_cells
+import tabular_command
 import tabular_map
 import tabular_results as tabular
 from pmeta_course.reproduction import judging
@@ -213,7 +214,7 @@ def test_choose_takes_the_best_mean():
 def test_the_command_refuses_mistakes(tmp_path):
     def run(*words):
         parser = argparse.ArgumentParser()
-        tabular.configure(parser)
+        tabular_command.configure(parser)
         return tabular.main(parser.parse_args(words))
 
     with pytest.raises(UserError, match=r"headlin.*Did you mean 'headline'"):
