@@ -11,11 +11,13 @@ PAGES = {
     "README.md": ("claims",),
     "docs/results.md": ("parts", "parts_desk", "parts_v1", "map", "scores"),
     "docs/findings.md": ("ablations",),
+    "docs/report.md": ("claims",),
 }  # the tables between markers, from claims.json and claims_v1.json
 CHECKED = {
     "README.md": "## What came out",
     "docs/results.md": "",
     "docs/findings.md": "",
+    "docs/report.md": "",
 }  # prose from here to the next ##
 FACT = re.compile(r"<!-- = (.*?) -->(.*?)<!-- / -->", re.DOTALL)  # a number in prose, by what it is
 NAMES = (  # digits that are no results

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # MuJoCo's WebAssembly build (npm) beside its Python wheel: one version, one model, one initial state, the same controls.
-# Guess, before the run: the two agree to 1e-9 over 1,000 physics steps (200 steps of an environment), for every robot.
+# Guess, before the long run: the two agree to 1e-9 over 1,000 physics steps (200 steps of an environment), for every robot.
+# It was not blind: in a first trial over 200 steps half-cheetah had agreed to 1e-11, and ant to 6e-7 only, a warning.
 # Found (3.10.0 both, Node 20, x86-64): hopper and walker do, to 1e-10. Half-cheetah and ant agree to rounding at first
 # (1e-15 over 50 physics steps), then contacts multiply that rounding by ten every few dozen, and they end up decimetres
 # to metres apart: equal versions give equal physics, not equal trajectories. To compare two builds, compare single
@@ -38,8 +39,8 @@ import sys
 import mujoco
 import numpy as np
 
-as_described = True
-for name, theirs in json.load(open("wasm.json")).items():
+as_described, played = True, json.load(open("wasm.json"))
+for name, theirs in played.items():
     model = mujoco.MjModel.from_xml_path(f"{name}.xml")
     data, gap = mujoco.MjData(model), []
     for k, qpos in enumerate(theirs):
@@ -51,5 +52,5 @@ for name, theirs in json.load(open("wasm.json")).items():
     print(f"{name}: largest gap {max(gap[:50]):.0e} in 50 physics steps, {max(gap):.0e} in 1,000; past 1e-6 at {apart}")
     same = name in ("hopper", "walker2d_v5")
     as_described &= max(gap[:50]) < 1e-9 and (max(gap) < 1e-9 if same else max(gap) > 1e-3)
-sys.exit(0 if as_described else 1)
+sys.exit(0 if as_described and len(played) == 4 else 1)
 PY

@@ -70,6 +70,20 @@ def patiently(action: Callable[..., T], *args, **kwargs) -> T:
     return action(*args, **kwargs)
 
 
+@contextmanager
+def held(path: Path, **how) -> Iterator[None]:
+    """Hold filelock's lock on the file `path`; a file server's hiccup is waited out when it is taken and when it is
+    given back: filelock keeps a lock whose release fails. `how`: `timeout`, … of `filelock.FileLock`."""
+    from filelock import FileLock
+
+    lock = FileLock(path, **how)
+    patiently(lock.acquire)
+    try:
+        yield
+    finally:
+        patiently(lock.release)
+
+
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
     """Write beside `path`, flush to the disk, rename: readers see the old file or the new one, never a part."""
     patiently(_write, path, parts)  # all of it: after a failed fsync the kernel forgets what it did not write

@@ -1,6 +1,7 @@
 """Options as frozen dataclasses that check themselves (by pydantic) and say every mistake at once."""
 
 import functools
+import inspect
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, dataclass_transform
@@ -40,12 +41,12 @@ def options(cls: type) -> type:
     together. `dataclasses.replace`, `asdict` and `fields` work, and `replace` checks again.
     """
     checked: Any = dataclass(frozen=True, config=STRICT)(cls)
-    make = checked.__init__
+    make, signature = checked.__init__, inspect.signature(checked)
 
     @functools.wraps(make)
     def __init__(self, *given, **named):
-        try:
-            make(self, *given, **named)
+        try:  # by name, since a mistake in what is given by place would be called by its number
+            make(self, **signature.bind_partial(*given).arguments, **named)
         except ValidationError as error:
             raise Mistakes(list(mistakes(type(self), error))) from None
 

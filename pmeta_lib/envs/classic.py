@@ -62,7 +62,7 @@ class PointRobotBatch(Batch):
 
 
 class PendulumBatch(Batch):
-    """B pendulums; task = (gravity m/s^2, mass kg, length m), or (sign of the torque,)."""
+    """B pendulums; task = (gravity m/s^2, mass kg, length m), (sign of the torque,), or all four."""
 
     kept = ("angle_speed",)
 
@@ -85,10 +85,10 @@ class PendulumBatch(Batch):
 
 
 def pendulum_task(tasks: np.ndarray):
-    """`tasks (B, k)` -> ((gravity, mass, length), sign): k = 3 are the parameters, k = 1 is the sign."""
+    """`tasks (B, k)` -> ((gravity, mass, length), sign): k = 3 are the parameters, k = 1 is the sign, k = 4 both."""
     if tasks.shape[1] == 1:
         return (10.0, 1.0, 1.0), tasks[:, 0]
-    return tuple(tasks.T), np.ones(len(tasks))
+    return tuple(tasks[:, :3].T), tasks[:, 3] if tasks.shape[1] == 4 else np.ones(len(tasks))
 
 
 class PointRobotEnv(gymnasium.Env):

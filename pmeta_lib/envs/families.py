@@ -16,12 +16,13 @@ import functools
 import pkgutil
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
+from pmeta_lib.envs.heterogeneity import KNOBS
 from pmeta_lib.files import UserError, unknown
 
 MOST_TASKS = 100_000  # beyond what any machine trains; refused before they are drawn
@@ -76,6 +77,7 @@ class Family:
     fixed: tuple[float, ...] | None = None  # all tasks there are: nothing can be held out
     domain: tuple[str, Callable] | None = None  # what a task must be, in words and as a test of rows
     seconds: float = 2e-4  # CPU time of a slot's step, see `pmeta_lib.experiments.cost`
+    identical: bool = False  # all tasks are one task: nothing can be held out
 
 
 _SIGN = ("+1 or -1", lambda t: np.isin(t, (1.0, -1.0)).all(1))
@@ -261,12 +263,12 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
         train_tasks = test_tasks = np.array(row.fixed)[:, None]
     else:
         # Two streams, so that the test tasks do not depend on how many train.
-        root = np.random.SeedSequence(zlib.crc32(name.encode()))
+        root = np.random.SeedSequence(zlib.crc32(name.partition("@")[0].encode()))
         train_tasks, test_tasks = (
             _sampler(name, preset)(n, np.random.Generator(np.random.PCG64(stream)))
             for n, stream in zip((n_train, n_test), root.spawn(2))
         )
-    held_out = row.fixed is None
+    held_out = row.fixed is None and not row.identical
     check_held_out(train_tasks, test_tasks, allowed=not held_out, where=f"{name} ({preset})")
     split = "held out" if held_out else "NOT held out: the test tasks are the training tasks"
     versions = {"base": row.base, "gymnasium": version("gymnasium"), "mujoco": version("mujoco")}
@@ -332,13 +334,29 @@ def check_action(name: str, action) -> np.ndarray:
 
 
 def lookup(name: str) -> Family:
-    """The row of the table; `UserError` for an unknown family."""
-    if name not in _TABLE:
-        raise unknown("task family", name, FAMILIES)
-    row: Any = _TABLE[name]
+    """The row of the table; `NAME@H` is NAME at heterogeneity H (see `heterogeneity`). Raises `UserError` for an
+    unknown family, and for an H that the family does not have."""
+    base, at, h = name.partition("@")
+    if base not in _TABLE:
+        raise unknown("task family", base, FAMILIES)
+    row: Any = _TABLE[base]
     if isinstance(row, str):
-        row = _TABLE[name] = pkgutil.resolve_name(row)
-    return row
+        row = _TABLE[base] = pkgutil.resolve_name(row)
+    return _at(row, base, h) if at else row
+
+
+def _at(row: Family, base: str, h: str) -> Family:
+    if base not in KNOBS:
+        raise UserError(f"{base} has no knob for its tasks' heterogeneity (@{h}); these have: {', '.join(KNOBS)}.")
+    try:
+        value = float(h)
+    except ValueError:
+        value = np.nan
+    if not 0 <= value <= 1 or f"{value:g}" != h:  # one spelling, so one identity
+        raise UserError(
+            f"family {base}@{h}: the heterogeneity behind @ must be a number from 0 to 1, as in {base}@0.5."
+        )
+    return replace(row, identical=value == 0, **KNOBS[base](value))
 
 
 def _rule(name: str, preset: str) -> _Preset:

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, family
+from pmeta_lib.envs.families import PRESETS, TaskFamily, family, lookup
 from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.files import UserError, unknown
 from pmeta_lib.options import Count, options
@@ -39,8 +39,10 @@ class RunSpec:
     @field_validator("family", "learner", "preset")
     @classmethod
     def _known(cls, name: str, field: ValidationInfo) -> str:
-        table = {"family": FAMILIES, "learner": LEARNERS, "preset": PRESETS}[field.field_name]
-        if name not in table:
+        table = {"family": (), "learner": LEARNERS, "preset": PRESETS}[field.field_name]
+        if field.field_name == "family":
+            lookup(name)
+        elif name not in table:
             raise unknown(field.field_name, name, table)
         return name
 
@@ -55,6 +57,11 @@ class RunSpec:
         return Settings(**given) if isinstance(given, dict) else given
 
     def __post_init__(self):
+        if self.settings.precision == "auto":  # a run is of one precision, and its identity says which
+            from pmeta_lib.sac.networks import hidden_type
+
+            precision = str(hidden_type("auto", "cpu")).removeprefix("torch.")
+            object.__setattr__(self, "settings", replace(self.settings, precision=precision))
         object.__setattr__(self, "train_tasks", len(self.make_family().train_tasks))
 
     def make_learner(self) -> "Learner":

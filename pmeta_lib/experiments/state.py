@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pmeta_lib.files import patiently, write_atomically
+from pmeta_lib.files import held, patiently, write_atomically
 
 
 class State(StrEnum):
@@ -72,9 +72,8 @@ def write_json(path: Path, data: dict) -> None:
     write_atomically(path, json.dumps(data, indent=1).encode())
 
 
-def _lock(folder: Path) -> FileLock:
-    # A file system without locks is an error (ENOSYS): filelock's marker files would outlive a worker that is killed.
-    return FileLock(folder / "lock", timeout=0, fallback_to_soft=False)
+# A file system without locks is an error (ENOSYS): filelock's marker files would outlive a worker that is killed.
+AT_ONCE: dict = {"timeout": 0, "fallback_to_soft": False}
 
 
 @contextmanager
@@ -85,7 +84,7 @@ def locked(folders: list[Path]) -> Iterator[bool]:
         for folder in sorted(folders):  # one order for all, though nobody waits
             patiently(folder.mkdir, parents=True, exist_ok=True)
             try:
-                stack.enter_context(patiently(_lock(folder).acquire))
+                stack.enter_context(held(folder / "lock", **AT_ONCE))
             except Timeout:
                 stack.close()
                 yield False
@@ -97,8 +96,10 @@ def locked_by_another(folder: Path) -> bool:
     """Whether a living process works on `folder`. Raises `OSError` where the lock cannot be asked."""
     if not (folder / "lock").exists():
         return False
+    lock = FileLock(folder / "lock", **AT_ONCE)
     try:
-        with _lock(folder):
-            return False
+        lock.acquire()  # not patiently: who asks has other runs to ask of
     except Timeout:
         return True
+    patiently(lock.release)
+    return False

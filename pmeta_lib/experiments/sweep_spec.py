@@ -10,14 +10,14 @@ import itertools
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, create_model
 
-from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, family
+from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, family, lookup
 from pmeta_lib.experiments.learners import LEARNERS, find, learner
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.files import UserError, unknown
@@ -56,13 +56,19 @@ def _as_list(value) -> list:
     return value if isinstance(value, list) else [value]
 
 
-def _names(kind: str, table) -> Any:
-    """One name of the table, or a list of different ones."""
+def _known_family(name: str) -> str:
+    lookup(name)
+    return name
 
-    def known(name: str) -> str:
-        if name not in table:
-            raise unknown(kind, name, table)
-        return name
+
+def _known_learner(name: str) -> str:
+    if name not in LEARNERS:
+        raise unknown("learner", name, LEARNERS)
+    return name
+
+
+def _names(known: Callable[[str], str]) -> Any:
+    """One name that is `known`, or a list of different ones."""
 
     return Annotated[list[Annotated[str, AfterValidator(known)]], Field(min_length=1), BeforeValidator(_as_list),
                      AfterValidator(_different)]  # fmt: skip
@@ -123,8 +129,8 @@ def _file() -> type[BaseModel]:
 
     learners: dict[str, Any] = {name: (_grid(find(name, LEARNERS), name), None) for name in LEARNERS}
     both: dict[str, Any] = {  # what may stand at the top, in a block and in a scale alike
-        "families": (_names("family", FAMILIES), None),
-        "learners": (_names("learner", LEARNERS), None),
+        "families": (_names(_known_family), None),
+        "learners": (_names(_known_learner), None),
         "preset": (Annotated[str, AfterValidator(_preset)], None),
         "train_tasks": (Count, None),
         "seeds": (Annotated[list[int], BeforeValidator(_seeds)], None),

@@ -82,12 +82,10 @@ def main(args: argparse.Namespace) -> int:
                    settings)  # fmt: skip
     folder = args.out or Path("out/runs") / spec.key
     sink = tensorboard(args.tensorboard, spec) if args.tensorboard else None
-    if finished(folder):
-        print(f"{spec.label}: in {folder}")
-    else:
-        print(f"{spec.label}: {spec.settings.steps:,} steps per task -> {folder}")
     try:
-        with signals.heeded():
+        with signals.heeded():  # before a word is said, for whoever waits for one
+            where = "in" if finished(folder) else f"{spec.settings.steps:,} steps per task ->"
+            print(f"{spec.label}: {where} {folder}")
             run(spec, folder, device=args.device, threads=args.threads, progress=not args.quiet, callback=sink)
     except signals.Left as left:
         print(f"pmeta: {left}: a checkpoint is written, the same command goes on from it", file=sys.stderr)

@@ -213,7 +213,7 @@ def field(peers: dict[str, str], rounds: int, seconds: float, bar) -> dict:
 def reach(wanted: float, seeds: list[int], family_name: str = "half-cheetah-dir", **changes) -> dict:
     """CPU seconds of training, evaluations left out, until the seeds' mean return is `wanted`; a side that is not there
     after its budget has None. Desk: one environment and one update a step; both have 128 x 128 networks."""
-    sides = {"desk": {"steps": 40_000, "hidden": (128, 128)}, "field": {"steps": 400_000, **FIELD}}
+    sides = {"desk": {"steps": 40_000, "hidden": (128, 128)}, "field": {"steps": 400_000, **FIELD, "precision": "auto"}}
     report: dict = {"family": family_name, "return": wanted, "seeds": seeds, "seconds": {}, "steps": {}}
     for name, settings in sides.items():
         clock = {"evaluating": 0.0, "began": time.process_time()}

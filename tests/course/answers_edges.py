@@ -1,6 +1,8 @@
 """Answers that are right nearly everywhere and wrong at one edge (a tie, a zero, a whole number, an array changed in
 place, an option written in another way), at least one an exercise; and right ones in other forms."""
 
+import math
+
 import answers_deep as deep
 import answers_reproduction as reproduction
 import answers_suites as suites
@@ -93,6 +95,10 @@ EDGES = [  # name, nearly right answer, words of the diagnosis
     ("12.2", lambda x, y: np.mean(x[:, None] >= y), "not a whole win"),
     ("12.3", lambda x: np.mean(np.sort(x)[len(x) // 4 : -(len(x) // 4)]), "fewer than four"),
     ("12.4", "C", "cancel"),
+    ("13.1", lambda h2, v, w: (w / v) ** 2 * v**3 + (1 - w) ** 2 * h2, "raised ZeroDivisionError"),
+    ("13.2", lambda h2, v: 1 / (1 + v / h2), "raised ZeroDivisionError"),
+    ("13.3", " (D) ", "look again"),
+    ("13.4", lambda cells, p: math.ceil(cells * p), "values"),
     ("14.1", lambda theta, a, c, s: np.mean((1 - s * a) * a * ((c - theta) / s - a * (c - theta))) * s, "not finite"),
     ("14.2", " (C) ", "second step"),
     ("14.3", whole_numbers, "test inputs"),

@@ -113,5 +113,4 @@ def test_a_notebook_asks_solves_and_checks_each_of_its_exercises(path):
 
 
 def test_the_notebooks_are_numbered_from_00_to_14():
-    """13 is kept for the map of when personalization helps."""
-    assert [path.name[:2] for path in NOTEBOOKS if path.name[:2] != "13"] == [f"{n:02}" for n in (*range(13), 14)]
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{n:02}" for n in range(15)]

@@ -4,6 +4,8 @@ Names other than this machine's do not resolve in that browser, and every reques
 Pictures of the screen are left in out/browser.
 """
 
+import gzip
+import json
 import os
 import re
 import shutil
@@ -16,6 +18,7 @@ import nbformat
 import pytest
 from browser_tools import NO_BROWSER, ROOT, click, look, picture, requests, wait
 from pmeta_course.regression.structure import output_problems
+from pmeta_course.show import theatre
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -53,6 +56,9 @@ def test_every_page_is_whole_and_asks_nobody_else_for_anything(site, site_folder
         pictures += seen["pictures"]
         asked = requests(browser)
         assert asked and not [a for a in asked if not a.startswith(f"{site}/") or " " in a], page
+        loaded = {site_folder / re.split("[#?]", a.removeprefix(f"{site}/"))[0] for a in asked}
+        weight = sum(len(gzip.compress(file.read_bytes())) for file in loaded)  # as a server sends them
+        assert weight < 2 * 2**20, (page, weight)  # before a slider is touched or the theatre is started
     slider = [p for p in pictures if "Returns of two tasks" in p["alt"]]
     assert slider and all(p["width"] > 400 for p in slider)
     look(browser, f"{site}/notebooks/02_personalized_objective.html")
@@ -119,6 +125,17 @@ def menu(browser, name: str, entry: str) -> None:
     wait(browser, click(line), f"the entry {entry}")
 
 
+def open_notebook(browser, address: str, name: str) -> None:
+    """Open a notebook, and wait until its kernel is there."""
+    browser.get(re.sub(r"/lab\S*\?", f"/lab/tree/{name}?", address))
+    # the notebook's own signs: the status bar's follows the focus, and now and then stays empty
+    for sign in (
+        "//*[contains(@class, 'jp-KernelName')][.//text()[contains(., 'Python 3')]]",
+        "//*[contains(@class, 'jp-Notebook-ExecutionIndicator')][@data-status='idle']",
+    ):
+        wait(browser, lambda b, sign=sign: b.find_elements(By.XPATH, sign), "the kernel")
+
+
 def test_notebook_runs_from_the_menu_and_a_slider_moves_the_picture(lab, browser):
     folder, address = lab
     path = folder / "00_start_here.ipynb"
@@ -127,13 +144,7 @@ def test_notebook_runs_from_the_menu_and_a_slider_moves_the_picture(lab, browser
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     nbformat.write(stored, path)
-    browser.get(re.sub(r"/lab\S*\?", f"/lab/tree/{path.name}?", address))
-    # the notebook's own signs: the status bar's follows the focus, and now and then stays empty
-    for sign in (
-        "//*[contains(@class, 'jp-KernelName')][.//text()[contains(., 'Python 3')]]",
-        "//*[contains(@class, 'jp-Notebook-ExecutionIndicator')][@data-status='idle']",
-    ):
-        wait(browser, lambda b, sign=sign: b.find_elements(By.XPATH, sign), "the kernel")
+    open_notebook(browser, address, path.name)
     menu(browser, "Run", "Run All Cells")
 
     def saved():
@@ -181,5 +192,36 @@ def test_notebook_runs_from_the_menu_and_a_slider_moves_the_picture(lab, browser
     wait(browser, lambda b: numbers() != stiff, "the agreement to change")
     assert drawn() != before
     picture(browser, "lab_after")
-    strangers = [a for a in requests(browser) if re.match(r"https?://(?!127\.0\.0\.1:|localhost:)", a)]
-    assert not strangers
+    assert not strangers(browser)
+
+
+def strangers(browser) -> list[str]:
+    """Requests to other machines since the last call."""
+    return [a for a in requests(browser) if re.match(r"https?://(?!127\.0\.0\.1:|localhost:)", a)]
+
+
+def test_the_theatre_is_a_widget_that_plays_what_python_plays(lab, browser, theatre_built):
+    if theatre_built:
+        pytest.skip(theatre_built)
+    folder, address = lab
+    code = "from pmeta_course.show.theatre import Theatre\n\nTheatre()"
+    nb = nbformat.read(folder / "00_start_here.ipynb", 4)  # for its kernel
+    nb.cells = [nbformat.v4.new_code_cell(code)]
+    nbformat.write(nb, folder / "theatre.ipynb")
+    open_notebook(browser, address, "theatre.ipynb")
+    menu(browser, "Run", "Run All Cells")
+    there = "return document.querySelector('.jp-OutputArea .theatre')?.theatre?.sides.every((side) => side.ready)"
+    wait(browser, lambda b: b.execute_script(there), "the theatre", 120)
+    played = browser.execute_script(
+        "const { theatre } = document.querySelector('.theatre'); theatre.advance(20); return theatre.sides[1].log"
+    )
+    cast = json.loads(theatre.files()["theatre.json"])["families"]["half-cheetah-dir"]["casts"]["pmeta"]
+    python = theatre.replay("half-cheetah-dir", cast, 0, 0)
+    assert played[20]["total"] == pytest.approx(python.rewards[:20].sum(), abs=1e-6)
+    step = browser.find_element(By.XPATH, "//*[contains(@class, 'theatre')]//button[text()='Step']")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", step)
+    step.click()
+    wait(browser, lambda b: "21 of" in b.find_element(By.CSS_SELECTOR, ".theatre").text, "the step")
+    browser.execute_script("document.querySelector('.theatre .stages').scrollIntoView({block: 'center'})")
+    picture(browser, "lab_theatre")
+    assert not strangers(browser)

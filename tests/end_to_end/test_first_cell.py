@@ -51,7 +51,7 @@ def test_it_fetches_and_installs_the_course_where_there_is_none(bare, tmp_path):
         subprocess.run([*git, *step], check=True)
     work = tmp_path / "content"
     work.mkdir()
-    code = CELL + "\nimport pmeta_course\nprint(os.getcwd(), pmeta_lib.__file__)"
+    code = CELL + "\nimport pmeta_course, pmeta_lib\nprint(os.getcwd(), pmeta_lib.__file__)"
     for _ in range(2):  # the second time as after a restart: nothing to install, but the folder to find
         got = run([bare], code, work, PMETA_REPOSITORY=copy.as_uri())
         assert got.returncode == 0, got.stderr

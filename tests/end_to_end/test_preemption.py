@@ -49,6 +49,9 @@ def slurm(tmp_path):
         def befalls(self, what, name="100"):
             slurm_standin.ask(self.folder, name, what)
 
+        def jobs(self):
+            return slurm_standin.jobs(self.folder)
+
         def starts(self):
             return slurm_standin.starts(self.folder)
 
@@ -105,11 +108,12 @@ def test_workers_killed_for_memory_are_no_failures_while_the_run_gets_further(sp
     sweep, before = slurm.start(spec, "--checkpoint-seconds", 0.05, "--attempts", 2), 0
     for k in range(3):
         until(sweep, lambda b=before: newest(slurm.out) > b, "a newer checkpoint")
-        before = newest(slurm.out)
         slurm.befalls("kill", f"{100 + k}")  # SLURM does not queue such a job again: the sweep submits another
+        until(sweep, lambda k=k: slurm.jobs().get(f"{100 + k}") == "OUT_OF_MEMORY", "the kill")
+        before = newest(slurm.out)
     said = sweep.communicate(timeout=180)[0]
     assert sweep.returncode == 0 and "SLURM job 100 ended in state OUT_OF_MEMORY" in said, said
-    wait_for(lambda: slurm_standin.jobs(slurm.folder)["103"] == "COMPLETED", "the last job's end")
+    wait_for(lambda: slurm.jobs()["103"] == "COMPLETED", "the last job's end")
     check(slurm.out, undisturbed)
 
 
@@ -149,7 +153,7 @@ def test_what_slurm_is_asked_for(spec, slurm):
     sweep.send_signal(signal.SIGINT)
     said = sweep.communicate(timeout=60)[0]
     assert sweep.returncode == 130 and "Traceback" not in said, said
-    ended = wait_for(lambda: {s for s in slurm_standin.jobs(slurm.folder).values() if s != "RUNNING"}, "the jobs' end")
+    ended = wait_for(lambda: {s for s in slurm.jobs().values() if s != "RUNNING"}, "the jobs' end")
     assert ended <= {"CANCELLED by 0", "COMPLETED"} and slurm.starts() == 2  # and nobody queued them again
 
 

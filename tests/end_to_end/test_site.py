@@ -27,6 +27,7 @@ from browser_tools import (
     ROOT,
     WEBGL,
     chromium,
+    click,
     complaints,
     look,
     picture,
@@ -111,40 +112,48 @@ SLIDERS = [("00_start_here", "lam", lambda_slider), ("01_meta_rl_and_gradient_co
            ("02_personalized_objective", "agreement", lambda_slider)]  # fmt: skip
 
 
+LOADED = "const i = arguments[0]; return i.complete && i.naturalWidth ? i.src : null"
+
+
 @NO_BROWSER
 @pytest.mark.parametrize(("notebook", "name", "make"), SLIDERS)
 def test_a_slider_moves_by_keyboard_to_the_right_frame(site, site_folder, browser, notebook, name, make):
     browser.set_window_size(1400, 1000)
     look(browser, f"{site}/notebooks/{notebook}.html")
-    loaded = {re.split("[#?]", a)[0] for a in requests(browser)}
-    assert not [a for a in loaded if " " in a]
-    files = [site_folder / a.removeprefix(f"{site}/") for a in loaded]
-    assert sum(len(gzip.compress(f.read_bytes())) for f in files) < 2 * 2**20  # as a server sends them
     node = browser.find_element(By.CSS_SELECTOR, ".explorer")
     image, slider = node.find_element(By.TAG_NAME, "img"), node.find_element(By.NAME, name)
-    before = image.get_attribute("src")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", image)
     browser.execute_script("arguments[0].focus()", slider)
-    slider.send_keys(Keys.END, Keys.ARROW_LEFT)
     explorer = make()
     grid = frames.grid(explorer.controls, BUDGET)
-    chosen = {n: min(v, key=lambda x: abs(x - explorer.controls[n].value)) if not isinstance(v[0], str) else
-              explorer.controls[n].value for n, v in grid.items()} | {name: grid[name][-2]}  # fmt: skip
-    with plt.rc_context():
-        use_style()  # as the notebook does
-        figure, numbers = explorer.draw_with(**chosen)
-        drawn = frames.webp(figure)
-    redrawn = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
-    wait(browser, lambda b: image.get_attribute("src") != before and image.get_attribute("complete"), "another frame")
-    with Image.open(site_folder / image.get_attribute("src").removeprefix(f"{site}/")) as stored:
-        shown = np.asarray(stored.convert("RGB")).astype(int)
-    assert shown.shape == redrawn.shape and np.abs(shown - redrawn).mean() < 1.0
+    start = {n: min(v, key=lambda x: abs(x - explorer.controls[n].value)) if not isinstance(v[0], str) else
+             explorer.controls[n].value for n, v in grid.items()}  # fmt: skip
+    # one key at a time: of the few frames here, the last but one may be the one that the page starts from
+    for key, at in ((Keys.END, -1), (Keys.ARROW_LEFT, -2)):
+        before = image.get_attribute("src")
+        slider.send_keys(key)
+        wait(browser, lambda b, before=before: b.execute_script(LOADED, image) not in (None, before), "another frame")
+        with plt.rc_context():
+            use_style()  # as the notebook does
+            figure, numbers = explorer.draw_with(**start | {name: grid[name][at]})
+            drawn = frames.webp(figure)
+        redrawn = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
+        with Image.open(site_folder / image.get_attribute("src").removeprefix(f"{site}/")) as stored:
+            shown = np.asarray(stored.convert("RGB")).astype(int)
+        assert shown.shape == redrawn.shape and np.abs(shown - redrawn).mean() < 0.1
     said = node.find_element(By.CSS_SELECTOR, ".numbers").text
     assert said == numbers and image.get_attribute("alt") == f"{explorer.alt} {numbers}"
     assert slider.get_attribute("aria-valuetext") == f"{grid[name][-2]:.3g}"
     assert browser.execute_script("return document.activeElement === arguments[0]", slider)
     assert not complaints(browser)
     picture(browser, f"site_slider_{notebook[:2]}")
+
+
+def start(browser) -> None:
+    """Press the theatre's start button, and wait until it plays or says why not."""
+    wait(browser, click("//*[@id='theatre']/button"), "the button")
+    there = "const e = document.querySelector('.theatre'); return !!e?.theatre || !!e?.querySelector('.said')"
+    wait(browser, lambda b: b.execute_script(there), "the theatre", 120)
 
 
 @NO_BROWSER
@@ -155,7 +164,7 @@ def test_pages_fit_a_phone(site, browser, theatre_built):
     for page in ("index.html", "notebooks/00_start_here.html", *([] if theatre_built else ["docs/theatre.html"])):
         look(browser, f"{site}/{page}")
         if "theatre" in page:
-            wait(browser, lambda b: b.execute_script("return !!document.querySelector('.theatre').theatre"), "it")
+            start(browser)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, page
         for place in (".explorer", ".theatre"):
             for node in browser.find_elements(By.CSS_SELECTOR, f"{place} input, {place} button, {place} select"):
@@ -275,10 +284,9 @@ def open_theatre(site_folder, theatre_built):
     if theatre_built:
         pytest.skip(theatre_built)
 
-    def opened(browser, folder=site_folder, query=""):
-        browser.get(f"{(folder / 'docs' / 'theatre.html').as_uri()}{query}")
-        there = "const e = document.querySelector('.theatre'); return !!e?.theatre || !!e?.querySelector('.said')"
-        wait(browser, lambda b: b.execute_script(there), "the theatre", 120)
+    def opened(browser, folder=site_folder):
+        browser.get((folder / "docs" / "theatre.html").as_uri())
+        start(browser)
         return browser.find_element(By.CSS_SELECTOR, ".theatre")
 
     return opened

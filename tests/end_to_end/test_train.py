@@ -72,13 +72,14 @@ def test_tensorboard_is_an_optional_sink(tmp_path, capsys):
     (["point-robot", "--learner", "mamel"], "unknown learner"),
     (["point-robot", "--preset", "pearl"], "unknown preset"), (["point-robot", "--set", "steps"], "NAME=VALUE"),
     (["point-robot", "--set", "stepz=3"], "Did you mean 'steps'"),
-    (["point-robot", "--set", "steps=-3"], "greater than 0"),
+    (["point-robot", "--set", "steps=-3"], "setting steps is -3; it must be at least 1"),
     (["point-robot", "--option", "lam=x"], "option lam"), (["point-robot", "--device", "cuda:99"], "not available"),
-    (["point-robot", "--device", "tpu"], "not available"), (["point-robot", "--tasks", "0"], "above 0"),
+    (["point-robot", "--device", "tpu"], "not available"),
+    (["point-robot", "--tasks", "0"], "train_tasks is 0; it must be at least 1"),
     (["point-robot", "--threads", "0"], "threads"), (["point-robot", "--threads", "100000"], "cores of this machine"),
     (["point-robot", "--set", "steps=10000000000"], "GiB are free"),
     (["pendulum-flip", "--tasks", "3"], "exactly 2 tasks"), (["point-robot", "--tasks", "1000000000"], "at most"),
-    (["point-robot", "--seed", str(2**63)], "from 0 to 2^63 - 1"),
+    (["point-robot", "--seed", str(2**63)], f"seed is {2**63}; it must be less than {2**63}"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_2(words, text, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

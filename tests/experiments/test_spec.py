@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import FrozenInstanceError, asdict, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import pytest
+import torch
 
 from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.experiments.listing import SETTINGS, WORDS, described
@@ -125,3 +126,22 @@ def test_help_knows_every_option_and_imports_nothing(name):
     found = {n: (kind, default, why) for n, kind, default, why in described(place)}
     assert {n: str(v).strip("()") for n, v in asdict(made).items()} == {n: d for n, (_, d, _) in found.items()}
     assert all(kind in WORDS.values() for kind, _, _ in found.values())
+
+
+@pytest.mark.parametrize("cls", [RunSpec, Settings, *(type(learner(name)) for name in LEARNERS)])
+def test_a_mistake_in_what_is_given_by_place_is_called_by_its_name(cls):
+    first = next(iter(fields(cls)), None)
+    if first is not None:
+        with pytest.raises(UserError, match=rf"(^|\s){first.name}\b.* is <object"):
+            cls(object())
+    with pytest.raises(TypeError, match="too many positional"):
+        cls(*fields(cls), 1)
+
+
+@pytest.mark.parametrize("can", [{"avx512_bf16": True}, {}])
+def test_an_automatic_precision_is_resolved_before_it_is_part_of_an_identity(monkeypatch, can):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    found = RunSpec("pendulum-flip", settings={"precision": "auto"})
+    named = "bfloat16" if can else "float32"
+    assert found == RunSpec("pendulum-flip", settings={"precision": named}) and found.settings.precision == named
+    assert found.to_json()["settings"]["precision"] == named

@@ -1,6 +1,7 @@
 """The parts of a sweep: packs and claims, attempts, packing, the command's refusals. Faults: tests/end_to_end."""
 
 import errno
+import fcntl
 import json
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from pmeta_lib import cli
 from pmeta_lib.experiments import results, run, worker
-from pmeta_lib.experiments.state import State, locked, settled, state, write_json
+from pmeta_lib.experiments.state import State, locked, locked_by_another, settled, state, write_json
 from pmeta_lib.experiments.sweep import packs, remaining, sweep
 from pmeta_lib.experiments.sweep_spec import load
 from pmeta_lib.experiments.worker import End, attempt, work_through
@@ -182,6 +183,28 @@ def test_a_lock_is_one_holders_and_all_or_none(tmp_path):
             assert free
     with locked([b, c]) as after:
         assert after
+
+
+@pytest.mark.parametrize("while_it_is", [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN])
+def test_a_hiccup_while_a_lock_is_taken_or_given_back(tmp_path, monkeypatch, while_it_is):
+    real, failing = fcntl.flock, []
+
+    def flock(descriptor, how):
+        if how == while_it_is and failing:
+            raise OSError(failing.pop(), "no locks for now")
+        return real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    for _ in range(2):  # the second time finds it free
+        failing += [errno.ENOLCK, errno.EIO]
+        with locked([tmp_path / "a", tmp_path / "b"]) as mine:
+            assert mine and locked_by_another(tmp_path / "a")
+        assert not failing
+    failing += [errno.ENOLCK] * (while_it_is == fcntl.LOCK_UN)
+    assert not locked_by_another(tmp_path / "a") and not locked_by_another(tmp_path / "b")
+    with locked([tmp_path / "a"]) as mine:
+        assert mine and not failing
 
 
 @pytest.mark.parametrize("engine, module, extra", [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])

@@ -1,5 +1,5 @@
-/* The theatre on its page of the website. Its files are scripts that hand over their bytes, because a page that was
-opened from a folder may not read other files, but may load scripts. */
+/* The theatre on its page of the website: a button until the reader asks for it, because the physics weigh more than the
+page. Its files are scripts that hand over their bytes: a page opened from a folder may read no files, but load scripts. */
 import { mount } from "./theatre.js";
 
 const base = new URL(".", document.currentScript.src);
@@ -24,4 +24,12 @@ function read(name) {
 }
 
 const element = document.getElementById("theatre");
-if (element) mount(element, read, { flat: new URLSearchParams(location.search).has("flat") });
+if (element) {
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "start" });
+  button.textContent = "Start the theatre (loads 3 MB)";
+  button.onclick = async () => {
+    const theatre = await mount(element, read, { flat: new URLSearchParams(location.search).has("flat") });
+    theatre?.play.focus({ preventScroll: true }); // the button that had the keyboard is gone
+  };
+  element.replaceChildren(button);
+}

@@ -16,9 +16,10 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pmeta_lib.files import UserError, unknown, writable
+from pmeta_lib.files import UserError, held, unknown, writable
 
 PROFILES = ("smoke", "quick", "full")
 TIME_LIMITS = {"smoke": 900, "quick": 3600, "full": 24 * 3600}  # seconds a notebook: generous, to end what hangs
@@ -131,15 +132,21 @@ def injected(sources: dict[Path, object], settings: list[str], profile: str) -> 
     return result
 
 
+@contextmanager
 def prepare_out(out: Path):
-    """Create the output folder and take its lock (a context manager). Raises UserError if it cannot."""
+    """Create the output folder and hold its lock inside. Raises UserError if it cannot."""
     import filelock
 
     writable(out, "--out")
-    try:
-        return filelock.FileLock(out / ".lock").acquire(timeout=0)  # let go of when this process ends, however
-    except filelock.Timeout:
-        raise UserError(f"--out {out}: another run is using this folder; wait for it or give another --out") from None
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(out / ".lock", timeout=0))  # let go of when this process ends, however
+        except filelock.Timeout:
+            why = "another run is using this folder; wait for it or give another --out"
+            raise UserError(f"--out {out}: {why}") from None
+        except OSError as error:
+            raise UserError(f"--out {out}: no locks there ({error.strerror}); give another --out") from error
+        yield
 
 
 def recorded_seconds(nb, stem: str, profile: str, expected: dict, out: Path) -> tuple[float | None, float | None]:
