@@ -108,8 +108,12 @@ def cores() -> Iterator[Line]:
 def gpu() -> Iterator[Line]:
     # In a process of its own: a broken driver can crash or hang whoever asks it.
     code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
-    state, text = _python(code, 60)
-    if state:
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        failed, text = done.returncode, (done.stderr if done.returncode else done.stdout).strip().rpartition("\n")[2]
+    except subprocess.TimeoutExpired:
+        failed, text = 1, "no answer in 60 s"
+    if failed:
         yield "gpu", WARNING, f"torch cannot be asked: {text}", "pip install torch again; the CPU suffices"
     else:
         yield "gpu", OK, text or "none: the course runs on the CPU, only full sweeps gain from a GPU", ""
@@ -154,16 +158,6 @@ def kernel() -> Iterator[Line]:
         yield "jupyter kernel", OK, f"starts, runs and ends in {result.seconds:.1f} s", ""
     else:
         yield "jupyter kernel", ERROR, f"{result.reason}: {result.message}", REINSTALL
-
-
-def _python(code: str, seconds: float) -> tuple[int, str]:
-    """Exit code and last line of a little program in a process of its own."""
-    try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return 1, f"no answer in {seconds:.0f} s"
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return done.returncode, lines[-1] if lines else ""
 
 
 CHECKS = (python, packages, cores, gpu, rendering, disk, folders, kernel)
