@@ -71,7 +71,7 @@ def patiently(action: Callable[..., T], *args, **kwargs) -> T:
 
 
 @contextmanager
-def held(path: Path, **how) -> Iterator[None]:
+def locking(path: Path, **how) -> Iterator[None]:
     """Hold filelock's lock on the file `path`; a file server's hiccup is waited out when it is taken and when it is
     given back: filelock keeps a lock whose release fails. `how`: `timeout`, … of `filelock.FileLock`."""
     from filelock import FileLock

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
-from pmeta_lib.files import UserError, held, provenance, read_table, sha256, write_table, writing
+from pmeta_lib.files import UserError, locking, provenance, read_table, sha256, write_table, writing
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.sac.adaptation import Plan, adapt, references
@@ -69,7 +69,7 @@ def adapt_packed(
     else:
         same = json.dumps([*tasks, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
         kept = shared / f"references-{_digest(same)}.parquet"
-        with held(kept.with_suffix(".lock")), writing(kept, REMEDY):  # whoever comes first computes them
+        with locking(kept.with_suffix(".lock")), writing(kept, REMEDY):  # whoever comes first computes them
             if not kept.exists():
                 write_table(kept, references(goal, scratchs, seeds, plan, **how))
             known = read_table(kept)

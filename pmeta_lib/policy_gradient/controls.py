@@ -8,7 +8,7 @@ from pmeta_lib.policy_gradient.maml import TrustRegion
 
 @options
 class Independent(TrustRegion):
-    """A policy for each task, by its own return; nothing is brought along to a new task, no inner step is ever taken."""
+    """A policy for each task, by its own return. It brings nothing along to a new task and takes no inner steps."""
 
     name: ClassVar[str] = "pg-independent"
     training_steps: ClassVar[bool] = False

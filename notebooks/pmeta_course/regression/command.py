@@ -19,7 +19,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pmeta_lib.files import UserError, held, unknown, writable
+from pmeta_lib.files import UserError, locking, unknown, writable
 
 PROFILES = ("smoke", "quick", "full")
 TIME_LIMITS = {"smoke": 900, "quick": 3600, "full": 24 * 3600}  # seconds a notebook: generous, to end what hangs
@@ -140,7 +140,7 @@ def prepare_out(out: Path):
     writable(out, "--out")
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(out / ".lock", timeout=0))  # let go of when this process ends, however
+            stack.enter_context(locking(out / ".lock", timeout=0))  # let go of when this process ends, however
         except filelock.Timeout:
             why = "another run is using this folder; wait for it or give another --out"
             raise UserError(f"--out {out}: {why}") from None
