@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,30 +158,23 @@ def compare(name: str, new: dict | None, old: dict | None) -> Row:
     """Hold one recorded value against the expected one; the tolerance is that of the expectation."""
     row = Row(name, "same", short(old), short(new))
     if new is not None and not finite(new):
-        row.status, row.detail = "not finite", "a recorded value is NaN or infinite"
-        return row
-    if new is None or old is None:
-        row.status = "missing" if new is None else "new"
-        row.detail = "expected, but not recorded" if new is None else "recorded, but there is no expectation"
-        return row
+        return replace(row, status="not finite", detail="a recorded value is NaN or infinite")
+    if new is None:
+        return replace(row, status="missing", detail="expected, but not recorded")
+    if old is None:
+        return replace(row, status="new", detail="recorded, but there is no expectation")
     if new["type"] != old["type"]:
-        row.status, row.detail = "shape", f"was a {old['type']}, is a {new['type']}"
-        return row
-    changed = [k for k in ("kind", "rtol", "atol") if new[k] != old[k]]
-    if changed:
-        row.status = "declaration"
-        row.detail = "; ".join(f"{k} was {old[k]}, is {new[k]}" for k in changed)
-        return row
+        return replace(row, status="shape", detail=f"was a {old['type']}, is a {new['type']}")
+    if changed := [f"{k} was {old[k]}, is {new[k]}" for k in ("kind", "rtol", "atol") if new[k] != old[k]]:
+        return replace(row, status="declaration", detail="; ".join(changed))
     new_parts, old_parts = _parts(new), _parts(old)
     if new_parts.keys() != old_parts.keys():
-        row.status, row.detail = "shape", f"columns differ: {sorted(new_parts.keys() ^ old_parts.keys())}"
-        return row
+        return replace(row, status="shape", detail=f"columns differ: {sorted(new_parts.keys() ^ old_parts.keys())}")
     row.away = 0.0
     for label, a in new_parts.items():
         b = old_parts[label]
         if a.shape != b.shape:
-            row.status, row.detail = "shape", f"{label} was {b.shape}, is {a.shape}".strip()
-            return row
+            return replace(row, status="shape", detail=f"{label} was {b.shape}, is {a.shape}".strip())
         if a.dtype.kind == "U" or b.dtype.kind == "U":
             if not np.array_equal(a.astype(str), b.astype(str)):
                 row.status, row.away, row.detail = ("differs", math.inf, f"text {label} differs".replace("  ", " "))
