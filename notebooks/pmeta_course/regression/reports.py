@@ -162,7 +162,7 @@ def _figures(result, session) -> list[str]:
             out.append(f'<figure><img src="data:image/png;base64,{source}" alt="figure {k}, {label}">'
                        f"<figcaption>figure {k}, cell {f['cell']}, {label}{blank}</figcaption></figure>")  # fmt: skip
         del beside[:1]
-    missing = sum(map(len, by_cell.values()))
+    missing = [figure for rest in by_cell.values() for figure in rest]
     if missing and Path(result.executed).exists():
-        out.append(f'<p class="warn">{missing} stored figures have no counterpart in this run.</p>')
+        out.append(f'<p class="warn">{len(missing)} stored figures have no counterpart in this run.</p>')
     return out
