@@ -4,6 +4,7 @@ import difflib
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,6 +112,20 @@ def remove_halves(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def strict(value: Any) -> Any:
+    """JSON data in which "inf", "-inf" and "nan" stand for such numbers, which strict JSON does not have."""
+    if isinstance(value, dict):
+        return {k: strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(data: Any, **how) -> str:
+    """`data` as strict JSON (see `strict`), which every reader of other languages takes; `how`: as in `json.dumps`."""
+    return json.dumps(strict(data), allow_nan=False, **how)  # noqa: TID251
+
+
 @contextmanager
 def writing(target: object, remedy: str) -> Iterator[None]:
     """Turn an `OSError` of the block into one `UserError`: what cannot be written, why, and the `remedy`."""
@@ -124,7 +139,7 @@ def write_report(target: Path | None, data: object) -> None:
     """`data` as JSON into the file that the user named with `--json`, if there is one."""
     if target:
         with writing(target, "give another --json"):
-            target.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            target.write_text(json_text(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_table(path: Path, frame: "pd.DataFrame") -> None:
@@ -135,7 +150,7 @@ def write_table(path: Path, frame: "pd.DataFrame") -> None:
     from pandas.api import types as kind
 
     def column(values) -> pa.DataType:
-        if kind.is_bool_dtype(values.dtype):
+        if kind.infer_dtype(values) == "boolean":  # some missing, too
             return pa.bool_()
         if kind.is_numeric_dtype(values.dtype):
             return pa.float64() if kind.is_float_dtype(values.dtype) else pa.int64()

@@ -22,7 +22,7 @@ import pandas as pd
 
 from pmeta_lib.experiments.results import row
 from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.files import read_table, write_table
+from pmeta_lib.files import json_text, read_table, write_table
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent
@@ -97,7 +97,7 @@ def history() -> None:
     facts = (
         json.loads(FACTS.read_text()) if FACTS.exists() else {"since": {"options": {}, "settings": {}}, "numbers": {}}
     )
-    FACTS.write_text(json.dumps(facts | {"defaults": found}, indent=1) + "\n")
+    FACTS.write_text(json_text(facts | {"defaults": found}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def main() -> None:
         for run in record["runs"]:
             run["spec"] = complete(run["spec"], run["commit"], facts)
             keys[run["run"]] = run["run"] = RunSpec.from_json(run["spec"]).key
-        (DATA / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
+        (DATA / f"{stem}.json").write_text(json_text(record, indent=1) + "\n")
         write_by_key(f"{stem}.parquet", keys, facts)
     for name in ADAPTED:
         write_by_key(name, keys, facts)
@@ -124,7 +124,7 @@ def main() -> None:
         if content != path.read_bytes():
             path.write_bytes(content)
             print(path.name)
-    FACTS.write_text(json.dumps(facts, indent=1) + "\n")
+    FACTS.write_text(json_text(facts, indent=1) + "\n")
 
 
 def write_by_key(name: str, keys: dict[str, str], facts: dict) -> None:
@@ -136,11 +136,9 @@ def write_by_key(name: str, keys: dict[str, str], facts: dict) -> None:
         for (learner, commit, text), rows in before.groupby(["learner", "commit", "options"]):
             then = facts["defaults"].get(commit, COMPLETE)["options"].get(learner, {})
             since = facts["since"]["options"].get(learner, {})
-            after.loc[rows.index, "options"] = json.dumps(since | then | json.loads(text), sort_keys=True)
+            after.loc[rows.index, "options"] = json_text(since | then | json.loads(text), sort_keys=True)
         for text, rows in before.groupby("settings"):
-            after.loc[rows.index, "settings"] = json.dumps(
-                facts["since"]["settings"] | json.loads(text), sort_keys=True
-            )
+            after.loc[rows.index, "settings"] = json_text(facts["since"]["settings"] | json.loads(text), sort_keys=True)
         after["train_tasks"] = after["train_tasks"].where(after["train_tasks"].notna(), tasks(before)).astype("int64")
     assert after["run"].notna().all(), f"{name}: runs of no table"
     write(name, before, after)

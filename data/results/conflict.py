@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pmeta_lib.envs.classic import STEP
 from pmeta_lib.envs.families import TaskFamily, family
-from pmeta_lib.files import provenance, write_table
+from pmeta_lib.files import json_text, provenance, write_table
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.learners import learner
@@ -128,5 +128,5 @@ if __name__ == "__main__":
     command = " ".join(["python data/results/conflict.py", *sys.argv[1:]])
     record = {"command": command, "budget": BUDGET, "tasks": TASKS, **provenance()}
     write_table(out, table)  # after asking for the commit, which a changed table would call dirty
-    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    out.with_suffix(".json").write_text(json_text(record, indent=1) + "\n")
     print(table.groupby(["learner", "h"]).mean(numeric_only=True).drop(columns="seed").round(3).to_string())

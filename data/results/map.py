@@ -24,7 +24,7 @@ from scipy.stats import rankdata
 from pmeta_lib import statistics
 from pmeta_lib.envs.families import family
 from pmeta_lib.experiments import results
-from pmeta_lib.files import UserError, provenance, write_table
+from pmeta_lib.files import UserError, json_text, provenance, write_table
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.statistics import last_quarter
 
@@ -186,10 +186,11 @@ def main(arguments: list[str]) -> None:
         zeros[name] = zeros.get(name) or {f"{h:g}": zero(name, h) for h in H}
     found = {name: score(part, zeros[name], tabular) for name, part in rows.groupby("family")}
     command = "pmeta sweep data/sweeps/map.toml --scale SCALE --out out/map; python data/results/map.py out/map"
-    path.write_text(json.dumps({"command": command, "placebos": zeros, "prediction": found} | provenance(), indent=1,
-                               allow_nan=False) + "\n")  # fmt: skip
+    path.write_text(
+        json_text({"command": command, "placebos": zeros, "prediction": found} | provenance(), indent=1) + "\n"
+    )
     for name, rules in found.items():
-        print(name, *(f"{k}: {v.get('verdict', '')} {json.dumps({a: b for a, b in v.items() if a != 'verdict'})}"
+        print(name, *(f"{k}: {v.get('verdict', '')} {json_text({a: b for a, b in v.items() if a != 'verdict'})}"
                       for k, v in rules.items() if k != "cells"), sep="\n  ")  # fmt: skip
         print(pd.DataFrame(rules["cells"]).round(2).to_string())
 

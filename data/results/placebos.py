@@ -16,7 +16,7 @@ import torch
 
 from pmeta_lib.envs.families import FAMILIES, TaskFamily, family
 from pmeta_lib.experiments.run import write_table
-from pmeta_lib.files import UserError, provenance
+from pmeta_lib.files import UserError, json_text, provenance
 from pmeta_lib.sac.agent import act, generator
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.networks import Shape, initialize
@@ -66,6 +66,6 @@ if __name__ == "__main__":
         table = pd.concat(parts).sort_values(["family", "split", "placebo", "seed", "task"], ignore_index=True)
         record = {**record, name: {"command": f"python data/results/placebos.py {name}", **provenance()}}
         write_table(TABLE, table)  # after asking for the commit, which a changed table would call dirty
-        TABLE.with_suffix(".json").write_text(json.dumps(dict(sorted(record.items())), indent=1) + "\n")
+        TABLE.with_suffix(".json").write_text(json_text(dict(sorted(record.items())), indent=1) + "\n")
         shown = table[table["family"] == name].groupby(["split", "placebo"])["return"].mean()
         print(name, shown.round(1).to_dict(), flush=True)

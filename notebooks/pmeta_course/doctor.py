@@ -6,7 +6,6 @@ exit code: 0 if nothing is an error (warnings have fall-backs), else 1.
 """
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -19,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from pmeta_course.regression import machine
-from pmeta_lib.files import write_report
+from pmeta_lib.files import json_text, write_report
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 REINSTALL = "pip install --force-reinstall -e . in the repository"
@@ -42,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     errors = sum(line["state"] == ERROR for line in lines)
     report = {"ok": not errors, "checks": lines}
     if args.json == Path("-"):
-        print(json.dumps(report, indent=1))
+        print(json_text(report, indent=1))
     else:
         write_report(args.json, report)
         print("\nready" if not errors else f"\n{errors} error{'s' * (errors > 1)}: see the remedies above")

@@ -158,7 +158,9 @@ def scale_body(model: mujoco.MjModel, data: mujoco.MjData, multipliers: np.ndarr
 
     `mj_setConst` then recomputes what MuJoCo derives from masses and inertias (subtree masses, inverse
     weights that scale constraint softness, mean inertia that scales the solver's tolerance): without it the
-    contacts of a light robot would be as soft as those of the original. It leaves `data` at `qpos0`.
+    contacts of a light robot would be as soft as those of the original. It leaves `data.qpos`, and what follows from
+    it, at `qpos_spring`, where springs rest (for hopper and walker that is not `qpos0`), velocities and time as they
+    were; so `data` is reset, to `qpos0` and rest.
     """
     start = 0
     for name in BODY:

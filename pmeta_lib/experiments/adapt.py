@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
-from pmeta_lib.files import UserError, locking, provenance, read_table, sha256, write_table, writing
+from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, write_table, writing
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.sac.adaptation import Plan, adapt, references
@@ -47,7 +47,7 @@ def adapt_packed(
     settings, scratchs = (plan.settings(Settings(**base | x), goal.horizon)
                           for x in (changes, changes if alone is None else alone))  # fmt: skip
     tasks = [goal.name, goal.preset, goal.test_tasks.tolist()]
-    asked = json.dumps([*tasks, asdict(plan), asdict(settings), asdict(scratchs)])
+    asked = json_text([*tasks, asdict(plan), asdict(settings), asdict(scratchs)])
     digests = [sha256(folder / "checkpoint.safetensors") for folder in folders]
     keys = [_digest(f"{s.key} {d} {asked}") for s, d in zip(specs, digests)]
     paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
@@ -67,18 +67,18 @@ def adapt_packed(
     if shared is None:
         known = references(goal, scratchs, seeds, plan, **how)
     else:
-        same = json.dumps([*tasks, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
+        same = json_text([*tasks, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
         kept = shared / f"references-{_digest(same)}.parquet"
         with locking(kept.with_suffix(".lock")), writing(kept, REMEDY):  # whoever comes first computes them
             if not kept.exists():
                 write_table(kept, references(goal, scratchs, seeds, plan, **how))
             known = read_table(kept)
-    parts = (own.assign(settings=json.dumps(asdict(settings))), known.assign(settings=json.dumps(asdict(scratchs))))
+    parts = (own.assign(settings=json_text(asdict(settings))), known.assign(settings=json_text(asdict(scratchs))))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     for spec, path, key, digest in zip(specs, paths, keys, digests):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
             run=spec.key, family=goal.name, trained_on=spec.family, preset=goal.preset, learner=spec.learner,
-            options=json.dumps(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
+            options=json_text(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
             held_out=goal.name != spec.family or goal.held_out, adaptation=key, packed=len(specs), device=device,
             **about["versions"], env=goal.versions["env"], base=goal.versions["base"], machine=about["machine"],
             commit=about["commit"], checkpoint_sha256=digest,
@@ -118,7 +118,7 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], di
             raise
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(f"{folder} is damaged ({error}); delete it and run it again") from error
-    if len({json.dumps({**s.to_json(), "seed": 0}, sort_keys=True) for s in specs}) != 1:
+    if len({json_text({**s.to_json(), "seed": 0}, sort_keys=True) for s in specs}) != 1:
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
     return specs, {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths[0]
 

@@ -4,7 +4,6 @@
 ended and why. `capacity` is how many fit at once.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pmeta_lib.experiments.worker import End, work_through
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, json_text
 
 Ended = tuple[End, str]
 
@@ -33,7 +32,7 @@ class Local:
         output = tempfile.TemporaryFile()
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         with tempfile.TemporaryFile() as file:
-            file.write(json.dumps(job).encode())
+            file.write(json_text(job).encode())
             file.seek(0)
             process = subprocess.Popen(
                 [sys.executable, "-m", "pmeta_lib.experiments.worker", str(file.fileno())], stdin=subprocess.PIPE,

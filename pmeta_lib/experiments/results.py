@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec
-from pmeta_lib.files import UserError, read_table, write_table, writing
+from pmeta_lib.files import UserError, json_text, read_table, write_table, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def _row(folder: Path) -> dict:
 
 def row(spec: dict, result: dict) -> dict:
     """What every row of a run carries, from the contents of its spec.json and result.json; `KeyError` if one lacks."""
-    text = {name: json.dumps(spec[name], sort_keys=True) for name in ("options", "settings")}
+    text = {name: json_text(spec[name], sort_keys=True) for name in ("options", "settings")}
     return {
         "run": result["run"], "cell": digest({k: v for k, v in spec.items() if k != "seed"}),
         **{name: spec[name] for name in SPEC}, **text,

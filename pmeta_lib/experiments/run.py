@@ -16,7 +16,16 @@ import torch
 from pmeta_lib.experiments.learners import trainer
 from pmeta_lib.experiments.results import THEN
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
-from pmeta_lib.files import UserError, patiently, provenance, read_table, write_atomically, write_table, writing
+from pmeta_lib.files import (
+    UserError,
+    json_text,
+    patiently,
+    provenance,
+    read_table,
+    write_atomically,
+    write_table,
+    writing,
+)
 from pmeta_lib.sac.checkpoint import save_tensors, steps
 from pmeta_lib.sac.training import Run
 
@@ -66,7 +75,7 @@ def _claim(spec: RunSpec, folder: Path) -> None:
     with writing(f"to {folder}", "choose a folder you can write to"):
         folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
-            write_atomically(path, json.dumps(spec.to_json(), indent=1).encode())
+            write_atomically(path, json_text(spec.to_json(), indent=1).encode())
         elif (there := stored_spec(folder)).key != spec.key:
             raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
 
@@ -79,7 +88,7 @@ def _origins(scratch: Path, device: str) -> dict:
     origins = before if here in before[-1:] else [*before, here]
     with writing(scratch, "choose a folder you can write to"):
         patiently(scratch.mkdir, parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(origins, indent=1).encode())
+        write_atomically(path, json_text(origins, indent=1).encode())
 
     def joined(parts: list[dict]) -> dict:
         return {name: THEN.join(dict.fromkeys(part.get(name, "none") for part in parts)) for name in parts[-1]}
@@ -98,7 +107,7 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
             write_table(folder / f"{name}.parquet", rows.assign(**identity))
         tensors, widths = result.final(position)
         tensors["tasks"] = torch.from_numpy(family.train_tasks)
-        shapes = {name: json.dumps(sizes) for name, sizes in widths.items()}
+        shapes = {name: json_text(sizes) for name, sizes in widths.items()}
         digest = save_tensors(folder / "checkpoint.safetensors", tensors, shapes)
         record = {
             "run": spec.key, "step": result.step, "updates": result.updates, "packed": packed,
@@ -108,7 +117,7 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
             "preset_evaluation": family.evaluation,
             "checkpoint_sha256": digest, "family_versions": family.versions, **made,
         }  # fmt: skip
-        write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
+        write_atomically(folder / "result.json", json_text(record, indent=1).encode())
 
 
 def read_curve(folder: Path) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pmeta_lib.envs.families import PRESETS, TaskFamily, family, lookup
 from pmeta_lib.experiments.learners import LEARNERS, learner
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError, json_text, unknown
 from pmeta_lib.options import Count, options
 from pmeta_lib.sac.settings import Settings
 
@@ -74,7 +74,7 @@ class RunSpec:
 
     def to_json(self) -> dict:
         """Plain JSON types, complete; `RunSpec.from_json` is the inverse."""
-        return {"version": VERSION} | json.loads(json.dumps(asdict(self)))
+        return {"version": VERSION} | json.loads(json_text(asdict(self)))
 
     @classmethod
     def from_json(cls, data: dict) -> "RunSpec":
@@ -101,7 +101,7 @@ class RunSpec:
 
 def digest(data: dict) -> str:
     """16 hex digits of the SHA-256 of canonical JSON."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+    return hashlib.sha256(json_text(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
 class OldRun(UserError):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pmeta_lib.files import locking, patiently, write_atomically
+from pmeta_lib.files import json_text, locking, patiently, write_atomically
 
 
 class State(StrEnum):
@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict:
 
 def write_json(path: Path, data: dict) -> None:
     """Atomically, indented."""
-    write_atomically(path, json.dumps(data, indent=1).encode())
+    write_atomically(path, json_text(data, indent=1).encode())
 
 
 # A file system without locks is an error (ENOSYS): filelock's marker files would outlive a worker that is killed.

@@ -156,4 +156,4 @@ def restore(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
     run.sampler.env.load_state_dict({k: x.numpy() for k, x in part("env.").items()})
     checkpoint.restore_generators({"noise": run.sampler.noise}, tensors)
     run.step, run.updates, run.seconds = (record[k] for k in ("step", "updates", "seconds"))
-    run.rows, run.metrics = [tuple(r) for r in record["rows"]], [tuple(r) for r in record["metrics"]]
+    run.rows, run.metrics = checkpoint.rows(record["rows"]), checkpoint.rows(record["metrics"])

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pmeta_lib.files import UserError, patiently, remove_halves, sha256, write_atomically
+from pmeta_lib.files import UserError, json_text, patiently, remove_halves, sha256, strict, write_atomically
 from pmeta_lib.sac.state import Run
 
 SCHEMA = 1
@@ -37,7 +37,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     for name, x in arrays.items():
         letters = str(x.dtype).removeprefix("torch.").replace("uint", "u").replace("int", "i").replace("float", "f")
         header[name] = {"dtype": letters.upper(), "shape": list(x.shape), "data_offsets": [end, end := end + x.nbytes]}
-    head = json.dumps(header).encode()
+    head = json_text(header).encode()
     head += b" " * (-len(head) % 8)
     parts: list[bytes | memoryview] = [len(head).to_bytes(8, "little"), head]
     parts += [x.reshape(-1).view(torch.uint8).numpy().data for x in arrays.values()]
@@ -54,9 +54,9 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
     try:
         patiently(folder.mkdir, parents=True, exist_ok=True)
         digest = save_tensors(folder / f"{stem}.safetensors", tensors)
-        body = {"schema": SCHEMA, "step": step, "sha256": digest, **record}
+        body = strict({"schema": SCHEMA, "step": step, "sha256": digest, **record})
         manifest = {"sha256": _digest(body), "body": body}
-        write_atomically(folder / f"{stem}.json", json.dumps(manifest).encode())
+        write_atomically(folder / f"{stem}.json", json_text(manifest).encode())
     except OSError as error:
         older = steps(folder)
         left = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
@@ -104,8 +104,14 @@ def steps(folder: Path) -> list[int]:
     return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
+def rows(stored: list[list]) -> list[tuple]:
+    """Rows of a record as they were before strict JSON."""
+    numbers = {text: float(text) for text in ("inf", "-inf", "nan")}
+    return [tuple(numbers.get(x, x) for x in row) for row in stored]
+
+
 def _digest(body: dict) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json_text(body, sort_keys=True).encode()).hexdigest()
 
 
 def generator_tensors(generators: dict[str, list[torch.Generator]]) -> dict[str, Tensor]:
@@ -168,4 +174,4 @@ def restore_run(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
     run.env.load_state_dict({k.removeprefix("env."): x.numpy() for k, x in tensors.items() if k.startswith("env.")})
     run.last = {k.removeprefix("last."): x for k, x in tensors.items() if k.startswith("last.")}
     run.step, agent.updates, run.seconds = record["step"], record["updates"], record["seconds"]
-    run.rows, run.metrics = [tuple(r) for r in record["rows"]], [tuple(r) for r in record["metrics"]]
+    run.rows, run.metrics = rows(record["rows"]), rows(record["metrics"])

@@ -11,7 +11,6 @@ one round; in brackets the smallest and largest. `mujoco.rollout` is shown as a 
 states only, without observations, contact forces or rewards, and restarts its solver on every call.
 """
 
-import json
 import os
 import platform
 import time
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from pmeta_lib.envs import FAMILIES, TaskVectorEnv, family
 from pmeta_lib.envs.families import lookup
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError, json_text, unknown
 
 DEFAULT = ("half-cheetah-vel", "ant-dir", "humanoid-dir", "pendulum-flip")
 
@@ -64,7 +63,7 @@ def main(args) -> int:
         print("only one core is available: two were not measured" if cores else "not pinned: unsupported here")
     if args.json:
         machine = {"processor": platform.processor() or platform.machine(), "cores": len(cores)}
-        args.json.write_text(json.dumps({"bench": "env", "machine": machine, "results": results}, indent=2))
+        args.json.write_text(json_text({"bench": "env", "machine": machine, "results": results}, indent=2))
     return 0
 
 

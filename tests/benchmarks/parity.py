@@ -16,7 +16,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from pmeta_lib.envs.families import TaskFamily, family
-from pmeta_lib.files import UserError, write_atomically
+from pmeta_lib.files import UserError, json_text, write_atomically
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import train
@@ -79,7 +79,7 @@ def kept(
     out: Path | None, name: str, made: TaskFamily, settings: Settings, seed: int, at: list[int], untouched: bool
 ) -> np.ndarray:
     """One run's curve, from `out` where it is there: ours or theirs, as `name` says."""
-    identity = json.dumps([dataclasses.asdict(settings), made.train_tasks.tolist(), version("stable_baselines3")])
+    identity = json_text([dataclasses.asdict(settings), made.train_tasks.tolist(), version("stable_baselines3")])
     path = out / f"{name}.json" if out is not None else None
     if path is not None and path.exists():
         stored = json.loads(path.read_text())
@@ -93,7 +93,7 @@ def kept(
         curve = peer_curve(made, settings, seed, at, untouched)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"identity": identity, "curve": curve.tolist()}).encode())
+        write_atomically(path, json_text({"identity": identity, "curve": curve.tolist()}).encode())
     return curve
 
 

@@ -8,7 +8,6 @@ many passes over its data as ProMP (5), in one batch, and at its own defaults (1
 the median over rounds, in brackets the smallest and largest. One of PPO's iterations is as long as one of ours.
 """
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from benchmarks.sac import alternate, spread, summary
 from pmeta_lib.envs.families import family
 from pmeta_lib.experiments.learners import LEARNERS, learner
-from pmeta_lib.files import UserError, provenance
+from pmeta_lib.files import UserError, json_text, provenance
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.training import iterate, start
 from pmeta_lib.sac.learners import find
@@ -63,7 +62,7 @@ def main(args) -> int:
             ratios = [f"x {spread(r['ratio'][side][peer])} of {peer}" for peer in PEERS if side in r["ratio"]]
             print(f"  {side:<22}{rate:>9,.0f}  {'; '.join(ratios)}")
     if args.json:
-        args.json.write_text(json.dumps({"bench": "pg", **provenance(), "comparisons": report}, indent=2))
+        args.json.write_text(json_text({"bench": "pg", **provenance(), "comparisons": report}, indent=2))
     return 0
 
 

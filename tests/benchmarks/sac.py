@@ -17,7 +17,6 @@ On an H200 they ran at 50,700 task-updates per second (PyTorch 2.11, November 20
 operations an update instead of 112, at 48,100, and without TF32 and the kernels of `networks.py`, at 28,800.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from pmeta_lib.envs.families import family
-from pmeta_lib.files import UserError, provenance, unknown
+from pmeta_lib.files import UserError, json_text, provenance, unknown
 from pmeta_lib.sac import evaluation
 from pmeta_lib.sac.graphs import Graphed
 from pmeta_lib.sac.learners import LEARNERS, learner
@@ -113,7 +112,7 @@ def main(args) -> int:
         if cores:
             os.sched_setaffinity(0, cores)
     if args.json:
-        args.json.write_text(json.dumps({"bench": "sac", "cores": len(cores), **provenance(), **report}, indent=2))
+        args.json.write_text(json_text({"bench": "sac", "cores": len(cores), **provenance(), **report}, indent=2))
     return 0
 
 

@@ -12,7 +12,6 @@ each pair timed side by side. `LAPACK` is the share of our time inside factoriza
 """
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -23,7 +22,7 @@ import scipy.linalg
 import torch
 from tqdm import tqdm
 
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, json_text
 from pmeta_lib.tabular import TaskBatch, policy_gradients, softmax
 from pmeta_lib.tabular.mdp import Factorization, under_policy
 
@@ -199,5 +198,5 @@ def main(args: argparse.Namespace) -> int:
         print(f"time grows like N^{power:.2f} from N = {growth[0]['N']} to {growth[-1]['N']} (S = 20)")
     if args.json:
         record = {"benchmark": "tabular", "rounds": rounds, "machine": platform.machine(), "cores_used": 1}
-        args.json.write_text(json.dumps(record | {"results": results}, indent=1) + "\n")
+        args.json.write_text(json_text(record | {"results": results}, indent=1) + "\n")
     return 0

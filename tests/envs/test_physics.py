@@ -7,7 +7,7 @@ import pytest
 
 from pmeta_lib.envs import TaskVectorEnv, family
 from pmeta_lib.envs.families import lookup
-from pmeta_lib.envs.robots import BODY, definition
+from pmeta_lib.envs.robots import BODY, definition, scale_body
 
 NOMINAL = [
     "half-cheetah-dir",
@@ -190,3 +190,21 @@ def test_a_standing_humanoid_already_earns_about_five_a_step():
     env.reset()
     rewards = [env.step(np.zeros((1, 17)))[1][0] for _ in range(5)]
     assert np.mean(rewards) == pytest.approx(5, abs=0.5)
+
+
+def test_contacts_are_those_of_the_mujoco_that_the_stored_results_had():
+    """From 3.5 on the margin of a contact is the sum of its two geoms' margins; before, it was the larger one."""
+    env = gymnasium.make("Ant-v5").unwrapped
+    env.reset(seed=0)
+    while not env.data.ncon:
+        env.step(np.zeros(8))
+    contact = env.data.contact
+    assert contact.includemargin[0] == pytest.approx(env.model.geom_margin[contact.geom[0]].sum()) == 0.02
+
+
+def test_a_scaled_body_is_left_at_the_reference_pose():
+    env = gymnasium.make("Hopper-v5").unwrapped
+    env.data.qvel[:], env.data.time = 3.0, 9.0
+    scale_body(env.model, env.data, np.full(41, 1.1))
+    assert np.array_equal(env.data.qpos, env.model.qpos0) and not env.data.qvel.any() and env.data.time == 0
+    assert not np.array_equal(env.model.qpos_spring, env.model.qpos0)

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pmeta_course.reproduction import scores
 
@@ -12,7 +14,7 @@ from pmeta_lib import cli
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.run import run, run_packed
 from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, read_table, write_table
 
 TINY = {"steps": 20, "warm_up": 10, "hidden": [4], "batch_size": 4, "evaluations": 2, "evaluation_episodes": 1}
 
@@ -141,3 +143,29 @@ def test_a_folder_without_results_and_a_missing_out(tmp_path, store, capsys):
     assert "holds no finished run" in capsys.readouterr().err
     assert cli.main(["sweep", "results", str(store)]) == 2
     assert "--out is missing" in capsys.readouterr().err
+
+
+def test_tables_of_pandas_2_and_of_pandas_3_are_read_as_one(tmp_path):
+    """`stored/pandasN.parquet`: one frame, written by `to_parquet` of pandas 2.2.2 and 3.1.1."""
+    stored = [Path(__file__).parent / "stored" / f"pandas{k}.parquet" for k in (2, 3)]
+    assert [str(pq.read_schema(p).field("run").type) for p in stored] == ["string", "large_string"]
+    frames = [read_table(path) for path in stored]
+    pd.testing.assert_frame_equal(*frames)
+    both = pd.concat(frames, ignore_index=True)
+    assert both["run"].tolist() == ["a", "b", "ü"] * 2 and both["base"].isna().tolist() == [False, True, False] * 2
+    assert both["learner"].tolist() == ["pmeta", "joint", "pmeta"] * 2
+    for k, frame in enumerate([*frames, frames[0].astype({"run": object, "base": object})]):
+        write_table(tmp_path / f"{k}.parquet", frame)
+    written = [pq.read_schema(tmp_path / f"{k}.parquet") for k in range(3)]
+    kinds = ["string", "string", "int64", "double", "bool", "string"]
+    assert written[0] == written[1] == written[2] and [str(t) for t in written[0].types] == kinds
+    assert (tmp_path / "0.parquet").read_bytes() == (tmp_path / "1.parquet").read_bytes()
+
+
+def test_runs_written_with_bare_pandas_2_and_3_make_one_table(copy):
+    for k, folder in enumerate(sorted(p.parent for p in copy.glob("*/result.json"))):
+        table = pq.read_table(folder / "curve.parquet")
+        kind = pa.large_string() if k % 2 else pa.string()
+        schema = pa.schema([f.with_type(kind) if f.type == pa.string() else f for f in table.schema])
+        pq.write_table(table.cast(schema), folder / "curve.parquet")
+    assert results.read(copy)["run"].nunique() == 4

@@ -1,6 +1,7 @@
 """One spec, one folder: what is in it, what is refused, what a kill leaves."""
 
 import json
+import math
 import subprocess
 from dataclasses import replace
 
@@ -14,7 +15,8 @@ from pmeta_lib.experiments import results
 from pmeta_lib.experiments import run as module
 from pmeta_lib.experiments.run import finished, read_curve, run, run_packed
 from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.files import UserError, commit, provenance
+from pmeta_lib.files import UserError, commit, json_text, provenance
+from pmeta_lib.sac import checkpoint
 
 SETTINGS = {"steps": 60, "hidden": [8, 8], "batch_size": 8, "warm_up": 20, "evaluations": 2, "evaluation_episodes": 1}
 SPEC = RunSpec("point-robot", train_tasks=2, settings=SETTINGS)
@@ -143,3 +145,11 @@ def test_commit_is_that_of_the_package_itself(tmp_path):
     assert commit(tmp_path / "site-packages") == "unknown"  # installed inside somebody else's repository
     made = provenance()
     assert {"python", "torch", "gymnasium", "mujoco"} <= set(made["versions"]) and made["machine"] and made["commit"]
+
+
+def test_what_is_written_is_strict_json_and_numbers_that_are_not_finite_come_back():
+    data = {"a": [1.5, math.inf, (-math.inf, "x")], "b": {"c": math.nan, "d": None}}
+    text = json_text(data, indent=1)
+    assert json.loads(text, parse_constant=pytest.fail)["a"] == [1.5, "inf", ["-inf", "x"]]
+    (row,) = checkpoint.rows(json.loads(json_text([[0, "deployed", math.inf, -math.inf, math.nan, 1.5, None]])))
+    assert row[:4] == (0, "deployed", math.inf, -math.inf) and math.isnan(row[4]) and row[5:] == (1.5, None)

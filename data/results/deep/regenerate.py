@@ -16,7 +16,7 @@ import torch
 from pmeta_lib.experiments.adapt import stacked_agent, trained
 from pmeta_lib.experiments.run import finished, read_curve, run_packed
 from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.files import provenance, write_table
+from pmeta_lib.files import json_text, provenance, write_table
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.checkpoint import save_tensors
 from pmeta_lib.sac.evaluation import Evaluator
@@ -74,7 +74,7 @@ def keep_weights(folder: Path) -> None:
     if len(policies.get("meta", ())) == 1:
         kept["meta"] = policies["meta"]
     facts = {"family": place.name, "run": spec.key, "steps": str(spec.settings.steps),
-             "actor": json.dumps(widths)}  # fmt: skip
+             "actor": json_text(widths)}  # fmt: skip
     stem = f"{place.name}_{spec.learner}".replace("-", "_")
     save_tensors(HERE / f"{stem}_seed{spec.seed}.safetensors", kept, facts)
 
@@ -100,7 +100,7 @@ def collect(family: str) -> None:
     write_table(stem.with_suffix(".parquet"), table)
     record = {"command": f"python data/results/deep/regenerate.py {family}", "runs": runs,
               "random": {"rows": random_returns(family, FAMILIES[family]["seeds"]), **made}}  # fmt: skip
-    stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    stem.with_suffix(".json").write_text(json_text(record, indent=1) + "\n")
     last = table[table["step"] == table["step"].max()]
     print(last.groupby(["learner", "policy"], observed=True)["return"].agg(["mean", "count"]).round(1))
     print(f"random policy: {np.mean([r['return'] for r in record['random']['rows']]):.1f}")

@@ -5,7 +5,6 @@ as one, adaptation and fine-tuning included) and is tuned over a grid of fifteen
 no result uses. Step sizes are in units of the family (`unit`), computed from its tasks, not chosen by hand.
 """
 
-import json
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +12,7 @@ from pmeta_course.counterexamples import quadratic_run
 from pmeta_course.theory import bandit_smoothness, hold, slope, smoothness
 from tabular_quadratics import SETTINGS, quadratic_statements, quadratics
 
+from pmeta_lib.files import json_text
 from pmeta_lib.tabular import (
     LEARNERS,
     History,
@@ -152,7 +152,7 @@ def score(cell: dict) -> list[dict]:
 
     final = normalised(deployed)
     row = {
-        "setting": json.dumps(cell["setting"]), "lam": run.settings["lam"],
+        "setting": json_text(cell["setting"]), "lam": run.settings["lam"],
         "deployed": final.mean(), "worst_task": final.min(),
         "meta_policy": normalised(run.theta).mean(),
         "conflict": conflict_rate(family.train, run.theta), "conflict_start": conflict_rate(family.train, theta0),

@@ -21,6 +21,7 @@ import pandas as pd
 import tabular_results
 from tabular_cells import HORIZON, TRAJECTORIES, unit
 
+from pmeta_lib.files import json_text, write_table
 from pmeta_lib.statistics import paired_interval
 from pmeta_lib.tabular import LEARNERS, families, optimal_values, sampled, values
 
@@ -59,7 +60,7 @@ def curve(cell: dict) -> list[dict]:
 
     # A Reptile round's y is K steps from the theta before: what it would deploy for that much data.
     return [
-        {"h": cell["h"], "data": d, "learner": cell["learner"], "seed": cell["seed"], "setting": json.dumps(setting),
+        {"h": cell["h"], "data": d, "learner": cell["learner"], "seed": cell["seed"], "setting": json_text(setting),
          "deployed": score(run.trace["personal"][d // K]), "meta_policy": score(run.trace["theta"][d // K])}
         for d in DATA if d <= cell["most"]
     ]  # fmt: skip
@@ -150,11 +151,11 @@ def main() -> None:
     plan = evaluation_plan(choose(tried))
     seen, second = run("map", plan)
     rows = table(tried, seen)
-    rows.to_parquet(args.out / "map.parquet", index=False)
+    write_table(args.out / "map.parquet", rows)
     record = tabular_results.record("map", plan, False, time.monotonic() - start, first + second)
     command = "python data/results/tabular/tabular_map.py"
     record = json.loads(record) | {"tuning_seeds": list(TUNING_SEEDS), "evaluation_seeds": len(SEEDS)}
-    (args.out / "map.json").write_text(json.dumps(record | {"command": command}, indent=1) + "\n")
+    (args.out / "map.json").write_text(json_text(record | {"command": command}, indent=1) + "\n")
     for journal in partial.glob("map*.jsonl"):
         journal.unlink()
     print(verdicts(rows).round(1).to_string(), file=sys.stdout)

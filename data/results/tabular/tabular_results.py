@@ -19,7 +19,7 @@ import tabular_cells as cells
 from tabular_command import EXPERIMENTS, RESULTS
 from tqdm import tqdm
 
-from pmeta_lib.files import UserError, provenance, unknown, writable
+from pmeta_lib.files import UserError, json_text, provenance, unknown, writable, write_table
 
 TUNING_SEEDS = (1000, 1001)  # no result uses them
 SEEDS = {"comparison": 10, "headline": 10, "conflict": 10, "lambda": 10, "adaptation": 10, "convergence": 3}
@@ -56,7 +56,7 @@ def choose(cell_list: list[dict], entries: list[dict]) -> dict:
     scores: dict = {}
     for cell, entry in zip(cell_list, entries):
         value = entry["rows"][0]["deployed"] if cell["kind"] == "score" else entry["rows"][2]["adapted"]
-        key = (_place(cell), cell["learner"], json.dumps(cell["setting"]))
+        key = (_place(cell), cell["learner"], json_text(cell["setting"]))
         scores.setdefault(key, []).append(value)
     chosen: dict = {}
     for (place, learner, setting), found in scores.items():
@@ -124,7 +124,7 @@ def run_cell(cell: dict) -> list[dict]:
 
 
 def _key(cell: dict) -> str:
-    return hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json_text(cell, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _timed(cell: dict) -> dict:
@@ -151,7 +151,7 @@ def compute(name: str, cell_list: list[dict], journal: Path, jobs: int) -> list[
 
         def keep(entry: dict) -> None:
             done[entry["key"]] = entry
-            out.write(json.dumps(entry) + "\n")
+            out.write(json.dumps(entry) + "\n")  # noqa: TID251 - for this function alone, NaN and all
             out.flush()
             bar.update()
 
@@ -174,7 +174,7 @@ def record(experiment: str, todo: list[dict], smoke: bool, wall_s: float, entrie
             "trajectories": cells.TRAJECTORIES, "horizon": cells.HORIZON, "hash": _key({"plan": todo})}  # fmt: skip
     seeds = {"tuning_seeds": list(TUNING_SEEDS), "evaluation_seeds": SEEDS.get(experiment, sum(THEORY_RUNS.values()))}
     times = {"cpu_s": round(sum(e["cpu_s"] for e in entries), 1), "wall_s": round(wall_s, 1)}
-    return json.dumps({"spec": spec} | seeds | provenance() | times | {"command": "pmeta tabular"}, indent=1) + "\n"
+    return json_text({"spec": spec} | seeds | provenance() | times | {"command": "pmeta tabular"}, indent=1) + "\n"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -196,13 +196,13 @@ def main(args: argparse.Namespace) -> int:
         """Compute one table from its journal on; write it and where it comes from; drop the journal."""
         start, journal = time.monotonic(), partial / f"{name}.jsonl"
         entries = compute(name, todo, journal, args.jobs)
-        more = [{"setting": json.dumps(c["setting"])} if name == "tuning" else {} for c in todo]
+        more = [{"setting": json_text(c["setting"])} if name == "tuning" else {} for c in todo]
         rows = [r | extra for e, extra in zip(entries, more) for r in e["rows"]]
         target.parent.mkdir(parents=True, exist_ok=True)
         text = record(
             name, todo, args.smoke, time.monotonic() - start, entries
         )  # before the table makes the tree dirty
-        pd.DataFrame(rows).to_parquet(target, index=False)
+        write_table(target, pd.DataFrame(rows))
         target.with_suffix(".json").write_text(text)
         journal.unlink()
         return entries
@@ -211,7 +211,7 @@ def main(args: argparse.Namespace) -> int:
     if not chosen_file.exists() or (args.force and not args.only):
         todo = [c for noisy in (False, True) for c in _tuning_cells(noisy, args.smoke)]
         chosen = choose(todo, table("tuning", todo, tuning / "tuning.parquet"))
-        chosen_file.write_text(json.dumps(chosen, indent=1, sort_keys=True) + "\n")
+        chosen_file.write_text(json_text(chosen, indent=1, sort_keys=True) + "\n")
     chosen = json.loads(chosen_file.read_text())
     for name in wanted:
         target = out / f"{name}.parquet"

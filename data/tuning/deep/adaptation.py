@@ -22,6 +22,7 @@ from pmeta_lib.experiments import results
 from pmeta_lib.experiments.adapt import trained
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.experiments.train import use_machine
+from pmeta_lib.files import json_text
 from pmeta_lib.sac.adaptation import Plan, adapt, references
 
 HERE = Path(__file__).resolve().parent
@@ -89,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
     facts = {"chosen": {name: {"learning_rate": rate} for name, rate in best.items()},
              "grid": [{"learner": n, "learning_rate": r, **x.round(4).to_dict()} for (n, r), x in wide.iterrows()],
              "seeds": sorted(int(s) for s in table["seed"].unique())}  # fmt: skip
-    (HERE / "adaptation.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (HERE / "adaptation.json").write_text(json_text(facts, indent=1) + "\n")
 
 
 def at(chosen: dict, row: dict) -> bool:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.sweep_spec import load
+from pmeta_lib.files import json_text
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.statistics import last_quarter
 
@@ -127,7 +128,7 @@ def main(args: argparse.Namespace) -> None:
         "chosen": {name: as_settings(name, point) for name, point in best.items()},
         "grid": grid,
     }
-    (HERE / f"chosen{suffix}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (HERE / f"chosen{suffix}.json").write_text(json_text(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -31,5 +31,7 @@ if (element) {
     const theatre = await mount(element, read, { flat: new URLSearchParams(location.search).has("flat") });
     theatre?.play.focus({ preventScroll: true }); // the button that had the keyboard is gone
   };
+  const still = document.querySelector("article img[src*='theatre']"); // looks alive: a click on it starts what it shows
+  if (still) button.append(still);
   element.replaceChildren(button);
 }

@@ -26,7 +26,7 @@ class Channel:
         self.link, self.rest = link, b""
 
     def send(self, **message) -> None:
-        data = json.dumps(message).encode() + b"\n"
+        data = json.dumps(message).encode() + b"\n"  # noqa: TID251 - without pmeta_lib
         if len(data) > LONGEST:
             raise ValueError(f"a message of {len(data) / 1e6:.0f} MB")
         self.link.sendall(data)

@@ -8,13 +8,12 @@ the checks behind them. A notebook that shows a line of a solution anywhere else
 
 import argparse
 import copy
-import json
 import re
 import shutil
 from pathlib import Path
 
 from pmeta_course.regression.command import choose, course_folder, read_sources
-from pmeta_lib.files import UserError, writing
+from pmeta_lib.files import UserError, json_text, writing
 
 KEPT = ("profile", "parameters", "versions")  # of what is known about the stored outputs
 HEADER = re.compile(r"(def|for|while|if|else|with|import|from)\b")  # lines that give nothing away
@@ -56,12 +55,12 @@ def leaks(source, edition) -> list[str]:
     """Lines of the solutions of `source` that still stand in `edition`: in cells, outputs or metadata."""
     lines = {telling(x) for c in source.cells if _tagged(c, "solution") for x in c.source.splitlines()} - {""}
     parts = {f"cell {i}": cell for i, cell in enumerate(edition.cells, 1)} | {"the metadata": edition.metadata}
-    flat = {place: re.sub(r"\s|\\n", "", json.dumps(part, ensure_ascii=False)) for place, part in parts.items()}
+    flat = {place: re.sub(r"\s|\\n", "", json_text(part, ensure_ascii=False)) for place, part in parts.items()}
     return [
         f"{place} shows {line!r}"
         for place, text in flat.items()
         for line in sorted(lines)
-        if json.dumps(line, ensure_ascii=False)[1:-1] in text
+        if json_text(line, ensure_ascii=False)[1:-1] in text
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pmeta_course.regression.literals import from_json, same
-from pmeta_lib.files import UserError, unknown, write_atomically, writing
+from pmeta_lib.files import UserError, json_text, unknown, write_atomically, writing
 
 KINDS = ("exact", "stochastic")
 RECORD_FILE = "PMETA_RECORD_FILE"
@@ -42,7 +42,7 @@ def record(name: str, value: object, rtol: float = 1e-6, atol: float = 1e-12, ki
     entry = encode(value, where=f"record({name!r})") | {"kind": kind, "rtol": float(rtol), "atol": float(atol)}
     if path := os.environ.get(RECORD_FILE):
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, **entry}) + "\n")
+            file.write(json_text({"name": name, **entry}) + "\n")
 
 
 def encode(value: Any, where: str = "record") -> dict:
@@ -256,10 +256,10 @@ def load_expected(path: Path) -> dict:
 def save_expected(path: Path, expected: dict) -> None:
     """Write the expectation file, numbers of an array on one line, so that a diff stays readable."""
     values = expected.get("values", {})
-    text = json.dumps(expected | {"values": dict.fromkeys(values, 0)}, indent=1, ensure_ascii=False)
+    text = json_text(expected | {"values": dict.fromkeys(values, 0)}, indent=1, ensure_ascii=False)
     for name, entry in values.items():
-        key = json.dumps(name, ensure_ascii=False)
-        text = text.replace(f"\n  {key}: 0", f"\n  {key}: {json.dumps(entry, ensure_ascii=False)}", 1)
+        key = json_text(name, ensure_ascii=False)
+        text = text.replace(f"\n  {key}: 0", f"\n  {key}: {json_text(entry, ensure_ascii=False)}", 1)
     with writing(path, "make it writable and bless again"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (text + "\n").encode())

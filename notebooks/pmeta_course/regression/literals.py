@@ -77,15 +77,6 @@ def from_json(value: object) -> object:
     return evaluate(value["literal"]) if isinstance(value, dict) and value.keys() == {"literal"} else value
 
 
-def strict(value: object) -> object:
-    """JSON data in which "inf", "-inf" and "nan" stand for such numbers, which strict JSON does not have."""
-    if isinstance(value, dict):
-        return {k: strict(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _plain(value: object) -> bool:
     if type(value) is list:
         return all(map(_plain, value))

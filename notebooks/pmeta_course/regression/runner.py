@@ -27,6 +27,7 @@ import nbformat
 from pmeta_course.regression import literals
 from pmeta_course.regression.compare import Row, read_records
 from pmeta_course.regression.kernels import TOKEN, Kernel, Limits
+from pmeta_lib.files import json_text
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 TAIL_LINES, TAIL_WIDTH = 12, 300
@@ -207,7 +208,7 @@ def load(path: Path):
     with warnings.catch_warnings():  # of missing and double ids, which are put right here
         warnings.simplefilter("ignore")
         nb = nbformat.from_dict(
-            nbformat.v4.upgrade(nbformat.reads(json.dumps(raw), as_version=4))
+            nbformat.v4.upgrade(nbformat.reads(json_text(raw), as_version=4))
         )  # format 3 is a class of its own
     nb.nbformat_minor = max(5, nb.nbformat_minor)
     own = [c.get("id") if raw.get("nbformat_minor", 0) >= 5 else None for c in raw.get("cells", [])]

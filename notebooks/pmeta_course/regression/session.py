@@ -1,7 +1,6 @@
 """One run of `pmeta course`: plan, progress, judgement, expectations, storing, reports."""
 
 import dataclasses
-import json
 import re
 import shutil
 import sys
@@ -16,9 +15,8 @@ from pmeta_course.regression import machine, reports, structure
 from pmeta_course.regression.command import SLOW_FACTOR, SLOW_SECONDS, recorded_seconds
 from pmeta_course.regression.compare import compare_all, finite, load_expected
 from pmeta_course.regression.expectations import bless, clock, makespan, versions
-from pmeta_course.regression.literals import strict
 from pmeta_course.regression.runner import Job, Limits, Result, Stopped, load, run_all
-from pmeta_lib.files import write_atomically, writing
+from pmeta_lib.files import json_text, write_atomically, writing
 
 
 @dataclass
@@ -251,9 +249,7 @@ class Session:
         """The values, the summary and the reports, into the output folder."""
         summary = self.summary()
         files = {f"{r.name}.values.json": r.values for r in self.finished if r.values} | {"summary.json": summary}
-        texts = {
-            n: json.dumps(strict(x), indent=1, ensure_ascii=False, allow_nan=False) + "\n" for n, x in files.items()
-        }
+        texts = {n: json_text(x, indent=1, ensure_ascii=False) + "\n" for n, x in files.items()}
         texts |= {"junit.xml": reports.junit(summary), "report.html": reports.html(summary, self)}
         with writing(self.out, "give another --out"):
             for name, text in texts.items():

@@ -8,7 +8,6 @@ import base64
 import contextlib
 import hashlib
 import io
-import json
 import re
 import symtable
 import warnings
@@ -20,7 +19,7 @@ import numpy as np
 
 from pmeta_course.regression import literals
 from pmeta_course.regression.compare import compare_all, load_expected
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, json_text
 
 MAX_STORED = 1_000_000  # bytes of a stored notebook
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -282,13 +281,13 @@ def absolute_paths(nb) -> list[str]:
 def source_hash(nb) -> str:
     """A fingerprint of all the code of a notebook, in order."""
     code = [c.source.rstrip() for c in nb.cells if c.cell_type == "code"]
-    return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+    return hashlib.sha256(json_text(code).encode()).hexdigest()[:16]
 
 
 def output_hash(nb) -> str:
     """A fingerprint of all the outputs of a notebook."""
     outputs = [c.outputs for c in nb.cells if c.cell_type == "code"]
-    return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json_text(outputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def normalise(executed, source, facts: dict):

@@ -12,7 +12,7 @@ import importlib
 import json
 from pathlib import Path
 
-from pmeta_lib.files import UserError, write_atomically, writing
+from pmeta_lib.files import UserError, json_text, write_atomically, writing
 
 SEALED = ("results", "tuning")  # the folders of data/ that runs write
 
@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
         return int(bool(problems))
     if args.json:
         with writing(args.json, "give another --json"):
-            write_atomically(args.json, (json.dumps(ledger, indent=1) + "\n").encode())
+            write_atomically(args.json, (json_text(ledger, indent=1) + "\n").encode())
     with writing(args.figures or args.data, "make it writable, or name another folder"):
         for page in _pages().PAGES if args.update_readme else ():
             path = args.data.resolve().parent / page

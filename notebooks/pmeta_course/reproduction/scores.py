@@ -17,7 +17,7 @@ import pandas as pd
 from pmeta_lib import statistics
 from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.experiments.results import DECISIVE
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError, json_text, unknown
 from pmeta_lib.statistics import Interval, last_quarter
 
 SEEDS_NEEDED = 5
@@ -191,7 +191,7 @@ def check(table: pd.DataFrame, source: str) -> None:
     faults += [
         f"{' '.join(map(str, key))}: the same seed {n} times, runs {r}" for key, n, r in cells.itertuples() if n > 1
     ]
-    budgets = [json.dumps({k: json.loads(s).get(k) for k in BUDGET}) for s in runs["settings"]]
+    budgets = [json_text({k: json.loads(s).get(k) for k in BUDGET}) for s in runs["settings"]]
     for name, part in runs.assign(budget=budgets).groupby("family", observed=True):
         for column in ("budget", "train_tasks"):
             if part[column].nunique(dropna=False) > 1:

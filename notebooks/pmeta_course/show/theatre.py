@@ -25,7 +25,7 @@ from torch import Tensor
 from pmeta_course.show.video import Episode, record_episode
 from pmeta_lib.envs.families import family
 from pmeta_lib.figures import COLOURS
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, json_text
 from pmeta_lib.sac.networks import Shape
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,7 +57,7 @@ def casts(name: str, weights: Path) -> dict[str, dict]:
         key = learner.replace("_", "-")
         about = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                  "widths": json.loads(facts["actor"])}  # fmt: skip
-        trained = f" (seed {seed}, {int(facts['steps']):,} steps)"
+        trained = f" ({int(facts['steps']) // 1000}k steps, seed {seed})"
         found[key] = about | {"label": LABELS.get(key, key) + trained, "colour": to_hex(COLOURS[key]),
                               "tensor": "actor", "mix": key == "pmeta"}  # fmt: skip
         if key == "pmeta":
@@ -104,7 +104,7 @@ def files(weights: Path = WEIGHTS) -> dict[str, bytes]:
         found[xml.name] = xml.read_bytes()
     if not about:
         raise UserError(f"no weights in {weights}: make them with `python data/results/deep/regenerate.py`")
-    return found | {"theatre.json": json.dumps({"families": about}).encode()}
+    return found | {"theatre.json": json_text({"families": about}).encode()}
 
 
 def zipped(contents: dict[str, bytes]) -> dict[str, bytes]:
