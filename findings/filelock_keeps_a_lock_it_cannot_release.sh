@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A file server without locks for a moment, just when filelock's lock is given back.
-# Guess, before the run: leaving `with FileLock(...)` closes the file, and closing it gives the lock back, whatever the
-# unlocking call itself answers; at worst there is an error to ignore.
+# Guess, as our code had relied on it (nobody had written it down): leaving `with FileLock(...)` closes the file, and
+# closing it gives the lock back, whatever the unlocking call itself answers; at worst there is an error to ignore.
 # Found (filelock 4.2.12, Linux): the error is raised, and the lock stays held for as long as the object lives; who ignores
 # the error locks everybody else out. It has to be released again (release() may be repeated).
 set -euo pipefail

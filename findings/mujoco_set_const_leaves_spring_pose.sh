@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What mujoco.mj_setConst leaves in the MjData that it works with.
-# Guess, before the run: it computes at the model's reference pose, and so leaves data at qpos0, reset.
+# Guess, as a docstring of ours had it: it computes at the reference pose, and leaves data at qpos0.
 # Found (mujoco 3.3.0, 3.10.0; gymnasium 1.4.0's robots): qpos and all that follows from it are left at qpos_spring, the
 # springs' pose, with or without springs and tendons; velocities and time stay what they were. For gymnasium's hopper and
 # walker, whose joints say ref="1.25", the two poses are 1.25 m apart: who steps on without a reset starts in the floor.

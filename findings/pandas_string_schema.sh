@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The same table written with DataFrame.to_parquet by pandas 2 and by pandas 3.
-# Guess, before the run: Parquet has one kind of text, so the two files have one schema, and pyarrow joins them.
+# Guess, as our code had relied on it until it failed (so no blind one): Parquet has one kind of text, so the two files have
+# one schema, and pyarrow joins them.
 # Found (pandas 2.2.2 and 3.1.1, pyarrow 22.0.0): both hold UTF8, but pandas 3's text comes back as `large_string` (the
 # file carries Arrow's schema along), so that pyarrow.concat_tables refuses the two, with promote_options="default" too;
 # "permissive" and pandas.read_parquet on their folder join them.

@@ -41,7 +41,7 @@ def frames(budget: int, only: list[str], workers: int = 2) -> tuple[dict[str, li
 
     # the longest first, so that no worker is left alone with it
     notebooks = [p for p in (ROOT / "notebooks").glob("*.ipynb") if not only or p.name[:2] in only]
-    notebooks.sort(key=lambda p: (p.name[:2] not in ("03", "04", "09"), p))
+    notebooks.sort(key=lambda p: (p.name[:2] not in ("03", "04", "09", "14"), p))
     found, complaints = {}, []
     with ThreadPoolExecutor(workers) as pool:
         for part in pool.map(drawn, notebooks):
