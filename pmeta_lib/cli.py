@@ -16,7 +16,7 @@ VERBS = {
     "train": ("pmeta_lib.experiments.train", "one training run: a spec becomes a folder of results"),
     "adapt": ("pmeta_lib.experiments.adapt_command", "adapt a trained run to tasks it has never seen"),
     "sweep": ("pmeta_lib.experiments.sweep", "many runs, on this machine, a Ray cluster or SLURM"),
-    "tabular": ("tabular_results", "regenerate the stored tabular results"),
+    "tabular": ("tabular_command", "regenerate the stored tabular results"),
     "report": ("pmeta_course.reproduction.command", "the verdict on every claim, from the stored results"),
     "bench": ("benchmarks.command", "speed, as ratios against a peer in the same run"),
     "student": ("pmeta_course.grading.student", "write the student edition of the notebooks"),
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal without ✔ shows ?, and the run goes on
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    for folder in ("tests", "data/results/tabular"):  # benchmarks and results have their scripts beside them
+    for folder in ("tests", "data/results/tabular", "docs"):  # benchmarks, results and pages have their scripts there
         if (there := Path(__file__).resolve().parents[1] / folder).is_dir():  # in a clone only
             sys.path.append(str(there))
     available = {v: e for v, e in VERBS.items() if importlib.util.find_spec(e[0].split(".")[0]) is not None}

@@ -37,8 +37,8 @@ def unknown(kind: str, name: object, choices: Iterable[str], where: str = "") ->
     choices = [str(c) for c in choices]
     near = difflib.get_close_matches(str(name), choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    place = f" in {where}" if where else ""
-    return UserError(f"unknown {kind} {str(name)!r}{place}.{hint} Choose from: {', '.join(choices)}.")
+    within = f" in {where}" if where else ""
+    return UserError(f"unknown {kind} {str(name)!r}{within}.{hint} Choose from: {', '.join(choices)}.")
 
 
 def writable(folder: Path, option: str) -> None:
@@ -72,7 +72,7 @@ def patiently(action: Callable[..., T], *args, **kwargs) -> T:
 
 
 @contextmanager
-def held(path: Path, **how) -> Iterator[None]:
+def locking(path: Path, **how) -> Iterator[None]:
     """Hold filelock's lock on the file `path`; a file server's hiccup is waited out when it is taken and when it is
     given back: filelock keeps a lock whose release fails. `how`: `timeout`, … of `filelock.FileLock`."""
     from filelock import FileLock
@@ -127,12 +127,19 @@ def json_text(data: Any, **how) -> str:
 
 
 @contextmanager
-def writing(target: Path, remedy: str) -> Iterator[None]:
+def writing(target: object, remedy: str) -> Iterator[None]:
     """Turn an `OSError` of the block into one `UserError`: what cannot be written, why, and the `remedy`."""
     try:
         yield
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error
+
+
+def write_report(target: Path | None, data: object) -> None:
+    """`data` as JSON into the file that the user named with `--json`, if there is one."""
+    if target:
+        with writing(target, "give another --json"):
+            target.write_text(json_text(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_table(path: Path, frame: "pd.DataFrame") -> None:

@@ -60,9 +60,9 @@ def mistakes(cls: type, error: ValidationError) -> Iterator[tuple[tuple, str]]:
         *above, last = path = entry["loc"] or ("",)
         owner: Any = functools.reduce(_inner, above, cls)
         noun, of = getattr(owner, "noun", ""), f" of learner {owner.name}" if getattr(owner, "name", "") else ""
-        said = entry.get("ctx", {}).get("error")
-        if isinstance(said, UserError):
-            yield path, str(said)
+        cause = entry.get("ctx", {}).get("error")
+        if isinstance(cause, UserError):
+            yield path, str(cause)
         elif entry["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             yield path, str(unknown((noun or "key") + of, last, _names(owner) or ["(it has none)"]))
         elif entry["type"] in ("missing", "missing_argument"):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from pmeta_course.counterexamples import quadratic_minimiser, quadratic_prox, quadratic_run
 
 from pmeta_lib import moreau
-from pmeta_lib.tabular.counterexamples import quadratic_minimiser, quadratic_prox, quadratic_run
 
 a, c = np.array([1.0, 4.0]), np.array([0.0, 1.0])
 

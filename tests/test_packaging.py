@@ -15,11 +15,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CONDA_NAMES = {
-    "torch": "pytorch",
-    "mujoco": "mujoco-python",
-    "matplotlib": "matplotlib-base",
-}
+CONDA_NAMES = {"torch": "pytorch", "mujoco": "mujoco-python", "matplotlib": "matplotlib-base"}
 
 
 def conda() -> dict[str, set[str]]:

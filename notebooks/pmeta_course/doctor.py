@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from pmeta_course.regression import machine
-from pmeta_lib.files import json_text
+from pmeta_lib.files import json_text, write_report
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 REINSTALL = "pip install --force-reinstall -e . in the repository"
@@ -39,13 +39,11 @@ def main(args: argparse.Namespace) -> int:
             if args.json != Path("-"):
                 print(f"{mark}  {what:<20} {found}" + (f"  → {remedy}" if remedy else ""), flush=True)
     errors = sum(line["state"] == ERROR for line in lines)
-    if args.json:
-        text = json_text({"ok": not errors, "checks": lines}, indent=1) + "\n"
-        if args.json == Path("-"):
-            print(text, end="")
-        else:
-            args.json.write_text(text, encoding="utf-8")
-    if args.json != Path("-"):
+    report = {"ok": not errors, "checks": lines}
+    if args.json == Path("-"):
+        print(json_text(report, indent=1))
+    else:
+        write_report(args.json, report)
         print("\nready" if not errors else f"\n{errors} error{'s' * (errors > 1)}: see the remedies above")
     return int(bool(errors))
 
@@ -109,8 +107,12 @@ def cores() -> Iterator[Line]:
 def gpu() -> Iterator[Line]:
     # In a process of its own: a broken driver can crash or hang whoever asks it.
     code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
-    state, text = _python(code, 60)
-    if state:
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        failed, text = done.returncode, (done.stderr if done.returncode else done.stdout).strip().rpartition("\n")[2]
+    except subprocess.TimeoutExpired:
+        failed, text = 1, "no answer in 60 s"
+    if failed:
         yield "gpu", WARNING, f"torch cannot be asked: {text}", "pip install torch again; the CPU suffices"
     else:
         yield "gpu", OK, text or "none: the course runs on the CPU, only full sweeps gain from a GPU", ""
@@ -131,10 +133,7 @@ def disk() -> Iterator[Line]:
 
 
 def folders() -> Iterator[Line]:
-    for what, folder in (
-        ("writable, here", Path.cwd()),
-        ("writable, temporary", Path(tempfile.gettempdir())),
-    ):
+    for what, folder in (("writable, here", Path.cwd()), ("writable, temporary", Path(tempfile.gettempdir()))):
         try:
             with tempfile.TemporaryFile(dir=folder):
                 yield what, OK, str(folder), ""
@@ -158,16 +157,6 @@ def kernel() -> Iterator[Line]:
         yield "jupyter kernel", OK, f"starts, runs and ends in {result.seconds:.1f} s", ""
     else:
         yield "jupyter kernel", ERROR, f"{result.reason}: {result.message}", REINSTALL
-
-
-def _python(code: str, seconds: float) -> tuple[int, str]:
-    """Exit code and last line of a little program in a process of its own."""
-    try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return 1, f"no answer in {seconds:.0f} s"
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return done.returncode, lines[-1] if lines else ""
 
 
 CHECKS = (python, packages, cores, gpu, rendering, disk, folders, kernel)

@@ -1,9 +1,7 @@
 """The NumPy tasks: point-robot and the pendulums, stacked over slots, and one environment of each.
 
-Shapes: B slots, each with its own task; o, a, k: sizes of observation, action and task parameters.
-A *batch* is the physics of B slots at once: `observe() (B, o)`, `reset(slots, generators)`, `step(actions)
--> reward (B,), terminated (B,)`, `state()`, `load(state, generators)`. The single environments use the same
-functions, so that there is one definition of every reward.
+Shapes: B slots, each with its own task; o, a, k: sizes of observation, action and task parameters. The single
+environments use the functions of the stacked ones (`vector.Batch`), so that there is one definition of every reward.
 """
 
 import gymnasium
@@ -11,6 +9,7 @@ import numpy as np
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
 from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
+from pmeta_lib.envs.vector import Batch
 
 STEP = 0.1  # the largest move of the point robot along an axis
 MAX_SPEED, MAX_TORQUE, DT = 8.0, 2.0, 0.05  # gymnasium's Pendulum-v1
@@ -43,8 +42,10 @@ def pendulum(state: np.ndarray, torque: np.ndarray, gravity=10.0, mass=1.0, leng
     return np.stack((angle + speed * DT, speed), axis=1), -cost
 
 
-class PointRobotBatch:
+class PointRobotBatch(Batch):
     """B point robots; task = goal (x, y)."""
+
+    kept = ("position",)
 
     def __init__(self, family: TaskFamily | None, tasks: np.ndarray, threads: int = 1):
         self.goals, self.position = np.array(tasks, np.float64), np.zeros((len(tasks), 2))
@@ -59,18 +60,11 @@ class PointRobotBatch:
         self.position, reward = point_robot(self.position, actions, self.goals)
         return reward, np.zeros(len(reward), bool)
 
-    def state(self) -> dict[str, np.ndarray]:
-        return {"position": self.position.copy()}
 
-    def load(self, state, generators) -> None:
-        self.position[:] = state["position"]
-
-    def close(self) -> None:
-        pass
-
-
-class PendulumBatch:
+class PendulumBatch(Batch):
     """B pendulums; task = (gravity m/s^2, mass kg, length m), (sign of the torque,), or all four."""
+
+    kept = ("angle_speed",)
 
     def __init__(self, family: TaskFamily | None, tasks: np.ndarray, threads: int = 1):
         self.parameters, self.sign = pendulum_task(np.asarray(tasks, np.float64))
@@ -88,15 +82,6 @@ class PendulumBatch:
         torque = self.sign.astype(actions.dtype) * np.clip(actions[:, 0], -MAX_TORQUE, MAX_TORQUE)
         self.angle_speed, reward = pendulum(self.angle_speed, torque, *self.parameters)
         return reward, np.zeros(len(reward), bool)
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"angle_speed": self.angle_speed.copy()}
-
-    def load(self, state, generators) -> None:
-        self.angle_speed[:] = state["angle_speed"]
-
-    def close(self) -> None:
-        pass
 
 
 def pendulum_task(tasks: np.ndarray):

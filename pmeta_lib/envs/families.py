@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from pmeta_lib.envs.heterogeneity import KNOBS
@@ -90,16 +89,9 @@ _LUNAR = (
 
 
 def _signs(plus: str, minus: str) -> dict:
-    describe = lambda t: plus if t[0] > 0 else minus  # noqa: E731
     values = np.array([[1.0], [-1.0]])
-    return {
-        "sample": lambda n, rng: values[rng.integers(0, 2, n)],
-        "default": (1.0,),
-        "describe": describe,
-        "tasks": (2, 2),
-        "fixed": (1.0, -1.0),
-        "domain": _SIGN,
-    }
+    made: dict = {"sample": lambda n, rng: values[rng.integers(0, 2, n)], "default": (1.0,), "domain": _SIGN}
+    return made | {"describe": lambda t: plus if t[0] > 0 else minus, "tasks": (2, 2), "fixed": (1.0, -1.0)}
 
 
 def _sizes(base: str, observation: int, action: int, limit: float = 1.0) -> dict:
@@ -113,13 +105,9 @@ def _robot(base: str, observation: int, action: int, limit: float = 1.0) -> dict
 
 
 def _params(base: str, observation: int, action: int, parts: tuple[int, int, int]) -> dict:
-    return {
-        **_robot(base, observation, action),
-        "sample": _multipliers(*parts),
-        "default": (1.0,) * (4 * parts[0] + parts[1] + 3 * parts[2]),
-        "describe": lambda t: f"{len(t)} body parameters x{t.min():.2f} to x{t.max():.2f}",
-        "domain": _POSITIVE,
-    }
+    made: dict = {"sample": _multipliers(*parts), "default": (1.0,) * (4 * parts[0] + parts[1] + 3 * parts[2])}
+    made |= {"describe": lambda t: f"{len(t)} body parameters x{t.min():.2f} to x{t.max():.2f}", "domain": _POSITIVE}
+    return _robot(base, observation, action) | made
 
 
 def _degrees(t: np.ndarray) -> str:
@@ -136,16 +124,9 @@ _WALKER, _HOPPER = (8, 9, 8), (5, 6, 5)  # bodies, degrees of freedom, geoms (wo
 
 _TABLE: dict[str, Family | str] = {
     "point-robot": Family(
-        "PointRobot",
-        seconds=4.8e-06,
-        entry=f"{_CLASSIC}:PointRobotEnv",
-        batch=f"{_CLASSIC}:PointRobotBatch",
-        **_sizes("2-D navigation", 2, 2, 0.1),
-        sample=_half_circle,
-        default=(0.0, 1.0),
-        describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f})",
-        tasks=(20, 10),
-        horizon=20,
+        "PointRobot", **_sizes("2-D navigation", 2, 2, 0.1), entry=f"{_CLASSIC}:PointRobotEnv",
+        batch=f"{_CLASSIC}:PointRobotBatch", sample=_half_circle, default=(0.0, 1.0), tasks=(20, 10), horizon=20,
+        describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f})", seconds=4.8e-06,
     ),
     "pendulum-params": Family(
         "PendulumParams",
@@ -159,34 +140,20 @@ _TABLE: dict[str, Family | str] = {
         domain=_POSITIVE,
     ),
     "lunar-lander-params": Family(
-        "LunarLanderParams",
-        seconds=0.00011,
-        entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv",
-        batch="pmeta_lib.envs.lunar:LunarBatch",
-        **_sizes("LunarLander-v3", 8, 2),
-        sample=_uniform((-11.5, 0.0, 0.0), (-6.0, 15.0, 1.5)),
-        default=(-10.0, 15.0, 1.5),
+        "LunarLanderParams", **_sizes("LunarLander-v3", 8, 2), entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv",
+        batch="pmeta_lib.envs.lunar:LunarBatch", sample=_uniform((-11.5, 0.0, 0.0), (-6.0, 15.0, 1.5)),
+        default=(-10.0, 15.0, 1.5), horizon=400, domain=_LUNAR, seconds=0.00011,
         describe=lambda t: f"gravity {t[0]:.1f} m/s^2, wind {t[1]:.1f}, turbulence {t[2]:.2f}",
-        horizon=400,
-        domain=_LUNAR,
     ),
     "pendulum-flip": Family("PendulumFlip", **_PENDULUM, **_signs("torque as is", "torque reversed"), seconds=6.4e-06),
     "half-cheetah-dir": Family("HalfCheetahDir", **_HALF_CHEETAH, **_signs("forward", "backward"), seconds=8.2e-05),
     "half-cheetah-vel": Family(
-        "HalfCheetahVel",
-        seconds=0.0001,
-        **_HALF_CHEETAH,
-        sample=_uniform(0.0, 3.0),
-        default=(1.5,),
-        describe=lambda t: f"v = {t[0]:.2f} m/s",
+        "HalfCheetahVel", **_HALF_CHEETAH, sample=_uniform(0.0, 3.0), default=(1.5,),
+        describe=lambda t: f"v = {t[0]:.2f} m/s", seconds=0.0001,
     ),
     "ant-dir": Family(
-        "AntDir",
-        seconds=0.00041,
-        **_ANT,
-        **_ANGLE | {"sample": lambda n, rng: np.array([[0.0], [np.pi]])[rng.integers(0, 2, n)]},
-        tasks=(2, 2),
-        fixed=(0.0, np.pi),
+        "AntDir", **_ANT, **_ANGLE | {"sample": lambda n, rng: np.array([[0.0], [np.pi]])[rng.integers(0, 2, n)]},
+        tasks=(2, 2), fixed=(0.0, np.pi), seconds=0.00041,
     ),
     "ant-dir-graded": Family("AntDir", **_ANT, **_ANGLE, seconds=0.00027),
     "ant-goal": Family(
@@ -200,7 +167,7 @@ _TABLE: dict[str, Family | str] = {
     "humanoid-dir": Family("HumanoidDir", **_robot("Humanoid-v5", 348, 17, 0.4), **_ANGLE, seconds=0.00059),
     "walker2d-params": Family("Walker2dParams", **_params("Walker2d-v5", 17, 6, _WALKER), seconds=0.00026),
     "hopper-params": Family("HopperParams", **_params("Hopper-v5", 11, 3, _HOPPER), seconds=0.00021),
-}
+}  # fmt: skip
 _TABLE |= {found.name: found.value for found in metadata.entry_points(group="pmeta.families")}
 FAMILIES: tuple[str, ...] = tuple(_TABLE)
 
@@ -307,22 +274,11 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
     versions = {"base": row.base, "gymnasium": version("gymnasium"), "mujoco": version("mujoco")}
     limit = np.full(row.action_size, row.action_limit)
     return TaskFamily(
-        name=name,
-        preset=preset,
-        suite="mujoco" if row.base.endswith("-v5") else "gym",
-        env_id=f"pmeta/{row.env}-v0",
-        observation_size=row.observation_size,
-        action_size=row.action_size,
-        horizon=horizon(name, preset),
-        train_tasks=train_tasks,
-        test_tasks=test_tasks,
-        held_out=held_out,
-        action_low=-limit,
-        action_high=limit,
-        evaluation=rule.evaluation,
+        name, preset, "mujoco" if row.base.endswith("-v5") else "gym", f"pmeta/{row.env}-v0", row.observation_size,
+        row.action_size, horizon(name, preset), train_tasks, test_tasks, held_out, -limit, limit, rule.evaluation,
         description=f"{name} ({preset}) on {row.base}: {n_train} training and {n_test} test tasks, {split}",
         versions={"env": f"pmeta/{row.env}-v0", **versions},
-    )
+    )  # fmt: skip
 
 
 def horizon(name: str, preset: str) -> int:
@@ -357,14 +313,9 @@ def check_tasks(name: str, tasks: np.ndarray, preset: str = "modern") -> np.ndar
     return tasks
 
 
-def default_task(name: str) -> tuple[float, ...]:
-    """The task of an environment made without one: the nominal body, forward, ..."""
-    return lookup(name).default
-
-
 def check_task(name: str, task, preset: str = "modern") -> np.ndarray:
     """One task as `(k,)`; a bare number stands for a vector of one, None for the family's default."""
-    task = default_task(name) if task is None else task
+    task = lookup(name).default if task is None else task
     return check_tasks(name, np.atleast_1d(np.asarray(task, dtype=np.float64))[None], preset)[0]
 
 
@@ -415,11 +366,3 @@ def _rule(name: str, preset: str) -> _Preset:
     if rule.tasks and name not in rule.tasks:
         raise UserError(f"preset {preset} does not define {name}; it has: {', '.join(rule.tasks)}.")
     return rule
-
-
-def single_spaces(f: TaskFamily, dtype) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
-    """Observation and action space of one slot."""
-    observation = gymnasium.spaces.Box(-np.inf, np.inf, (f.observation_size,), dtype)
-    return observation, gymnasium.spaces.Box(
-        f.action_low.astype(np.float32), f.action_high.astype(np.float32), dtype=np.float32
-    )

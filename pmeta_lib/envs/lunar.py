@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
-from pmeta_lib.envs.vector import pack, unpack
+from pmeta_lib.envs.vector import Batch, pack, unpack
 from pmeta_lib.files import UserError
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # gymnasium's box2d package imports pygame
@@ -78,8 +78,10 @@ class LunarLanderParamsEnv(LunarLander):
         return observation, float(reward), terminated, self._steps >= self._horizon, info
 
 
-class LunarBatch:
+class LunarBatch(Batch):
     """B landers, one Box2D world each, stepped in a loop: Box2D has no batched form."""
+
+    kept = ("start", "actions")
 
     def __init__(self, family: TaskFamily, tasks: np.ndarray, threads: int = 1):
         self.envs = [LunarLanderParamsEnv(task=task) for task in tasks]
@@ -109,7 +111,7 @@ class LunarBatch:
 
     def state(self) -> dict[str, np.ndarray]:
         taken = np.array([env._steps for env in self.envs], np.int64)
-        return {"start": self.start.copy(), "actions": self.actions.copy(), "taken": taken}
+        return {"taken": taken, **super().state()}
 
     def load(self, state, generators) -> None:
         for b, taken in enumerate(state["taken"]):

@@ -19,18 +19,21 @@ from gymnasium.utils import EzPickle
 
 from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
 from pmeta_lib.envs.robots import Task, definition, scale_body
+from pmeta_lib.envs.vector import Batch
 
 # Everything the next step depends on: time, positions, velocities, controls and the solver's warm start.
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
-class MujocoBatch:
+class MujocoBatch(Batch):
     """B robots of one family, stepped together.
 
     Stepping is `mj_step` on one MjData per slot, from `threads` threads (it releases the GIL).
     `mujoco.rollout` was measured too (see `pmeta bench env`): it returns no contact forces or inertias, and
     it does not carry the solver's warm start from call to call, so it does not equal gymnasium's physics.
     """
+
+    kept = ("before", "rows")
 
     def __init__(self, family: TaskFamily, tasks: np.ndarray, threads: int = 1):
         robot = definition(family.name, family.preset)[0]
@@ -102,12 +105,12 @@ class MujocoBatch:
         physics = np.zeros((self.B, size))
         for b in range(self.B):
             mujoco.mj_getState(self.models[b], self.data[b], physics[b], STATE)
-        return {"physics": physics, "before": self.before.copy(), "rows": self.rows.copy()}
+        return {"physics": physics, **super().state()}
 
     def load(self, state, generators) -> None:
         for b in range(self.B):
             mujoco.mj_setState(self.models[b], self.data[b], state["physics"][b], STATE)
-        self.before[:], self.rows[:] = state["before"], state["rows"]
+        super().load(state, generators)
 
     def close(self) -> None:
         if self.pool is not None:

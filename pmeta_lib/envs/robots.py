@@ -177,12 +177,7 @@ class Layout:
     def __init__(self, robot: Robot, model: mujoco.MjModel):
         data = mujoco.MjData(model)
         self.robot, self.mass = robot, model.body_mass.copy()
-        names = [
-            "qpos",
-            "qvel",
-            *robot.fields,
-            *{"torso": ["xpos"], "com": ["xipos"]}.get(robot.position, []),
-        ]
+        names = ["qpos", "qvel", *robot.fields, *{"torso": ["xpos"], "com": ["xipos"]}.get(robot.position, [])]
         sizes = [getattr(data, name).size for name in names]
         ends = np.cumsum(sizes)
         self.slices = {n: slice(e - s, e) for n, e, s in zip(names, ends, sizes)}

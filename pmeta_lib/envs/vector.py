@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from pmeta_lib.envs.families import TaskFamily, check_tasks, floats, lookup, single_spaces
+from pmeta_lib.envs.families import TaskFamily, check_tasks, floats, lookup
 from pmeta_lib.files import UserError
 
 DIVERGED = 1e10  # MuJoCo's own limit (mjMAXVAL)
@@ -37,17 +37,15 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
     """
 
     def __init__(
-        self,
-        family: TaskFamily,
-        tasks: np.ndarray,
-        seeds: Sequence[int | np.random.SeedSequence],
-        threads: int = 1,
+        self, family: TaskFamily, tasks: np.ndarray, seeds: Sequence[int | np.random.SeedSequence], threads: int = 1,
         dtype: type = np.float32,
-    ):
+    ):  # fmt: skip
         self.family, self.tasks = family, check_tasks(family.name, tasks, family.preset)
         self.num_envs, self.dtype = len(self.tasks), np.dtype(dtype)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
-        self.single_observation_space, self.single_action_space = single_spaces(family, self.dtype)
+        low, high = family.action_low.astype(np.float32), family.action_high.astype(np.float32)
+        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (family.observation_size,), self.dtype)
+        self.single_action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         if int(threads) != threads or threads < 1:
@@ -142,6 +140,25 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         self.batch.close()
 
 
+class Batch:
+    """What the physics of B slots have in common: all that their continuation depends on are the arrays `kept`.
+
+    Theirs are `observe() (B, o)`, `reset(slots, generators)` and `step(actions) -> reward (B,), terminated (B,)`.
+    """
+
+    kept: tuple[str, ...]
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name).copy() for name in self.kept}
+
+    def load(self, state: dict[str, np.ndarray], generators: list[np.random.Generator]) -> None:
+        for name in self.kept:
+            getattr(self, name)[:] = state[name]
+
+    def close(self) -> None:
+        """Nothing is open, unless a batch says so."""
+
+
 def pack(generator: np.random.Generator) -> np.ndarray:
     """A PCG64 generator as six uint64: state (high, low), increment (high, low), spare half-draw."""
     s = generator.bit_generator.state
@@ -153,9 +170,5 @@ def pack(generator: np.random.Generator) -> np.ndarray:
 def unpack(generator: np.random.Generator, words: np.ndarray) -> None:
     w = [int(x) for x in words]
     state = {"state": (w[0] << 64) | w[1], "inc": (w[2] << 64) | w[3]}
-    generator.bit_generator.state = {
-        "bit_generator": "PCG64",
-        "state": state,
-        "has_uint32": w[4],
-        "uinteger": w[5],
-    }
+    rest = {"has_uint32": w[4], "uinteger": w[5]}
+    generator.bit_generator.state = {"bit_generator": "PCG64", "state": state, **rest}

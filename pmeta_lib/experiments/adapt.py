@@ -16,21 +16,16 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
-from pmeta_lib.files import UserError, held, json_text, provenance, read_table, sha256, write_table
+from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, write_table, writing
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.sac.adaptation import Plan, adapt, references
 from pmeta_lib.sac.agent import Agent, new_agent
 from pmeta_lib.sac.settings import Settings
 
-TABLE = "adaptation.parquet"
+TABLE, REMEDY = "adaptation.parquet", "choose another --out"
 # settings that the plan or the networks decide
 OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden", "envs_per_task", "replay_capacity"}
-
-
-def adapt_run(folder: Path, plan: Plan | None = None, **how) -> Path:
-    """Adapt one finished run; returns the table's path. See `adapt_packed`."""
-    return adapt_packed([Path(folder)], plan or Plan(), **how)[0]
 
 
 def adapt_packed(
@@ -47,62 +42,56 @@ def adapt_packed(
     for a folder without a sound finished run, and for a family whose observations or actions are of another size.
     """
     specs, tensors, widths = trained(folders, device)
-    place, who = target(specs[0], family, folders[0]), specs[0].make_learner()
-    base, changes = asdict(specs[0].settings), changes or {}
-    settings, scratchs = (plan.settings(Settings(**base | x), place.horizon)
+    goal, learner = target(specs[0], family, folders[0]), specs[0].make_learner()
+    base, changes, seeds = asdict(specs[0].settings), changes or {}, [s.seed for s in specs]
+    settings, scratchs = (plan.settings(Settings(**base | x), goal.horizon)
                           for x in (changes, changes if alone is None else alone))  # fmt: skip
-    about_place = [place.name, place.preset, place.test_tasks.tolist()]
-    asked = json_text([*about_place, asdict(plan), asdict(settings), asdict(scratchs)])
+    tasks = [goal.name, goal.preset, goal.test_tasks.tolist()]
+    asked = json_text([*tasks, asdict(plan), asdict(settings), asdict(scratchs)])
     digests = [sha256(folder / "checkpoint.safetensors") for folder in folders]
-    keys = [hashlib.sha256(f"{s.key} {d} {asked}".encode()).hexdigest()[:16] for s, d in zip(specs, digests)]
+    keys = [_digest(f"{s.key} {d} {asked}") for s, d in zip(specs, digests)]
     paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
     if all(_key(path) == key for path, key in zip(paths, keys)):
         return paths
-    for place_of_files in {*(path.parent for path in paths), shared or paths[0].parent}:  # before any long work
-        try:
-            place_of_files.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write in {place_of_files}: {error.strerror}; choose another --out") from error
-    began, seeds = time.monotonic(), [s.seed for s in specs]
-    scratch = paths[0].parent / f"adaptation-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:16]}"
+    for folder in {*(path.parent for path in paths), shared or paths[0].parent}:  # before any long work
+        with writing(f"in {folder}", REMEDY):
+            folder.mkdir(parents=True, exist_ok=True)
+    began, scratch = time.monotonic(), paths[0].parent / f"adaptation-{_digest(''.join(keys))}"
     how = {"device": device, "threads": threads, "progress": progress, "folder": scratch}
-    if isinstance(who, OnPolicy):
-        own = adapt_on_policy(place, who, tensors["policy"], settings, seeds, plan, threads)
+    if isinstance(learner, OnPolicy):
+        own = adapt_on_policy(goal, learner, tensors["policy"], settings, seeds, plan, threads)
     else:
         agent = stacked_agent(specs, tensors, widths, device)
-        own = adapt(place, who, agent, specs[0].train_tasks, settings, seeds, plan, **how)
+        own = adapt(goal, learner, agent, specs[0].train_tasks, settings, seeds, plan, **how)
     about = provenance()
     if shared is None:
-        known = references(place, scratchs, seeds, plan, **how)
+        known = references(goal, scratchs, seeds, plan, **how)
     else:
-        same = json_text([*about_place, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
-        name = hashlib.sha256(same.encode()).hexdigest()[:16]
-        with held(shared / f"references-{name}.lock"):  # whoever comes first computes them
-            if not (kept := shared / f"references-{name}.parquet").exists():
-                known = references(place, scratchs, seeds, plan, **how)
-                try:
-                    write_table(kept, known)
-                except OSError as error:
-                    raise UserError(f"cannot write {kept}: {error.strerror}; choose another --out") from error
+        same = json_text([*tasks, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
+        kept = shared / f"references-{_digest(same)}.parquet"
+        with locking(kept.with_suffix(".lock")), writing(kept, REMEDY):  # whoever comes first computes them
+            if not kept.exists():
+                write_table(kept, references(goal, scratchs, seeds, plan, **how))
             known = read_table(kept)
     parts = (own.assign(settings=json_text(asdict(settings))), known.assign(settings=json_text(asdict(scratchs))))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     for spec, path, key, digest in zip(specs, paths, keys, digests):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
-            run=spec.key, family=place.name, trained_on=spec.family, preset=place.preset, learner=spec.learner,
+            run=spec.key, family=goal.name, trained_on=spec.family, preset=goal.preset, learner=spec.learner,
             options=json_text(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
-            held_out=place.name != spec.family or place.held_out, adaptation=key, packed=len(specs), device=device,
-            **about["versions"], env=place.versions["env"], base=place.versions["base"], machine=about["machine"],
+            held_out=goal.name != spec.family or goal.held_out, adaptation=key, packed=len(specs), device=device,
+            **about["versions"], env=goal.versions["env"], base=goal.versions["base"], machine=about["machine"],
             commit=about["commit"], checkpoint_sha256=digest,
             seconds=round((time.monotonic() - began) / len(specs), 3),
         )  # fmt: skip
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path, REMEDY):
             write_table(path, rows)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}; choose another --out") from error
     shutil.rmtree(scratch, ignore_errors=True)
     return paths
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], dict[str, Tensor], list[int]]:
@@ -150,14 +139,14 @@ def stacked_agent(specs: list[RunSpec], stacked: dict[str, Tensor], widths: list
 def target(spec: RunSpec, name: str | None, folder: Path) -> TaskFamily:
     """The family to adapt to, the run's own where `name` is None; `UserError` if its sizes are not the networks'."""
     home = spec.make_family()
-    place = RunSpec(name, preset=spec.preset).make_family() if name and name != home.name else home
+    goal = RunSpec(name, preset=spec.preset).make_family() if name and name != home.name else home
     sizes = home.observation_size, home.action_size
-    if sizes != (place.observation_size, place.action_size):
+    if sizes != (goal.observation_size, goal.action_size):
         raise UserError(
             f"the networks in {folder}, trained on {spec.family}, take {sizes[0]} observations and give {sizes[1]} "
-            f"actions; {place.name} has {place.observation_size} and {place.action_size}; the sizes must be equal"
+            f"actions; {goal.name} has {goal.observation_size} and {goal.action_size}; the sizes must be equal"
         )
-    return place
+    return goal
 
 
 def _key(path: Path) -> str | None:

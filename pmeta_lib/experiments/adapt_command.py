@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pmeta_lib.experiments.listing import SETTINGS, listing
 from pmeta_lib.experiments.train import parse_pairs, use_machine
-from pmeta_lib.files import UserError, json_text, read_table, write_atomically
+from pmeta_lib.files import UserError, read_table, write_report
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +58,8 @@ def main(args: argparse.Namespace) -> int:
     report, first = summary(table), few_shot(table)
     for family in report.index.unique(level=0):
         rows = table[table["family"] == family]
-        held = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
-        print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({held})")
+        split = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
+        print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({split})")
         parts = {
             "of the first episodes as they were lived, one environment a task": first,
             "after so many steps": report,
@@ -72,9 +72,8 @@ def main(args: argparse.Namespace) -> int:
     for name in alone.index[alone]:
         print(f"{name} brings nothing along to a new task: scratch is its way too")
     print("\n" + "\n".join(f"-> {path}" for path in paths))
-    if args.json:
-        rows = [dict(zip(report.index.names, index)) | {"returns": {str(k): v for k, v in row.dropna().items()},
-                "episodes": {str(k): v for k, v in first.T.get(index, pd.Series()).dropna().items()}}
-                for index, row in report.iterrows()]  # fmt: skip
-        write_atomically(args.json, json_text({"tables": [str(p) for p in paths], "rows": rows}, indent=1).encode())
+    rows = [dict(zip(report.index.names, index)) | {"returns": {str(k): v for k, v in row.dropna().items()},
+            "episodes": {str(k): v for k, v in first.T.get(index, pd.Series()).dropna().items()}}
+            for index, row in report.iterrows()]  # fmt: skip
+    write_report(args.json, {"tables": [str(p) for p in paths], "rows": rows})
     return 0

@@ -16,10 +16,10 @@ WORDS = {
 
 
 @functools.cache
-def described(place: str) -> list[tuple[str, str, str, str]]:
-    """(name, type, default, meaning) of each option of the class at `place`, "module:Class", read from its source: the
-    comment behind a field is its meaning. Nothing is imported, so that `--help` need not wait for PyTorch."""
-    module, name = place.split(":")
+def described(location: str) -> list[tuple[str, str, str, str]]:
+    """(name, type, default, meaning) of each option of the class at `location`, "module:Class", read from its source:
+    the comment behind a field is its meaning. Nothing is imported, so that `--help` need not wait for PyTorch."""
+    module, name = location.split(":")
     source = Path(importlib.util.find_spec(module).origin).read_text()
     tree, lines, found = ast.parse(source), source.splitlines(), {}
     node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
@@ -36,7 +36,7 @@ def described(place: str) -> list[tuple[str, str, str, str]]:
     return list(found.values())
 
 
-def listing(title: str, place: str) -> str:
-    """The options of the class at `place`, a line each: name, default, type, meaning."""
-    rows = described(place) or [("(none)", "", "", "")]
+def listing(title: str, location: str) -> str:
+    """The options of the class at `location`, a line each: name, default, type, meaning."""
+    rows = described(location) or [("(none)", "", "", "")]
     return f"{title}:\n" + "".join(f"  {n:<20} {d:<10} {k:<22} {why}".rstrip() + "\n" for n, k, d, why in rows)

@@ -72,14 +72,12 @@ def run_packed(
 def _claim(spec: RunSpec, folder: Path) -> None:
     """Make the folder and put the spec into it; refuse a folder that belongs to another run."""
     path = folder / "spec.json"
-    try:
+    with writing(f"to {folder}", "choose a folder you can write to"):
         folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             write_atomically(path, json_text(spec.to_json(), indent=1).encode())
         elif (there := stored_spec(folder)).key != spec.key:
             raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; choose a folder you can write to") from error
 
 
 def _origins(scratch: Path, device: str) -> dict:
@@ -103,7 +101,7 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
     """The finished run of one seed. `result.json` last, since it says that the others are complete."""
     family = result.family
     identity = {"run": spec.key, "family": family.name, "preset": family.preset, "learner": spec.learner}
-    try:
+    with writing(f"the results to {folder}", "the training's checkpoints are kept"):
         for name, table in (("curve", result.curve), ("losses", result.losses)):
             rows = table[table["seed"] == spec.seed].reset_index(drop=True)
             write_table(folder / f"{name}.parquet", rows.assign(**identity))
@@ -120,10 +118,6 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
             "checkpoint_sha256": digest, "family_versions": family.versions, **made,
         }  # fmt: skip
         write_atomically(folder / "result.json", json_text(record, indent=1).encode())
-    except OSError as error:
-        raise UserError(
-            f"cannot write the results to {folder}: {error}; the training's checkpoints are kept"
-        ) from error
 
 
 def read_curve(folder: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pmeta_lib.files import held, json_text, patiently, write_atomically
+from pmeta_lib.files import json_text, locking, patiently, write_atomically
 
 
 class State(StrEnum):
@@ -84,7 +84,7 @@ def locked(folders: list[Path]) -> Iterator[bool]:
         for folder in sorted(folders):  # one order for all, though nobody waits
             patiently(folder.mkdir, parents=True, exist_ok=True)
             try:
-                stack.enter_context(held(folder / "lock", **AT_ONCE))
+                stack.enter_context(locking(folder / "lock", **AT_ONCE))
             except Timeout:
                 stack.close()
                 yield False

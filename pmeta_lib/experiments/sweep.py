@@ -24,7 +24,7 @@ from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
 from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state, write_json
 from pmeta_lib.experiments.worker import End
-from pmeta_lib.files import UserError, json_text, patiently, unknown
+from pmeta_lib.files import UserError, patiently, unknown, write_report
 from pmeta_lib.signals import LEAVE
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ def main(args: argparse.Namespace) -> int:
         plan, args.out, lambda: _engine(args), jobs=args.jobs, device=args.device, threads=args.threads,
         attempts=args.attempts, retry_failed=args.retry_failed, checkpoint_seconds=args.checkpoint_seconds,
     )  # fmt: skip
-    if args.json:
-        args.json.write_text(json_text(counts, indent=1))
+    write_report(args.json, counts)
     return 0 if counts["done"] == counts["planned"] else 1
 
 
@@ -271,8 +270,7 @@ def _status(out: Path, target: Path | None) -> int:
     counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in names}
     print(", ".join(f"{n} {name}" for name, n in counts.items()))
     reasons = _failures(out, found)
-    if target:
-        target.write_text(json_text(counts | {"failures": reasons}, indent=1))
+    write_report(target, counts | {"failures": reasons})
     return 0 if counts["done"] == counts["planned"] else 1
 
 
@@ -304,6 +302,5 @@ def _dry_run(plan: "Plan", target: Path | None) -> int:
         print(f"{first.family:<20} {first.learner:<12} {options[:34]:<34} {first.settings.steps:>10,} "
               f"{len(cell.runs):>5} {cell.pack:>4} {duration(cost):>9}")  # fmt: skip
     print(f"estimated {duration(total)} of one CPU core, {duration(total / 2)} on two; {TABLE}")
-    if target:
-        target.write_text(json_text({"runs": len(plan.runs), "seconds": total, "cells": rows}, indent=1))
+    write_report(target, {"runs": len(plan.runs), "seconds": total, "cells": rows})
     return 0

@@ -164,8 +164,8 @@ class _Reader:
     def wrong(self, path: tuple, text: object) -> None:
         block = path[:1] == ("block",) and len(path) > 1
         parts = "".join(f".{part}" if isinstance(part, str) else f"[{part}]" for part in path[2 * block :])
-        place = ", ".join(filter(None, (f"block {path[1] + 1}" if block else "", parts[1:])))
-        self.found[f"{self.path}: {place + ': ' if place else ''}{text}"] = None
+        location = ", ".join(filter(None, (f"block {path[1] + 1}" if block else "", parts[1:])))
+        self.found[f"{self.path}: {location + ': ' if location else ''}{text}"] = None
 
 
 def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
@@ -301,19 +301,19 @@ def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict, lost: set) -
     for key, table in (("families", FAMILIES), ("learners", LEARNERS)):
         if key not in found and key not in lost:
             reader.wrong(where, f"no {key} are given; choose from: {', '.join(table)}")
-    for name, who in itertools.product(found.get("families", ()), found.get("learners", ())):
+    for name, rival in itertools.product(found.get("families", ()), found.get("learners", ())):
         try:
-            place = family(name, found["preset"], train=found["train_tasks"])
+            task_family = family(name, found["preset"], train=found["train_tasks"])
         except UserError as error:
             reader.wrong(where, error)
             continue
-        below = tuned.get(who, {"settings": {}, "options": {}})
-        sound = [values for values in _points(below["options"] | options.get(who, {}))
-                 if not _refused(reader, where, _try, place, who, values)]  # fmt: skip
+        below = tuned.get(rival, {"settings": {}, "options": {}})
+        sound = [values for values in _points(below["options"] | options.get(rival, {}))
+                 if not _refused(reader, where, _try, task_family, rival, values)]  # fmt: skip
         for values in _points(below["settings"] | axes):
             if not _refused(reader, where, Settings, **values):
                 for chosen, seed in itertools.product(sound, found["seeds"]):
-                    spec = RunSpec(name, who, seed, found["preset"], found["train_tasks"], chosen, Settings(**values))
+                    spec = RunSpec(name, rival, seed, found["preset"], found["train_tasks"], chosen, Settings(**values))
                     yield spec, found["pack"]
 
 
@@ -331,14 +331,14 @@ def _refused(reader: _Reader, where: tuple, make, *given, **named) -> bool:
         return True
 
 
-def _try(place: TaskFamily, who: str, values: dict) -> None:
+def _try(task_family: TaskFamily, name: str, values: dict) -> None:
     """What a learner refuses about this family, it refuses here."""
     from pmeta_lib.sac.agent import new_agent  # PyTorch, which `--help` need not wait for
 
-    chosen, tasks = learner(who, **values), len(place.train_tasks)
-    agent = new_agent([0], chosen.policies(tasks), place.observation_size + chosen.context_size(tasks),
-                      place.action_size, hidden=(1,), learning_rate=1e-3, discount=0.9, polyak=0.1)  # fmt: skip
+    chosen, tasks = learner(name, **values), len(task_family.train_tasks)
+    agent = new_agent([0], chosen.policies(tasks), task_family.observation_size + chosen.context_size(tasks),
+                      task_family.action_size, hidden=(1,), learning_rate=1e-3, discount=0.9, polyak=0.1)  # fmt: skip
     try:
         chosen.start(agent, tasks)
     except UserError as error:
-        raise UserError(f"{error} (family {place.name})") from None
+        raise UserError(f"{error} (family {task_family.name})") from None

@@ -16,7 +16,7 @@ from pmeta_lib import signals
 from pmeta_lib.envs.families import FAMILIES, PRESETS
 from pmeta_lib.experiments.learners import LEARNERS
 from pmeta_lib.experiments.listing import SETTINGS, listing
-from pmeta_lib.files import UserError, json_text, writable
+from pmeta_lib.files import UserError, writable, write_report
 
 if TYPE_CHECKING:
     from pmeta_lib.experiments.spec import RunSpec
@@ -96,10 +96,7 @@ def main(args: argparse.Namespace) -> int:
     for policy, value in returns.items():
         tasks = ", ".join(f"{x:.1f}" for x in last[last["policy"] == policy]["return"])
         print(f"{policy:>9}: mean return {value:.1f} over the training tasks ({tasks})")
-    if args.json:
-        args.json.write_text(
-            json_text({"run": spec.key, "folder": str(folder), "returns": returns.to_dict()}, indent=1)
-        )
+    write_report(args.json, {"run": spec.key, "folder": str(folder), "returns": returns.to_dict()})
     return 0
 
 

@@ -75,7 +75,7 @@ class Sampler:
         noise = torch.cat([torch.randn(self.tasks, self.slots, steps, a, generator=g) for g in self.noise])
         seen = torch.empty(steps + 1, *slots, family.observation_size)
         did, got = torch.empty(steps, *slots, a), torch.zeros(steps, *slots)
-        over = torch.zeros(steps, *slots, dtype=torch.bool)
+        ends = torch.zeros(steps, *slots, dtype=torch.bool)
         seen[0] = torch.from_numpy(self.env.reset()[0]).view(*slots, -1)
         reward, ended = torch.zeros(slots), torch.zeros(slots, dtype=torch.bool)
         for t in range(steps):
@@ -85,11 +85,11 @@ class Sampler:
                 raise FloatingPointError("a policy's action is not finite")
             observation, paid, terminated, truncated, info = self.env.step(to_env(family, action.clamp(-1.0, 1.0)))
             reward, ended = (torch.from_numpy(x).view(slots) for x in (paid, terminated | truncated))
-            got[t], over[t] = reward, ended
+            got[t], ends[t] = reward, ended
             seen[t + 1] = torch.from_numpy(observation).view(*slots, -1)
         last = torch.from_numpy(np.ascontiguousarray(info["final_obs"])).view(*slots, -1)
-        seen, did, got, over = (x.movedim(0, 2).contiguous() for x in (seen[:-1], did, got, over))
-        return Window(seen, did, got, over, last)
+        seen, did, got, ends = (x.movedim(0, 2).contiguous() for x in (seen[:-1], did, got, ends))
+        return Window(seen, did, got, ends, last)
 
     def close(self) -> None:
         self.env.close()

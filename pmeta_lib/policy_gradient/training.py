@@ -5,18 +5,15 @@ since what neighbours take from the wall clock is no property of a learner; eval
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from pmeta_lib import signals
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient.learner import OnPolicy
@@ -27,7 +24,7 @@ from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.networks import Shape
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import Run as SacRun
-from pmeta_lib.sac.training import Stopped
+from pmeta_lib.sac.training import follow
 
 
 @dataclass
@@ -89,41 +86,14 @@ def train(
     if torch.device(device).type != "cpu":
         raise UserError(f"device is {device}; {learner.name} is bounded by its environments' steps: leave --device out")
     run = start(family, learner, settings, seeds, threads)
-    identity = repr((family.name, family.preset, family.train_tasks.tolist(), learner, asdict(settings), run.seeds))
-    if folder is not None and (saved := checkpoint.load(Path(folder), identity)) is not None:
-        restore(run, *saved)
-        print(f"going on from the checkpoint of step {run.step:,} in {folder}")
     one = learner.steps_per_iteration(family.horizon)
     due = {step // one * one for step in settings.evaluation_steps()}
     judge = Judge(family, family.train_tasks, run.seeds, learner.episodes, settings, threads)
-    began, last_saved = time.process_time() - run.seconds, time.monotonic()
-    bar = tqdm(total=settings.steps, initial=run.step, disable=None if progress else True, unit="step", file=sys.stdout,
-               desc=f"{learner.name} on {family.name}", mininterval=1.0, leave=False)  # fmt: skip
     try:
-        if run.step == 0:
-            evaluate(run, judge)
-        while run.step + one <= settings.steps:
-            iterate(run)
-            bar.update(one)
-            run.seconds = time.process_time() - began
-            if run.step in due:
-                evaluate(run, judge)
-                bar.set_postfix_str(f"return {np.mean([r[4] for r in run.rows if r[1] == run.step]):.1f}")
-                run.seconds = time.process_time() - began
-                if callback is not None and callback(run):
-                    break
-            if folder is not None and (signals.asked() or time.monotonic() - last_saved > checkpoint_seconds):
-                save(run, Path(folder), identity)
-                last_saved = time.monotonic()
-                signals.answer()
-        if folder is not None:
-            save(run, Path(folder), identity)
-    except FloatingPointError as error:
-        raise Stopped(
-            f"{learner.name} on {family.name} stopped at step {run.step}: {error}; {checkpoint.last_good(folder)}"
-        ) from error
+        follow(run, lambda: iterate(run), lambda: evaluate(run, judge), due, settings.steps // one * one, (),
+               began=time.process_time(), clock=time.process_time, save=save, restore=restore, folder=folder,
+               progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
     finally:
-        bar.close()
         judge.close()
         run.sampler.close()
     return run

@@ -73,10 +73,10 @@ def adapt(
     """
     ways = trained.adapt_from(agent, tasks)
     parts = [pd.DataFrame(columns=list(COLUMNS))]
-    for way, (who, start) in list(ways.items())[: None if plan.every_way else 1]:
+    for way, (adapter, start) in list(ways.items())[: None if plan.every_way else 1]:
         if plan.critics == "fresh":
             start = {name: x for name, x in start.items() if name not in ("critic", "log_alpha")}
-        parts.append(_follow(family, way, who.on(family), start, settings, seeds, plan, **how))
+        parts.append(_follow(family, way, adapter.on(family), start, settings, seeds, plan, **how))
     return pd.concat([p for p in parts if len(p)] or parts, ignore_index=True)
 
 
@@ -88,13 +88,13 @@ def references(family: TaskFamily, settings: Settings, seeds: list[int], plan: P
 
 
 def _follow(
-    family: TaskFamily, way: str, who: Learner, start: dict[str, Tensor] | None, settings: Settings, seeds: list[int],
-    plan: Plan, folder: Path | None = None, **how,
+    family: TaskFamily, way: str, adapter: Learner, start: dict[str, Tensor] | None, settings: Settings,
+    seeds: list[int], plan: Plan, folder: Path | None = None, **how,
 ) -> pd.DataFrame:  # fmt: skip
-    """One run of `who` from `start` on the test tasks: its first episodes, and the returns of what it deploys."""
-    place = replace(family, train_tasks=family.test_tasks)
+    """One run of `adapter` from `start` on the test tasks: its first episodes, and the returns of what it deploys."""
+    on_test = replace(family, train_tasks=family.test_tasks)
     where = folder / way.replace(" + ", "-") if folder is not None else None
-    run = train(place, who, settings, seeds, folder=where, initial=start, evaluate_at={0, *plan.steps}, **how)
+    run = train(on_test, adapter, settings, seeds, folder=where, initial=start, evaluate_at={0, *plan.steps}, **how)
     rows = [
         (seed, end, "acting", k, task, total, 0.0, 1)
         for seed, of_seed in zip(seeds, run.replay.rows, strict=True)
@@ -110,10 +110,10 @@ def lived(transitions: Tensor, sizes: tuple[int, int], horizon: int, most: int) 
     """(step after which it ended, return) of the first `most` whole episodes among one slot's `transitions (T, ·)`, in
     the order in which they were stored; an episode ends where it terminates, or after `horizon` steps."""
     rows = split(transitions, *sizes)
-    reward, over = rows.reward.double().cpu().numpy(), rows.terminated.cpu().numpy() > 0
+    reward, terminated = rows.reward.double().cpu().numpy(), rows.terminated.cpu().numpy() > 0
     found, begin = [], 0
     while len(found) < most and begin < len(reward):
-        early = np.flatnonzero(over[begin : begin + horizon])
+        early = np.flatnonzero(terminated[begin : begin + horizon])
         end = begin + (int(early[0]) + 1 if len(early) else horizon)
         if end > len(reward):
             break

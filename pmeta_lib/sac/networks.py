@@ -199,12 +199,12 @@ def fold(shape: Shape, flat: Tensor, at: int, context: Tensor) -> Tensor:
 
     `flat (S, G, P)`, G = 1 or N, sees k such inputs; held constant, they are part of the first layer's bias.
     """
-    told = flat.expand(-1, context.shape[1], -1).clone()
-    weight, bias = shape.layers(told.flatten(0, 1))[0]
+    folded = flat.expand(-1, context.shape[1], -1).clone()
+    weight, bias = shape.layers(folded.flatten(0, 1))[0]
     columns = weight[:, at : at + context.shape[2]]
     bias += context.reshape(-1, 1, context.shape[2]) @ columns
     columns.zero_()
-    return told
+    return folded
 
 
 def gaussian(head: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,14 +48,7 @@ class Replay:
     def __len__(self) -> int:
         return min(self.added, self.rows.shape[2])
 
-    def add(
-        self,
-        observation: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        terminated: Tensor,
-        next_observation: Tensor,
-    ):
+    def add(self, observation: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, next_observation: Tensor):
         """Store E transitions a slot: arguments (S, N, E, ·), rewards and flags (S, N, E); without the E, one."""
         parts = (observation, action, reward.unsqueeze(-1), terminated.unsqueeze(-1), next_observation)
         self.last = torch.cat(parts, -1).view(*self.rows.shape[:2], -1, self.rows.shape[3])

@@ -50,46 +50,69 @@ def train(
     keep_freed_memory()
     began = time.monotonic()
     run = start(family, learner, settings, seeds, device, threads, initial)
-    identity = repr((family.name, family.preset, family.train_tasks.tolist(), learner, asdict(settings), run.seeds,
-                     str(run.agent.product_type), *([sorted(evaluate_at)] if evaluate_at else [])))  # fmt: skip
-    if folder is not None and (saved := checkpoint.load(Path(folder), identity)) is not None:
-        checkpoint.restore_run(run, *saved)
-        began -= run.seconds
-        print(f"going on from the checkpoint of step {run.step:,} in {folder}")
+    about = (str(run.agent.product_type), *([sorted(evaluate_at)] if evaluate_at else []))
     one_update = Graphed(update) if torch.device(device).type == "cuda" else update
     evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
-    evaluate_at = {settings.whole(s) for s in evaluate_at} if evaluate_at else settings.evaluation_steps()
-    last_saved = time.monotonic()
-    bar = tqdm(total=settings.steps, initial=run.step, disable=None if progress else True, unit="step", file=sys.stdout,
-               desc=f"{learner.name} on {family.name}", mininterval=1.0, leave=False)  # fmt: skip
+    steps = {settings.whole(s) for s in evaluate_at} if evaluate_at else settings.evaluation_steps()
+
+    def step() -> None:
+        advance(run)
+        while run.agent.updates < settings.updates_until(run.step):
+            run.last = one_update(run)
+
+    try:
+        follow(run, step, lambda: evaluate(run, evaluator), steps, settings.whole(settings.steps), about, began=began,
+               save=checkpoint.save_run, restore=checkpoint.restore_run, folder=folder, progress=progress,
+               checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
+    finally:
+        evaluator.close()
+    return run
+
+
+def follow(
+    run, step: Callable[[], None], judge: Callable[[], None], due: set[int], last: int, about: tuple, *, began: float,
+    save: Callable, restore: Callable, clock: Callable[[], float] = time.monotonic, folder: Path | None = None,
+    progress: bool = False, checkpoint_seconds: float = 60.0, callback: Callable | None = None,
+) -> None:  # fmt: skip
+    """The loop itself, which on-policy training shares: `step()` up to step `last`, `judge()` at the steps `due`.
+
+    A run in `folder` is identified by its family, learner, settings, seeds and `about`.
+    """
+    family, name = run.family, run.learner.name
+    tasks = family.train_tasks.tolist()
+    identity = repr((family.name, family.preset, tasks, run.learner, asdict(run.settings), run.seeds, *about))
+    if folder is not None and (saved := checkpoint.load(folder := Path(folder), identity)) is not None:
+        restore(run, *saved)
+        began -= run.seconds
+        print(f"going on from the checkpoint of step {run.step:,} in {folder}")
+    saved_at = time.monotonic()
+    bar = tqdm(total=run.settings.steps, initial=run.step, disable=None if progress else True, unit="step",
+               file=sys.stdout, desc=f"{name} on {family.name}", mininterval=1.0, leave=False)  # fmt: skip
     try:
         if run.step == 0:
-            evaluate(run, evaluator)
-        while run.step < settings.steps:
-            advance(run)
-            while run.agent.updates < settings.updates_until(run.step):
-                run.last = one_update(run)
-            bar.update(settings.envs_per_task)
-            if run.step in evaluate_at:
-                evaluate(run, evaluator)
+            judge()
+        while run.step < last:
+            before = run.step
+            step()
+            bar.update(run.step - before)
+            run.seconds = clock() - began
+            if run.step in due:
+                judge()
+                run.seconds = clock() - began
                 bar.set_postfix_str(f"return {np.mean([r[4] for r in run.rows if r[1] == run.step]):.1f}")
                 if callback is not None and callback(run):
                     break
-            run.seconds = time.monotonic() - began
-            if folder is not None and (signals.asked() or time.monotonic() - last_saved > checkpoint_seconds):
-                checkpoint.save_run(run, Path(folder), identity)
-                last_saved = time.monotonic()
+            if folder is not None and (signals.asked() or time.monotonic() - saved_at > checkpoint_seconds):
+                save(run, folder, identity)
+                saved_at = time.monotonic()
                 signals.answer()
         if folder is not None:
-            checkpoint.save_run(run, Path(folder), identity)
+            save(run, folder, identity)
     except FloatingPointError as error:
-        raise Stopped(
-            f"{learner.name} on {family.name} stopped at step {run.step}: {error}; {checkpoint.last_good(folder)}"
-        ) from error
+        good = checkpoint.last_good(folder)
+        raise Stopped(f"{name} on {family.name} stopped at step {run.step}: {error}; {good}") from error
     finally:
         bar.close()
-        evaluator.close()
-    return run
 
 
 def advance(run: Run) -> None:

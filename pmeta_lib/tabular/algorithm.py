@@ -28,24 +28,11 @@ def copies(theta: np.ndarray, count: int) -> np.ndarray:
 
 
 def pmeta(
-    tasks: TaskBatch,
-    theta0: np.ndarray,
-    *,
-    rounds: int,
-    lam: float,
-    eta: float,
-    inner_steps: int,
-    inner_step_size: float,
-    local_steps: int = 1,
-    beta: float = 1.0,
-    warm_start: bool = True,
-    tasks_per_round: int | None = None,
-    aggregate: str = "drawn",
-    tau: float = 0.0,
-    generator: np.random.Generator | None = None,
-    oracle: Oracle = exact,
-    trace: bool = False,
-) -> History:
+    tasks: TaskBatch, theta0: np.ndarray, *, rounds: int, lam: float, eta: float, inner_steps: int,
+    inner_step_size: float, local_steps: int = 1, beta: float = 1.0, warm_start: bool = True,
+    tasks_per_round: int | None = None, aggregate: str = "drawn", tau: float = 0.0,
+    generator: np.random.Generator | None = None, oracle: Oracle = exact, trace: bool = False,
+) -> History:  # fmt: skip
     """Personalized policies tied to a meta-policy by `lam`; the pseudocode of `pmeta_lib.moreau`.
 
     Args:

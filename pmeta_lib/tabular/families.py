@@ -55,15 +55,9 @@ def _counts(n_train: int, n_test: int, most: int | None = None, of: str = "") ->
 
 
 def garnet(
-    heterogeneity: float = 0.5,
-    n_train: int = 10,
-    n_test: int = 10,
-    states: int = 20,
-    actions: int = 4,
-    branching: int = 3,
-    gamma: float = 0.9,
-    seed: int = 0,
-) -> Family:
+    heterogeneity: float = 0.5, n_train: int = 10, n_test: int = 10, states: int = 20, actions: int = 4,
+    branching: int = 3, gamma: float = 0.9, seed: int = 0,
+) -> Family:  # fmt: skip
     """Random MDPs (Archibald et al., 1995) with shared dynamics: `r_i = (1 - h) r_shared + h r_own_i`.
 
     Each (s, a) reaches `branching` states with probabilities cut from [0, 1] at random; rewards are uniform;
@@ -85,14 +79,9 @@ def garnet(
 
 
 def gridworld(
-    size: int = 5,
-    layout: str = "goals",
-    n_train: int = 8,
-    n_test: int = 8,
-    slip: float = 0.1,
-    gamma: float = 0.95,
+    size: int = 5, layout: str = "goals", n_train: int = 8, n_test: int = 8, slip: float = 0.1, gamma: float = 0.95,
     seed: int = 0,
-) -> Family:
+) -> Family:  # fmt: skip
     """A size x size grid; the goal is absorbing and pays 1 a step; uniform starts; up, right, down, left.
 
     With probability `slip` the move goes in a random direction. layout "goals": goals drawn without
@@ -145,9 +134,8 @@ def _table(environment: str, absorb: bool = True, **options: Any) -> tuple[np.nd
     Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`).
     """
     if environment not in gymnasium.registry:  # rainy Taxi-v3 (gymnasium 1.2) has another table
-        raise UserError(
-            f"{environment} is not in gymnasium {gymnasium.__version__}; install the version in constraints.txt"
-        )
+        here = gymnasium.__version__
+        raise UserError(f"{environment} is not in gymnasium {here}; install the version in constraints.txt")
     env: Any = gymnasium.make(environment, **options).unwrapped
     S, A = len(env.P), len(env.P[0])
     P, r, ends = np.zeros((S, A, S)), np.zeros((S, A)), set()
@@ -250,11 +238,4 @@ def taxi(gamma: float = 0.95, seed: int = 0) -> Family:
     return _toy_text("taxi", [tables[i] for i in order], [labels[i] for i in order], 4, gamma)
 
 
-FAMILIES = {
-    "garnet": garnet,
-    "gridworld": gridworld,
-    "chain": chain,
-    "frozen_lake": frozen_lake,
-    "cliff_walking": cliff_walking,
-    "taxi": taxi,
-}
+FAMILIES = {f.__name__: f for f in (garnet, gridworld, chain, frozen_lake, cliff_walking, taxi)}

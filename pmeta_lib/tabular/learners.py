@@ -98,14 +98,9 @@ def reptile(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
 
 
 def maml_gradients(
-    tasks: TaskBatch,
-    theta: np.ndarray,
-    inner_steps: int,
-    inner_step_size: float,
-    tau: float = 0.0,
-    oracle: Oracle = exact,
-    second_order: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
+    tasks: TaskBatch, theta: np.ndarray, inner_steps: int, inner_step_size: float, tau: float = 0.0,
+    oracle: Oracle = exact, second_order: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """d/dtheta J_i(y_i(theta)) (N, S, A) after K inner steps, and those y_i (N, S, A).
 
     The chain rule backwards through the steps, `v <- v + s H(y^k) v`: Hessian-vector products, no K-fold
@@ -158,15 +153,9 @@ for _learner in (independent, joint, maml, fomaml, reptile, pcgrad):
 
 
 def adapt(
-    tasks: TaskBatch,
-    theta: np.ndarray,
-    *,
-    steps: int,
-    step_size: float,
-    lam: float = 0.0,
-    tau: float = 0.0,
+    tasks: TaskBatch, theta: np.ndarray, *, steps: int, step_size: float, lam: float = 0.0, tau: float = 0.0,
     oracle: Oracle = exact,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Meta-test: `steps` inner steps on new tasks from theta, with pull `lam` towards it (0: fine-tuning).
 
     theta is (S, A) or, to fine-tune personalized policies, (N, S, A). Returns the policies (N, S, A) and the

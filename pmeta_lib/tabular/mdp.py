@@ -24,7 +24,7 @@ class TaskBatch:
     Args:
         P: (N, S, A, S) transition probabilities; each row sums to 1.
         r: (N, S, A) expected rewards, in [0, 1] unless stated: other ranges are accepted, and the bounds of
-            `theory` scale with the range.
+            `pmeta_course.theory` scale with the range.
         rho: (N, S) start distributions; each row sums to 1.
         gamma: discount in [0, 1).
 
@@ -106,8 +106,8 @@ def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, problem: str, remedy:
     """Raise for the first True of `bad`, whose leading index is the task."""
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
-        place = ", ".join(map(str, where))
-        raise UserError(f"{name}[{place}] (task {where[0]}) = {shown[where]:.6g} {problem}; {remedy}.")
+        indices = ", ".join(map(str, where))
+        raise UserError(f"{name}[{indices}] (task {where[0]}) = {shown[where]:.6g} {problem}; {remedy}.")
 
 
 def _no_number(value: object) -> bool:

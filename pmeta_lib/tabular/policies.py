@@ -14,14 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pmeta_lib.tabular.mdp import (
-    Factorization,
-    TaskBatch,
-    action_values,
-    check_number,
-    check_theta,
-    under_policy,
-)
+from pmeta_lib.tabular.mdp import Factorization, TaskBatch, action_values, check_number, check_theta, under_policy
 
 CACHE = 4 << 20  # bytes of P worked on at a time; a block of that size stays in a core's cache
 HessianVector = Callable[[np.ndarray], np.ndarray]

@@ -17,12 +17,7 @@ _MEMORY = 8  # a step may fall below the last value, not below the worst of the 
 
 
 def prox(
-    tasks: TaskBatch,
-    theta: np.ndarray,
-    lam: float,
-    tau: float = 0.0,
-    tol: float = TOL,
-    max_steps: int = MAX_STEPS,
+    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL, max_steps: int = MAX_STEPS
 ) -> np.ndarray:
     """(N, S, A) personalized policies at theta ((S, A) shared, or (N, S, A)).
 

@@ -3,6 +3,7 @@
   pmeta bench env                      stacked MuJoCo environments against gymnasium's SyncVectorEnv
   pmeta bench sac --json sac.json      stacked SAC against its peers; the numbers also to a file
   pmeta bench pg                       on-policy learners against PPO
+  pmeta bench cost                     seconds of updates and steps, for the estimate of `pmeta sweep --dry-run`
   pmeta bench tabular --help           the options of one benchmark
 
 Every number is a ratio against a peer that ran interleaved with ours in the same process.
@@ -14,7 +15,7 @@ import os
 
 from pmeta_lib.files import UserError, unknown, writable
 
-BENCHMARKS = ("tabular", "sac", "env", "pg")
+BENCHMARKS = ("tabular", "sac", "env", "pg", "cost")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tqdm import tqdm
 
 from pmeta_lib.envs import FAMILIES, TaskVectorEnv, family
-from pmeta_lib.envs.families import default_task
+from pmeta_lib.envs.families import lookup
 from pmeta_lib.files import UserError, json_text, unknown
 
 DEFAULT = ("half-cheetah-vel", "ant-dir", "humanoid-dir", "pendulum-flip")
@@ -73,7 +73,7 @@ def measure(name: str, slots: int, steps: int, rounds: int, cores: list[int], ba
     Raises `UserError` if the two sides do not end in the same observations.
     """
     f = family(name)
-    tasks, seeds = np.tile(default_task(name), (slots, 1)), list(range(slots))
+    tasks, seeds = np.tile(lookup(name).default, (slots, 1)), list(range(slots))
     threads = max(1, len(cores))
     if cores:
         os.sched_setaffinity(0, cores)
@@ -84,8 +84,7 @@ def measure(name: str, slots: int, steps: int, rounds: int, cores: list[int], ba
         options.update(continuous=True, enable_wind=True)
     ours = TaskVectorEnv(f, tasks, seeds, threads=threads, dtype=np.float64)
     peer = SyncVectorEnv(
-        [lambda: gymnasium.make(f.versions["base"], **options)] * slots,
-        autoreset_mode=AutoresetMode.SAME_STEP,
+        [lambda: gymnasium.make(f.versions["base"], **options)] * slots, autoreset_mode=AutoresetMode.SAME_STEP
     )
     rng = np.random.Generator(np.random.PCG64(0))
     actions = rng.uniform(f.action_low, f.action_high, (steps, slots, f.action_size)).astype(np.float32)

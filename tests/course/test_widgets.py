@@ -15,10 +15,7 @@ CASES = [
     (widgets.gradient_field, {"h": 0.2, "arrows": "joint"}),
     (widgets.envelope_explorer, {"function": "absolute value", "lam": 5.0, "theta": -1.0}),
     (widgets.heterogeneity_explorer, {"h": 0.9, "seed": 3}),
-    (
-        widgets.step_size_explorer,
-        {"step": 2.4, "inner_steps": 7, "lam": 0.5, "warm": True, "local_steps": 3},
-    ),
+    (widgets.step_size_explorer, {"step": 2.4, "inner_steps": 7, "lam": 0.5, "warm": True, "local_steps": 3}),
 ]
 
 

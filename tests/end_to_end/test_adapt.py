@@ -21,6 +21,10 @@ def finish(root, learner, seeds=(0,), family="point-robot", tasks=2, **options):
     return run_packed(specs, [root / f"{learner}-{s.seed}" for s in specs])
 
 
+def adapt_run(folder, plan, **how):
+    return adapt.adapt_packed([folder], plan, **how)[0]
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """Finished runs of four learners, two seeds each, and a folder that is not finished."""
@@ -62,25 +66,25 @@ def test_a_sweep_is_adapted_into_a_table_a_run(sweep, tmp_path, capsys):
 
 def test_what_is_there_is_not_computed_again_unless_something_else_is_asked(sweep, tmp_path, monkeypatch):
     plan, folder = Plan((0, 30), 0), sweep / "pmeta-0"
-    path = adapt.adapt_run(folder, plan, out=tmp_path)
+    path = adapt_run(folder, plan, out=tmp_path)
     before = path.read_bytes()
     with monkeypatch.context() as m:
         m.setattr(adapt, "adapt", None)  # would fail if it were called
-        assert adapt.adapt_run(folder, plan, out=tmp_path) == path and path.read_bytes() == before
-    adapt.adapt_run(folder, Plan((0, 40), 0), out=tmp_path)
+        assert adapt_run(folder, plan, out=tmp_path) == path and path.read_bytes() == before
+    adapt_run(folder, Plan((0, 40), 0), out=tmp_path)
     assert set(pd.read_parquet(path)["step"]) == {0, 40}
 
 
 def test_references_are_computed_once_for_all_learners_of_a_folder(sweep, tmp_path, monkeypatch):
     plan, both = Plan((0, 40), 0), [sweep / "pmeta-0", sweep / "pearl-0"]
-    alone = [pd.read_parquet(adapt.adapt_run(folder, plan, out=tmp_path / "alone")) for folder in both]
+    alone = [pd.read_parquet(adapt_run(folder, plan, out=tmp_path / "alone")) for folder in both]
     calls, compute = [], adapt.references
     monkeypatch.setattr(adapt, "references", lambda *a, **k: calls.append(1) or compute(*a, **k))
-    made = [pd.read_parquet(adapt.adapt_run(f, plan, out=tmp_path / "s", shared=tmp_path / "s")) for f in both]
+    made = [pd.read_parquet(adapt_run(f, plan, out=tmp_path / "s", shared=tmp_path / "s")) for f in both]
     assert len(calls) == 1
     for one, other in zip(alone, made):
         assert other.drop(columns="seconds").equals(one.drop(columns="seconds"))
-    adapt.adapt_run(both[0], Plan((0, 30), 0), out=tmp_path / "s", shared=tmp_path / "s")
+    adapt_run(both[0], Plan((0, 30), 0), out=tmp_path / "s", shared=tmp_path / "s")
     assert len(calls) == 2  # other references for another plan
 
 
@@ -96,7 +100,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(sweep, tmp_pat
 def test_a_run_adapts_in_company_as_it_does_alone(sweep, tmp_path):
     plan, both = Plan((0, 40), 1), [sweep / "pearl-0", sweep / "pearl-1"]
     together = adapt.adapt_packed(both, plan, out=tmp_path / "both")
-    alone = [adapt.adapt_run(folder, plan, out=tmp_path / "one") for folder in both]
+    alone = [adapt_run(folder, plan, out=tmp_path / "one") for folder in both]
     for a, b in zip(together, alone):
         a, b = pd.read_parquet(a), pd.read_parquet(b)
         assert a["run"].equals(b["run"]) and a["way"].equals(b["way"]) and a["step"].equals(b["step"])
@@ -110,14 +114,14 @@ def test_a_killed_adaptation_resumes_to_the_same_table(sweep, tmp_path):
         pass
 
     plan, folder = Plan((0, 50), 0), sweep / "pmeta-0"
-    whole = pd.read_parquet(adapt.adapt_run(folder, plan, out=tmp_path / "whole"))
+    whole = pd.read_parquet(adapt_run(folder, plan, out=tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as m:
         m.setattr(adapt, "references", lambda *a, **k: (_ for _ in ()).throw(Killed))  # after its own way is done
         with pytest.raises(Killed):
-            adapt.adapt_run(folder, plan, out=tmp_path / "killed")
+            adapt_run(folder, plan, out=tmp_path / "killed")
     (kept,) = (tmp_path / "killed").glob("*/adaptation-*/proximal")
     assert list(kept.glob("step-*.json")) and not list((tmp_path / "killed").glob("*/*.parquet"))
-    again = pd.read_parquet(adapt.adapt_run(folder, plan, out=tmp_path / "killed"))
+    again = pd.read_parquet(adapt_run(folder, plan, out=tmp_path / "killed"))
     assert again.drop(columns="seconds").equals(whole.drop(columns="seconds"))
 
 

@@ -15,20 +15,7 @@ from pmeta_lib.experiments import results
 from pmeta_lib.experiments.sweep_spec import load
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sweep_tools import (
-    PACKS,
-    RUNS,
-    SPEC,
-    Driver,
-    check,
-    counted,
-    environment,
-    loop,
-    start,
-    status,
-    training,
-    wait_for,
-)
+from sweep_tools import PACKS, RUNS, SPEC, Driver, check, counted, environment, loop, start, status, training, wait_for
 
 
 @pytest.fixture(scope="module")

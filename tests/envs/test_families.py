@@ -30,13 +30,7 @@ def test_all_families_of_the_plan_are_there():
     counts = {n: (len(family(n).train_tasks), len(family(n).test_tasks), family(n).horizon) for n in FAMILIES}
     assert counts["point-robot"] == (20, 10, 20) and counts["lunar-lander-params"] == (10, 5, 400)
     assert counts["half-cheetah-dir"] == counts["ant-dir"] == counts["pendulum-flip"] == (2, 2, 200)
-    rest = set(EXPECTED) - {
-        "point-robot",
-        "lunar-lander-params",
-        "half-cheetah-dir",
-        "ant-dir",
-        "pendulum-flip",
-    }
+    rest = set(EXPECTED) - {"point-robot", "lunar-lander-params", "half-cheetah-dir", "ant-dir", "pendulum-flip"}
     assert {counts[n] for n in rest} == {(10, 5, 200)}
 
 
@@ -118,10 +112,7 @@ def test_many_tasks_are_compared_in_little_memory():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda: family("half-cheeta-dir"),
-            "unknown task family 'half-cheeta-dir'. Did you mean 'half-cheetah-dir'",
-        ),
+        (lambda: family("half-cheeta-dir"), "unknown task family 'half-cheeta-dir'. Did you mean 'half-cheetah-dir'"),
         (lambda: family("ant-dir", "pearl2018"), "unknown preset 'pearl2018'. Did you mean 'pearl2019'"),
         (lambda: family("ant-dir", train=10), "exactly 2 tasks"),
         (lambda: family("ant-goal", train=0), "train = 0"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pmeta_lib.envs import TaskVectorEnv, family
-from pmeta_lib.envs.families import default_task
+from pmeta_lib.envs.families import lookup
 from pmeta_lib.envs.robots import BODY, definition, scale_body
 
 NOMINAL = [
@@ -64,7 +64,7 @@ def expected_reward(name, task, before, env, action, info):
 @pytest.mark.parametrize("name", NOMINAL)
 def test_a_thousand_steps_equal_gymnasium(name):
     f = family(name)
-    tasks = np.vstack([f.train_tasks[:1], np.array([default_task(name)])])
+    tasks = np.vstack([f.train_tasks[:1], np.array([lookup(name).default])])
     if name in PARAMS:
         tasks = np.ones_like(tasks)
     ours = TaskVectorEnv(f, tasks, [11, 7], dtype=np.float64)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from pmeta_course.reproduction import ablations
 from pmeta_course.reproduction.claims import ledger
-from pmeta_course.reproduction.pages import ablations_table
+from report_pages import ablations_table
 from scipy import stats
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pmeta_course.reproduction import pages, plots
+import report_pages as pages
+from pmeta_course.reproduction import plots
 
 from pmeta_lib import cli
 from pmeta_lib.files import UserError
@@ -206,10 +207,7 @@ def test_strays_are_numbers_outside_tables_names_and_code():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [
-        (["--data", "nowhere"], "nowhere/results is no folder"),
-        (["--verify", "--checksums"], "--verify writes nothing"),
-    ],
+    [(["--data", "nowhere"], "nowhere/results is no folder"), (["--verify", "--checksums"], "--verify writes nothing")],
 )
 def test_mistakes(options, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

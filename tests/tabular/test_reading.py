@@ -18,10 +18,6 @@ GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in GLOSSARY.splitlines() if line.startswith("| ")][1:]
 
 
-def test_four_files_of_at_most_400_lines_hold_the_tabular_algorithm():
-    assert sum(len((ROOT / "pmeta_lib" / name).read_text().splitlines()) for name in PATH) <= 400
-
-
 def test_the_readme_leads_there():
     readme = (ROOT / "README.md").read_text()
     places = [readme.index(f"(pmeta_lib/{name})") for name in PATH]

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import tabular_cells
+import tabular_command
 import tabular_map
 import tabular_results as tabular
 from pmeta_course.reproduction import judging
+from pmeta_course.theory import hold
 
 from pmeta_lib.files import UserError
 from pmeta_lib.statistics import bootstrap_interval, paired_interval, spearman_interval
 from pmeta_lib.tabular import cancellation
-from pmeta_lib.tabular.theory import hold
 
 STORED = Path(__file__).parents[2] / "data/results/tabular"
 TUNING = STORED.parents[1] / "tuning/tabular"
@@ -213,7 +214,7 @@ def test_choose_takes_the_best_mean():
 def test_the_command_refuses_mistakes(tmp_path):
     def run(*words):
         parser = argparse.ArgumentParser()
-        tabular.configure(parser)
+        tabular_command.configure(parser)
         return tabular.main(parser.parse_args(words))
 
     with pytest.raises(UserError, match=r"headlin.*Did you mean 'headline'"):

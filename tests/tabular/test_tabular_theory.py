@@ -2,19 +2,20 @@
 
 import numpy as np
 import pytest
-from tabular_cells import bandit_run, bandits, random_run
-from tabular_quadratics import quadratic_statements
-
-from pmeta_lib.tabular import TaskBatch, pmeta, policy_gradients, prox, theory, values
-from pmeta_lib.tabular.counterexamples import (
+from pmeta_course import theory
+from pmeta_course.counterexamples import (
     counter_examples,
     effective_lam,
     quadratic_fixed_point,
     quadratic_minimiser,
     quadratic_run,
 )
+from pmeta_course.theory import hold, rate, smoothness
+from tabular_cells import bandit_run, bandits, random_run
+from tabular_quadratics import quadratic_statements
+
+from pmeta_lib.tabular import TaskBatch, pmeta, policy_gradients, prox, values
 from pmeta_lib.tabular.families import chain, garnet
-from pmeta_lib.tabular.theory import hold, rate, smoothness
 
 
 @pytest.mark.slow

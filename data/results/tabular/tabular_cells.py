@@ -8,6 +8,8 @@ no result uses. Step sizes are in units of the family (`unit`), computed from it
 from functools import lru_cache
 
 import numpy as np
+from pmeta_course.counterexamples import quadratic_run
+from pmeta_course.theory import bandit_smoothness, hold, slope, smoothness
 from tabular_quadratics import SETTINGS, quadratic_statements, quadratics
 
 from pmeta_lib.files import json_text
@@ -25,9 +27,7 @@ from pmeta_lib.tabular import (
     values,
 )
 from pmeta_lib.tabular import families as f
-from pmeta_lib.tabular.counterexamples import quadratic_run
 from pmeta_lib.tabular.policies import Oracle, exact
-from pmeta_lib.tabular.theory import bandit_smoothness, hold, slope, smoothness
 
 FAMILIES = {
     "garnet": lambda seed, h=0.5: f.garnet(h, seed=seed),
@@ -119,12 +119,7 @@ def train(
     tail = round(setting.get("share", 0.3) * budget) if learner.endswith("+ft") else 0
     if name in ("maml", "fomaml", "reptile"):
         tail = max(tail, K)
-    keywords = {
-        "rounds": (budget - tail) // cost,
-        "inner_steps": K,
-        "inner_step_size": step,
-        "oracle": oracle,
-    }
+    keywords = {"rounds": (budget - tail) // cost, "inner_steps": K, "inner_step_size": step, "oracle": oracle}
     if name == "pmeta":
         lam = setting["pull"] / u
         keywords |= {"lam": lam, "eta": 1.0 / lam if lam else 0.0, "inner_step_size": step / (1 + step * lam)}

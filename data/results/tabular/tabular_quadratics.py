@@ -1,16 +1,15 @@
 """T3 to T7 on one-dimensional quadratics, where every constant is known and every optimum has a closed form.
 
 Nothing here runs the library's learner: the scheme is written out again, so that the bounds of
-`pmeta_lib.tabular.theory` are held against other code than the one they were written for.
+`pmeta_course.theory` are held against other code than the one they were written for.
 """
 
 from itertools import combinations
 from math import inf
 
 import numpy as np
-
-from pmeta_lib.tabular import theory
-from pmeta_lib.tabular.counterexamples import quadratic_fixed_point, quadratic_run
+from pmeta_course import theory
+from pmeta_course.counterexamples import quadratic_fixed_point, quadratic_run
 
 SETTINGS = {"random MDPs": 0, "bandits": 10_000, "quadratics": 20_000}  # where the numbers of their runs begin
 

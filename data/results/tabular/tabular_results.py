@@ -1,11 +1,6 @@
-"""examples:
-pmeta tabular                       regenerate data/results/tabular (about 20 minutes on 2 cores)
-pmeta tabular --out my/folder       the same, elsewhere; a stopped run continues where it was
-pmeta tabular --only headline       one experiment again (tuned settings are read, not searched again)
-pmeta tabular --smoke --out my/try  every experiment with a few cells, in about a minute
+"""The tabular experiments: tune if need be, compute every cell that is missing, write the tables.
 
-`pmeta tabular` is this script: python data/results/tabular/tabular_results.py takes the same options. The map of when
-personalization helps has a script of its own, tabular_map.py.
+`pmeta tabular --help` (`tabular_command.py`) has the options and examples.
 """
 
 import argparse
@@ -21,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tabular_cells as cells
+from tabular_command import EXPERIMENTS, RESULTS
 from tqdm import tqdm
 
 from pmeta_lib.files import UserError, json_text, provenance, unknown, writable, write_table
@@ -31,17 +27,6 @@ THEORY_RUNS = {"random MDPs": 1000, "bandits": 250, "quadratics": 250}
 CONFLICT_H = [0.0, *cells.HETEROGENEITY, 1.0]
 MIRRORED = ["independent", "joint", "joint+ft", "maml", "pmeta", "pmeta+ft"]
 META_LEARNERS = ["scratch", "joint", "pcgrad", "reptile", "fomaml", "maml", "pmeta"]
-RESULTS = Path("data/results/tabular")
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of `pmeta tabular`."""
-    parser.add_argument("--out", type=Path, default=RESULTS, help=f"results folder (default {RESULTS})")
-    parser.add_argument("--tuning", type=Path, help="tuned settings (default: ../../tuning/tabular beside the results)")
-    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(EXPERIMENTS)}")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: all cores)")
-    parser.add_argument("--smoke", action="store_true", help="a few cells of each experiment")
-    parser.add_argument("--force", action="store_true", help="compute again what is complete")
 
 
 def _tuning_cells(noisy: bool, smoke: bool) -> list[dict]:
@@ -130,9 +115,6 @@ def plan(experiment: str, chosen: dict, smoke: bool = False) -> list[dict]:
         {"kind": "theory", "setting": setting, "seed": k}
         for setting, runs in THEORY_RUNS.items() for k in range(1 if smoke else runs // cells.BLOCK)
     ]  # fmt: skip
-
-
-EXPERIMENTS = ["comparison", "headline", "conflict", "lambda", "adaptation", "convergence", "theory"]
 
 
 def run_cell(cell: dict) -> list[dict]:

@@ -5,9 +5,7 @@ import numpy as np
 from pmeta_course.exercises.checkers import choice, function
 from pmeta_lib import moreau
 
-
-def _rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
+_rng = np.random.default_rng
 
 
 # ---- 00: the words of the course

@@ -4,9 +4,7 @@ import numpy as np
 
 from pmeta_course.exercises.checkers import choice, function
 
-
-def _rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
+_rng = np.random.default_rng
 
 
 # ---- 08: from curves to scores

@@ -28,20 +28,11 @@ from pmeta_course.grading.sandbox import COURSE, Ended, Limits, Sandbox, protect
 from pmeta_course.grading.sandboxed import decode, encode, raised
 from pmeta_course.grading.steps import steps
 from pmeta_course.regression.kernels import GIB
-from pmeta_lib.files import UserError, json_text
+from pmeta_lib.files import UserError, write_report, writing
 
 PROFILE = re.compile(r"^PROFILE\s*(:[^=]*)?=", re.MULTILINE)
-BESIDES = (
-    ".csv",
-    ".md",
-    ".json",
-    ".toml",
-    ".yml",
-    ".yaml",
-    ".xlsx",
-    ".ods",
-    ".log",
-)  # a teacher's own files in a class folder
+# a teacher's own files in a class folder
+BESIDES = (".csv", ".md", ".json", ".toml", ".yml", ".yaml", ".xlsx", ".ods", ".log")
 RESTARTS = 3
 
 
@@ -293,14 +284,12 @@ def main(args: argparse.Namespace) -> int:
     print(table(works))
     grades = [g for work in works for g in work.grades]
     if args.csv:
-        with open(args.csv, "w", newline="", encoding="utf-8") as file:
+        with writing(args.csv, "give another --csv"), open(args.csv, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [f.name for f in fields(Grade)] + ["protection"])
             writer.writeheader()
             writer.writerows(asdict(g) | {"protection": words.split(":")[0]} for g in grades)
-    if args.json:
-        notes = [{"student": w.student, "notebook": w.path.name, "notes": w.notes} for w in works if w.notes]
-        report = {"schema": 1, "protection": words, "limits": asdict(limits), "notes": notes}
-        report["grades"] = [asdict(g) for g in grades]
-        args.json.write_text(json_text(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    notes = [{"student": w.student, "notebook": w.path.name, "notes": w.notes} for w in works if w.notes]
+    report = {"schema": 1, "protection": words, "limits": asdict(limits), "notes": notes}
+    write_report(args.json, report | {"grades": [asdict(g) for g in grades]})
     sound = all(w.grades for w in works) and all(g.status == "correct" for g in grades)
     return 0 if sound else 1

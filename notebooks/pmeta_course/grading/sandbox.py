@@ -154,13 +154,8 @@ class Sandbox:
 
     def _environment(self, home: str) -> dict:
         """Nothing of the teacher's environment, which may hold secrets, but what programs need."""
-        own = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": home,
-            "TMPDIR": home,
-            "USER": "student",
-            TOKEN: self.token,
-        }
+        own = {"PATH": "/usr/local/bin:/usr/bin:/bin", "USER": "student", TOKEN: self.token}
+        own |= {"HOME": home, "TMPDIR": home}
         own |= {"LANG": "C.UTF-8", "MPLBACKEND": "agg", "MPLCONFIGDIR": home, "IPYTHONDIR": home}
         own |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
         own |= {"PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "MUJOCO_GL": "disabled"}

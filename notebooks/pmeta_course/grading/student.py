@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from pmeta_course.regression.command import choose, course_folder, read_sources
-from pmeta_lib.files import UserError, json_text
+from pmeta_lib.files import UserError, json_text, writing
 
 KEPT = ("profile", "parameters", "versions")  # of what is known about the stored outputs
 HEADER = re.compile(r"(def|for|while|if|else|with|import|from)\b")  # lines that give nothing away
@@ -75,13 +75,13 @@ def main(args: argparse.Namespace) -> int:
     for path, edition in editions.items():
         if found := leaks(sources[path], edition):
             raise UserError(f"{path.name}: a solution would be given away: {found[0]} (cells of the student edition)")
-    (args.out / "notebooks").mkdir(parents=True, exist_ok=True)
-    for path, edition in editions.items():
-        text = nbformat.writes(edition) + "\n"
-        (args.out / "notebooks" / path.name).write_text(text, encoding="utf-8")
-    for name in READ:
-        if (data := folder.parent / "data" / name).is_dir():
-            shutil.copytree(data, args.out / "data" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with writing(args.out, "give another folder"):
+        (args.out / "notebooks").mkdir(parents=True, exist_ok=True)
+        for path, edition in editions.items():
+            (args.out / "notebooks" / path.name).write_text(nbformat.writes(edition) + "\n", encoding="utf-8")
+        for name in READ:
+            if (data := folder.parent / "data" / name).is_dir():
+                shutil.copytree(data, args.out / "data" / name, ignore=shutil.ignore_patterns("__pycache__"))
     exercises = sum(_tagged(c, "exercise") for nb in editions.values() for c in nb.cells)
     print(f"{len(editions)} notebooks with {exercises} exercises in {args.out / 'notebooks'}")
     return 0

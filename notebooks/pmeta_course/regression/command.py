@@ -19,14 +19,10 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pmeta_lib.files import UserError, held, unknown, writable
+from pmeta_lib.files import UserError, locking, unknown, writable
 
 PROFILES = ("smoke", "quick", "full")
-TIME_LIMITS = {
-    "smoke": 900,
-    "quick": 3600,
-    "full": 24 * 3600,
-}  # seconds a notebook: generous, to end what hangs
+TIME_LIMITS = {"smoke": 900, "quick": 3600, "full": 24 * 3600}  # seconds a notebook: generous, to end what hangs
 SLOW_FACTOR, SLOW_SECONDS = 5.0, 60.0  # slower than recorded by both: a failure when comparing
 
 
@@ -39,14 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, help="notebooks at a time; default: half the cores, at least 2 if there are 2")
     add("--notebooks", type=Path, help="folder of notebooks; default: the course")
     add("--expected", type=Path, help="folder of expectations; default data/expected, or NOTEBOOKS/expected")
-    add(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set a declared parameter",
-    )
+    add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a declared parameter")
     compare = parser.add_mutually_exclusive_group()
     compare.add_argument("--compare", action="store_true", default=None, help="a value that differs is a failure")
     compare.add_argument("--no-compare", dest="compare", action="store_false", help="do not look at expectations")
@@ -54,12 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--reason", help="the reason for --bless, instead of being asked")
     add("--seeds", type=int, nargs="+", help="seeds for the bands of stochastic values; default 0 1 2 3 4")
     add("--store", action="store_true", help="write the outputs back into the notebooks (profile quick)")
-    add(
-        "--time-limit",
-        type=float,
-        metavar="SECONDS",
-        help=f"for one notebook; default by profile {TIME_LIMITS}",
-    )
+    add("--time-limit", type=float, metavar="SECONDS", help=f"for one notebook; default by profile {TIME_LIMITS}")
     add("--fail-on-skipped", action="store_true", help="exit code 1 if a file of the folder cannot be read")
     add("--memory", type=float, metavar="GIB", help="for one kernel; default: 80 %% of the machine / workers")
 
@@ -156,7 +140,7 @@ def prepare_out(out: Path):
     writable(out, "--out")
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(out / ".lock", timeout=0))  # let go of when this process ends, however
+            stack.enter_context(locking(out / ".lock", timeout=0))  # let go of when this process ends, however
         except filelock.Timeout:
             why = "another run is using this folder; wait for it or give another --out"
             raise UserError(f"--out {out}: {why}") from None

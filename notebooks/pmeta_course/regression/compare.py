@@ -10,14 +10,14 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pmeta_course.regression.literals import from_json, same
-from pmeta_lib.files import UserError, json_text, unknown
+from pmeta_lib.files import UserError, json_text, unknown, write_atomically, writing
 
 KINDS = ("exact", "stochastic")
 RECORD_FILE = "PMETA_RECORD_FILE"
@@ -39,11 +39,7 @@ def record(name: str, value: object, rtol: float = 1e-6, atol: float = 1e-12, ki
         raise unknown("kind", kind, KINDS, where=f"record({name!r})")
     if not (rtol >= 0 and atol >= 0 and math.isfinite(rtol + atol)):
         raise UserError(f"record({name!r}): rtol and atol must be finite and not negative, got {rtol}, {atol}")
-    entry = encode(value, where=f"record({name!r})") | {
-        "kind": kind,
-        "rtol": float(rtol),
-        "atol": float(atol),
-    }
+    entry = encode(value, where=f"record({name!r})") | {"kind": kind, "rtol": float(rtol), "atol": float(atol)}
     if path := os.environ.get(RECORD_FILE):
         with open(path, "a", encoding="utf-8") as file:
             file.write(json_text({"name": name, **entry}) + "\n")
@@ -162,37 +158,26 @@ def compare(name: str, new: dict | None, old: dict | None) -> Row:
     """Hold one recorded value against the expected one; the tolerance is that of the expectation."""
     row = Row(name, "same", short(old), short(new))
     if new is not None and not finite(new):
-        row.status, row.detail = "not finite", "a recorded value is NaN or infinite"
-        return row
-    if new is None or old is None:
-        row.status = "missing" if new is None else "new"
-        row.detail = "expected, but not recorded" if new is None else "recorded, but there is no expectation"
-        return row
+        return replace(row, status="not finite", detail="a recorded value is NaN or infinite")
+    if new is None:
+        return replace(row, status="missing", detail="expected, but not recorded")
+    if old is None:
+        return replace(row, status="new", detail="recorded, but there is no expectation")
     if new["type"] != old["type"]:
-        row.status, row.detail = "shape", f"was a {old['type']}, is a {new['type']}"
-        return row
-    changed = [k for k in ("kind", "rtol", "atol") if new[k] != old[k]]
-    if changed:
-        row.status = "declaration"
-        row.detail = "; ".join(f"{k} was {old[k]}, is {new[k]}" for k in changed)
-        return row
+        return replace(row, status="shape", detail=f"was a {old['type']}, is a {new['type']}")
+    if changed := [f"{k} was {old[k]}, is {new[k]}" for k in ("kind", "rtol", "atol") if new[k] != old[k]]:
+        return replace(row, status="declaration", detail="; ".join(changed))
     new_parts, old_parts = _parts(new), _parts(old)
     if new_parts.keys() != old_parts.keys():
-        row.status, row.detail = "shape", f"columns differ: {sorted(new_parts.keys() ^ old_parts.keys())}"
-        return row
+        return replace(row, status="shape", detail=f"columns differ: {sorted(new_parts.keys() ^ old_parts.keys())}")
     row.away = 0.0
     for label, a in new_parts.items():
         b = old_parts[label]
         if a.shape != b.shape:
-            row.status, row.detail = "shape", f"{label} was {b.shape}, is {a.shape}".strip()
-            return row
+            return replace(row, status="shape", detail=f"{label} was {b.shape}, is {a.shape}".strip())
         if a.dtype.kind == "U" or b.dtype.kind == "U":
             if not np.array_equal(a.astype(str), b.astype(str)):
-                row.status, row.away, row.detail = (
-                    "differs",
-                    math.inf,
-                    f"text {label} differs".replace("  ", " "),
-                )
+                row.status, row.away, row.detail = ("differs", math.inf, f"text {label} differs".replace("  ", " "))
                 return row
             continue
         band = old.get("band")
@@ -249,11 +234,7 @@ def derive_band(entries: list[dict], seeds: list[int]) -> dict:
         values = np.stack(parts)
         mean, sd = values.mean(0), values.std(0, ddof=1)
         half = factor * sd + first["atol"] + first["rtol"] * np.abs(mean)
-        band["mean"][label], band["sd"][label], band["half_width"][label] = (
-            mean.tolist(),
-            sd.tolist(),
-            half.tolist(),
-        )
+        band["mean"][label], band["sd"][label], band["half_width"][label] = (mean.tolist(), sd.tolist(), half.tolist())
         if part.size <= 10:
             band.setdefault("values", {})[label] = values.tolist()
     return band
@@ -274,13 +255,14 @@ def load_expected(path: Path) -> dict:
 
 def save_expected(path: Path, expected: dict) -> None:
     """Write the expectation file, numbers of an array on one line, so that a diff stays readable."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     values = expected.get("values", {})
     text = json_text(expected | {"values": dict.fromkeys(values, 0)}, indent=1, ensure_ascii=False)
     for name, entry in values.items():
         key = json_text(name, ensure_ascii=False)
         text = text.replace(f"\n  {key}: 0", f"\n  {key}: {json_text(entry, ensure_ascii=False)}", 1)
-    path.write_text(text + "\n", encoding="utf-8")
+    with writing(path, "make it writable and bless again"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (text + "\n").encode())
 
 
 def blessed(

@@ -88,12 +88,9 @@ class Kernel:
         self.records.unlink(missing_ok=True)
         with open(self.log, "wb") as log:
             run_sync(self.manager.start_kernel)(
-                extra_arguments=["--HistoryManager.hist_file=:memory:"],
-                env=self._environment(),
-                cwd=str(self.job.source.parent),
-                stdout=log,
-                stderr=log,
-            )
+                extra_arguments=["--HistoryManager.hist_file=:memory:"], env=self._environment(),
+                cwd=str(self.job.source.parent), stdout=log, stderr=log,
+            )  # fmt: skip
         self.process: subprocess.Popen = self.manager.provisioner.process
         with contextlib.suppress(OSError):  # if memory runs out, the kernel goes and the runner stays
             Path(f"/proc/{self.process.pid}/oom_score_adj").write_text("900")
@@ -102,16 +99,10 @@ class Kernel:
         return self
 
     def _environment(self) -> dict:
-        threads = str(self.job.threads)
-        own = {
-            TOKEN: self.token,
-            RECORD_FILE: str(self.records),
-            "IPYTHONDIR": str(self.folder),
-            "PYTHONIOENCODING": "utf-8",
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        }
+        own = {TOKEN: self.token, RECORD_FILE: str(self.records), "IPYTHONDIR": str(self.folder)}
+        own |= {"PYTHONIOENCODING": "utf-8", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
-            own[f"{library}_NUM_THREADS"] = threads
+            own[f"{library}_NUM_THREADS"] = str(self.job.threads)
         return {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | self.job.environment | own
 
     def _watch(self) -> None:

@@ -116,67 +116,53 @@ figcaption{font-size:.85rem}"""
 
 def html(summary: dict, session) -> str:
     """One page that needs no network: results, failing cells, values, figures beside the expected ones."""
-    e = escape.escape
-    results = {r.name: r for r in session.finished}
+    e, results = escape.escape, {r.name: r for r in session.finished}
     bad = sum(n["status"] != "passed" for n in summary["notebooks"])
     verdict = f"{bad} of {len(summary['notebooks'])} notebooks did not pass" if bad else "all notebooks passed"
-    out = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>course: {verdict}</title>',
-        f"<style>{_STYLE}</style>",
-        f"<h1>Course, profile {e(summary['profile'])}: {verdict}</h1>",
-        f"<p>{e(summary['started'])}, {summary['seconds']:.0f} s, {summary['workers']} at a time; "
-        + e(", ".join(f"{k} {v}" for k, v in summary["versions"].items()))
-        + "</p><table><tr><th>notebook<th>result<th>seconds<th>recorded<th>values</tr>",
-    ]
+    versions = e(", ".join(f"{k} {v}" for k, v in summary["versions"].items()))
+    rows, sections = [], []
     for n in summary["notebooks"]:
         same = sum(r["status"] in ("same", "moved") for r in n["rows"])
-        recorded, total = n["recorded_seconds"], len(n["rows"])
-        out.append(
-            f'<tr><td><a href="#{e(n["name"])}">{e(n["name"])}</a><td class="{e(n["status"])}">'
-            f"{e(n['reason'] or n['status'])}<td>{n['seconds']:.1f}"
-            f"<td>{f'{recorded:.1f}' if recorded else ''}"
-            f"<td>{f'{same}/{total} agree' if total else len(n['values'])}</tr>"
-        )
-    out.append("</table>")
-    for n in summary["notebooks"]:
-        out.append(f'<h2 id="{e(n["name"])}">{e(n["name"])}</h2>')
-        if n["message"]:
-            out.append(f'<p class="failed">{e(n["reason"])}: {e(n["message"])}</p>')
-        out += [f'<p class="failed">{e(p)}</p>' for p in n["problems"]]
-        out += [f'<p class="warn">{e(w)}</p>' for w in n["warnings"]]
+        recorded, name = n["recorded_seconds"], e(n["name"])
+        values = f"{same}/{len(n['rows'])} agree" if n["rows"] else len(n["values"])
+        rows.append(f'<tr><td><a href="#{name}">{name}</a><td class="{e(n["status"])}">{e(n["reason"] or n["status"])}'
+                    f"<td>{n['seconds']:.1f}<td>{f'{recorded:.1f}' if recorded else ''}<td>{values}</tr>")  # fmt: skip
+        sections.append(f'<h2 id="{name}">{name}</h2>')
+        failures = [f"{n['reason']}: {n['message']}"] * bool(n["message"]) + n["problems"]
+        for kind, texts in (("failed", failures), ("warn", n["warnings"])):
+            sections += [f'<p class="{kind}">{e(text)}</p>' for text in texts]
         if n["cell"]:
-            out.append(f"<h3>Cell {n['cell']}</h3><pre>{e(n['cell_source'])}</pre><pre>{e(n['tail'])}</pre>")
+            sections.append(f"<h3>Cell {n['cell']}</h3><pre>{e(n['cell_source'])}</pre><pre>{e(n['tail'])}</pre>")
         if n["rows"]:
-            out.append("<table><tr><th>value<th>expected<th>now<th>tolerance<th>tolerances away<th></tr>")
+            sections.append("<table><tr><th>value<th>expected<th>now<th>tolerance<th>tolerances away<th></tr>")
             for r in n["rows"]:
                 kind = "passed" if r["status"] in ("same", "moved") else "failed"
-                out.append(f'<tr class="{kind}">' + "".join(f"<td>{e(c)}" for c in cells(r)) + "</tr>")
-            out.append("</table>")
-        out += _figures(results[n["name"]], session)
-    return "\n".join(out) + "\n"
+                sections.append(f'<tr class="{kind}">' + "".join(f"<td>{e(c)}" for c in cells(r)) + "</tr>")
+            sections.append("</table>")
+        sections += _figures(results[n["name"]], session)
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>course: {verdict}</title>
+<style>{_STYLE}</style>
+<h1>Course, profile {e(summary["profile"])}: {verdict}</h1>
+<p>{e(summary["started"])}, {summary["seconds"]:.0f} s, {summary["workers"]} at a time; {versions}</p>
+<table><tr><th>notebook<th>result<th>seconds<th>recorded<th>values</tr>
+""" + "\n".join([*rows, "</table>", *sections, ""])
 
 
 def _figures(result, session) -> list[str]:
     """The figures of this run, each beside the one that the notebook is stored with."""
     from pmeta_course.regression.structure import figures
 
-    stored = figures(session.sources[result.name], look=False)
-    by_cell = {}
-    for figure in stored:
+    by_cell, out = {}, []
+    for figure in figures(session.sources[result.name], look=False):
         by_cell.setdefault(figure["id"], []).append(figure)
-    out = []
     for k, figure in enumerate(result.figures, 1):
         beside = by_cell.get(figure["id"], [])
-        old = beside.pop(0) if beside else None
-        for label, f in (("now", figure), ("as stored", old)):
-            if f:
-                source = base64.b64encode(f["png"]).decode()
-                blank = " — blank" if f.get("blank") else ""
-                out.append(
-                    f'<figure><img src="data:image/png;base64,{source}" alt="figure {k}, {label}">'
-                    f"<figcaption>figure {k}, cell {f['cell']}, {label}{blank}</figcaption></figure>"
-                )
-    missing = [f for fs in by_cell.values() for f in fs]
+        for label, f in (("now", figure), *(("as stored", old) for old in beside[:1])):
+            source, blank = base64.b64encode(f["png"]).decode(), " — blank" * bool(f.get("blank"))
+            out.append(f'<figure><img src="data:image/png;base64,{source}" alt="figure {k}, {label}">'
+                       f"<figcaption>figure {k}, cell {f['cell']}, {label}{blank}</figcaption></figure>")  # fmt: skip
+        del beside[:1]
+    missing = [figure for rest in by_cell.values() for figure in rest]
     if missing and Path(result.executed).exists():
         out.append(f'<p class="warn">{len(missing)} stored figures have no counterpart in this run.</p>')
     return out

@@ -16,7 +16,7 @@ from pmeta_course.regression.command import SLOW_FACTOR, SLOW_SECONDS, recorded_
 from pmeta_course.regression.compare import compare_all, finite, load_expected
 from pmeta_course.regression.expectations import bless, clock, makespan, versions
 from pmeta_course.regression.runner import Job, Limits, Result, Stopped, load, run_all
-from pmeta_lib.files import json_text
+from pmeta_lib.files import json_text, write_atomically, writing
 
 
 @dataclass
@@ -219,7 +219,8 @@ class Session:
                 for problem in problems:
                     result.fail("structure", f"not stored: {problem}")
                 continue
-            path.write_text(text, encoding="utf-8")
+            with writing(path, "make it writable and run --store again"):
+                write_atomically(path, text.encode())
             print(f"stored {path.name} ({len(text) / 1e3:.0f} kB)")
 
     # ------------------------------------------------------------------------------------ reports
@@ -245,13 +246,11 @@ class Session:
         }  # fmt: skip
 
     def write(self) -> None:
+        """The values, the summary and the reports, into the output folder."""
         summary = self.summary()
-        for result in self.finished:
-            if result.values:
-                text = json_text(result.values, indent=1, ensure_ascii=False)
-                (self.out / f"{result.name}.values.json").write_text(text + "\n", encoding="utf-8")
-        (self.out / "summary.json").write_text(
-            json_text(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        (self.out / "junit.xml").write_text(reports.junit(summary), encoding="utf-8")
-        (self.out / "report.html").write_text(reports.html(summary, self), encoding="utf-8")
+        files = {f"{r.name}.values.json": r.values for r in self.finished if r.values} | {"summary.json": summary}
+        texts = {n: json_text(x, indent=1, ensure_ascii=False) + "\n" for n, x in files.items()}
+        texts |= {"junit.xml": reports.junit(summary), "report.html": reports.html(summary, self)}
+        with writing(self.out, "give another --out"):
+            for name, text in texts.items():
+                (self.out / name).write_text(text, encoding="utf-8")

@@ -8,10 +8,11 @@ make report                         all of data/claims.json, the tables, the fig
 
 import argparse
 import hashlib
+import importlib
 import json
 from pathlib import Path
 
-from pmeta_lib.files import UserError, json_text, write_atomically
+from pmeta_lib.files import UserError, json_text, write_atomically, writing
 
 SEALED = ("results", "tuning")  # the folders of data/ that runs write
 
@@ -28,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the verdicts; write or verify what was asked for."""
-    from pmeta_course.reproduction import claims, pages  # PyTorch, which `--help` need not wait for
+    from pmeta_course.reproduction import claims, judging  # PyTorch, which `--help` need not wait for
 
     if args.verify and (args.json or args.update_readme or args.figures or args.checksums):
         raise UserError("--verify writes nothing; leave out --json, --update-readme, --figures and --checksums")
@@ -38,17 +39,18 @@ def main(args: argparse.Namespace) -> int:
     for claim in ledger["claims"]:
         print(f"{claim['id']}  {claim['verdict'].upper()}: {claim['claim']}")
         for part in claim["parts"]:
-            print(f"      {part['scale']:<6} {part['verdict']:<25} {part['name']}  {pages.evidence(part)}")
+            print(f"      {part['scale']:<6} {part['verdict']:<25} {part['name']}  {judging.evidence(part)}")
     if args.verify:
         problems = differences(args.data, ledger)
         print("\n".join(f"DIFFERS  {p}" for p in problems) or "verified: every number follows from the raw results")
         return int(bool(problems))
-    try:
-        if args.json:
+    if args.json:
+        with writing(args.json, "give another --json"):
             write_atomically(args.json, (json_text(ledger, indent=1) + "\n").encode())
-        for page in pages.PAGES if args.update_readme else ():
+    with writing(args.figures or args.data, "make it writable, or name another folder"):
+        for page in _pages().PAGES if args.update_readme else ():
             path = args.data.resolve().parent / page
-            write_atomically(path, pages.rendered(path, ledger).encode())
+            write_atomically(path, _pages().rendered(path, ledger).encode())
         if args.figures:
             from pmeta_course.reproduction import plots  # matplotlib is slow to load
 
@@ -56,16 +58,21 @@ def main(args: argparse.Namespace) -> int:
             plots.draw_all(args.data / "results", args.figures)
         if args.checksums:
             write_atomically(args.data / "SHA256SUMS", checksums(args.data).encode())
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
     return 0
+
+
+def _pages():
+    """What the pages of this repository show of a ledger: a script beside them, so in a clone only."""
+    try:
+        return importlib.import_module("report_pages")
+    except ModuleNotFoundError:
+        raise UserError("--verify and --update-readme are about the pages of a clone of the repository; run them there"
+                        ) from None  # fmt: skip
 
 
 def differences(data: Path, ledger: dict) -> list[str]:
     """What in `data/claims.json`, the pages and `data/SHA256SUMS` does not follow from the raw results."""
-    from pmeta_course.reproduction import pages
-
-    found = []
+    pages, found = _pages(), []
     try:
         found += unequal(json.loads((data / "claims.json").read_text()), ledger, "claims.json")
         for page in pages.PAGES:

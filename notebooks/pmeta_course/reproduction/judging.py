@@ -178,3 +178,19 @@ def map_parts(table: pd.DataFrame | None, ours: str = "pmeta") -> list[Part]:
     met = float(sum(r["verdict"] == MET for r in rows))
     n = f"{len(rows)} cells, of which chance alone would decide {ALPHA * len(rows):.1f} at most, on average"
     return [Part(name, "any", judge(met > chance, False, False), (met, met, met), chance, n=n, files=("map.parquet",))]
+
+
+# --------------------------------------------------------------------------------------------------- in words
+def evidence(part: dict) -> str:
+    """The numbers of a part of a criterion in words."""
+    number = interval(*(part["statistic"] or [None]), form=".3g")
+    shown = [f"{number} (threshold {part['threshold']:g})"] if number else []
+    shown += [f"{k} {v[0]:.3g}" for k, v in {**part["controls"], **part["placebos"]}.items()]
+    return "; ".join([*shown, *filter(None, [part["n"]]), *(f"lacks {x}" for x in part["lacks"])])
+
+
+def interval(value, low=None, high=None, *, form: str = ".2f") -> str:
+    """A number, with its interval if it has one."""
+    if value is None:
+        return ""
+    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if low is not None and low != high else "")

@@ -258,10 +258,7 @@ def heterogeneity_explorer(h: float = 0.5, seed: int = 0, rounds: int = 60) -> E
             axis.set(xlabel="task", ylabel="task", title=f"{title}:\n{shares[-1]:.0%} of pairs in conflict")
             axis.grid(False)
         figure.colorbar(image, ax=axes, label="cosine of the gradients")
-        return (
-            figure,
-            f"h = {h:.2f}: conflict rate {shares[0]:.0%} at the start, {shares[1]:.0%} after training.",
-        )
+        return (figure, f"h = {h:.2f}: conflict rate {shares[0]:.0%} at the start, {shares[1]:.0%} after training.")
 
     controls = {"h": _slider("heterogeneity h", h, 0.0, 1.0, 0.05),
                 "seed": ipywidgets.IntSlider(seed, min=0, max=9, description="seed")}  # fmt: skip

@@ -1,4 +1,4 @@
-"""PEARL: one actor and one pair of critics that are told a latent task z, inferred from the latest transitions.
+"""PEARL: one actor and one pair of critics that see a latent task z, inferred from the latest transitions.
 
 Rakelly, Zhou, Quillen, Finn, Levine, "Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context
 Variables", ICML 2019 (arXiv 1903.08254). With a context c of m transitions c_j = (s, a, r, s') of one task:
@@ -146,14 +146,14 @@ class Pearl(Learner):
         extra["seen"] += kept
         noise = agent.noise(*extra["z"].shape[1:])  # always, lest one seed's episodes shift another's
         if ended.any():
-            over = torch.from_numpy(ended).to(noise.device).view(kept.shape)
-            extra["explores"].copy_(torch.where(over, self.turn(agent, over), kept))
+            finished = torch.from_numpy(ended).to(noise.device).view(kept.shape)
+            extra["explores"].copy_(torch.where(finished, self.turn(agent, finished), kept))
             mean, variance = self.inferred(agent)
             drawn = torch.where(extra["explores"].unsqueeze(-1) > 0, noise, mean + variance.sqrt() * noise)
-            extra["z"].copy_(torch.where(over.unsqueeze(-1), drawn, extra["z"]))
+            extra["z"].copy_(torch.where(finished.unsqueeze(-1), drawn, extra["z"]))
 
-    def turn(self, agent: Agent, over: Tensor) -> Tensor:
-        """(S, N, E): 1 where the episode after one that is `over` is to explore, else 0."""
+    def turn(self, agent: Agent, finished: Tensor) -> Tensor:
+        """(S, N, E): 1 where the episode after one that is `finished` is to explore, else 0."""
         return 1.0 - agent.extra["explores"]
 
     @torch.no_grad()
@@ -166,9 +166,9 @@ class Pearl(Learner):
     def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
-        told = {"deployed": mean, "meta": torch.zeros_like(mean)}
+        contexts = {"deployed": mean, "meta": torch.zeros_like(mean)}
         o = self._observation_size(agent)
-        return {name: fold(agent.actor_shape, agent.actor, o, z) for name, z in told.items()}
+        return {name: fold(agent.actor_shape, agent.actor, o, z) for name, z in contexts.items()}
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         options = asdict(self)
@@ -189,10 +189,10 @@ class Pearl(Learner):
         size = (rows.shape[1], self.context_batch)
         uniform = [torch.rand(size, dtype=torch.float64, generator=g, device=g.device)
                    for g in agent.generators["learner"]]  # fmt: skip
-        place = torch.stack(uniform) * agent.envs  # one number draws the environment and, by its fraction, the row
-        env = place.long()
+        drawn_at = torch.stack(uniform) * agent.envs  # one number draws the environment and, by its fraction, the row
+        env = drawn_at.long()
         seen = seen.gather(2, env)
-        at = env * window + ((place - env) * seen.clamp(max=window)).long()
+        at = env * window + ((drawn_at - env) * seen.clamp(max=window)).long()
         drawn = rows.gather(2, at.unsqueeze(-1).expand(*at.shape, rows.shape[-1]))
         return drawn, (seen > 0).to(rows.dtype)
 
@@ -227,8 +227,8 @@ class Inference(Pearl):
         super().start(agent, tasks)
         agent.extra["episodes"] = torch.zeros_like(agent.extra["explores"])
 
-    def turn(self, agent: Agent, over: Tensor) -> Tensor:
-        agent.extra["episodes"] += over
+    def turn(self, agent: Agent, finished: Tensor) -> Tensor:
+        agent.extra["episodes"] += finished
         return (agent.extra["episodes"] < self.explorations).float()
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:

@@ -109,8 +109,8 @@ class PMeta(Learner):
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         """The way "proximal": the inner problem at theta, which rests: no round ever ends, no task hears of another."""
         ways = super().adapt_from(agent, tasks)
-        still = replace(self, inner_steps=sys.maxsize, warm_start=True, tasks_per_round=0, shared_temperature=False)
-        return {"proximal": (still, ways["sac"][1])} | ways
+        resting = replace(self, inner_steps=sys.maxsize, warm_start=True, tasks_per_round=0, shared_temperature=False)
+        return {"proximal": (resting, ways["sac"][1])} | ways
 
     def _mean(self, agent: Agent, x: Tensor) -> Tensor:
         if not self.tasks_per_round or self.aggregate == "all":

@@ -36,21 +36,10 @@ def effective_lam(lam: float, eta: float, local_steps: int) -> float:
 
 
 def quadratic_run(
-    a: np.ndarray,
-    c: np.ndarray,
-    *,
-    rounds: int,
-    lam: float,
-    eta: float,
-    inner_steps: int | None,
-    inner_step_size: float = 0.0,
-    local_steps: int = 1,
-    warm_start: bool = True,
-    tasks_per_round: int | None = None,
-    aggregate: str = "drawn",
-    generator: np.random.Generator | None = None,
-    theta0: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray]:
+    a: np.ndarray, c: np.ndarray, *, rounds: int, lam: float, eta: float, inner_steps: int | None,
+    inner_step_size: float = 0.0, local_steps: int = 1, warm_start: bool = True, tasks_per_round: int | None = None,
+    aggregate: str = "drawn", generator: np.random.Generator | None = None, theta0: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """theta (T + 1,) and Phi (T + 1,) of the scheme on quadratics; inner_steps None is the exact prox."""
     N = len(a)
     y, theta = np.full(N, theta0), theta0

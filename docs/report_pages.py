@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from pmeta_course.reproduction import judging
+from pmeta_course.reproduction.judging import WORDS, interval
+
 from pmeta_lib.files import UserError
 
 PAGES = {
@@ -57,7 +58,7 @@ def fact(ledger: dict, what: str, path: Path) -> str:
         return "(open)"
     ends = "low high" if name in ("mean", "value", "difference") else f"{name}_low {name}_high"
     values = rows[0][name] if kind == "parts" else [rows[0][name], *(rows[0].get(k) for k in ends.split())]
-    return _interval(*values, form=form)
+    return interval(*values, form=form)
 
 
 def strays(text: str, begin: str) -> list[str]:
@@ -75,9 +76,7 @@ def claims_table(ledger: dict) -> str:
         counts = []
         for scale in ("field", "desk"):
             words = [p["verdict"] for p in c["parts"] if p["scale"] in ("any", scale)]
-            counts.append(
-                ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(sorted(words, key=judging.WORDS.index)))
-            )
+            counts.append(", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(sorted(words, key=WORDS.index))))
         rows.append((c["id"], c["claim"], f"**{c['verdict']}**", counts[0], c["desk_verdict"], counts[1]))
     return _markdown(("", "claim", "verdict (field scale)", "its parts", "at desk scale", "its parts"), rows)
 
@@ -87,8 +86,8 @@ def parts_table(ledger: dict, scales: tuple[str, ...] = ("any", "field")) -> str
     rows = []
     for c in ledger["claims"]:
         for p in (p for p in c["parts"] if p["scale"] in scales):
-            number = _interval(*(p["statistic"] or [None]), form=".3g") + (f", Holm {p['p']:.2g}" if p["p"] else "")
-            controls = "; ".join(f"{k} {_interval(*v, form='.3g')}" for k, v in p["controls"].items())
+            number = interval(*(p["statistic"] or [None]), form=".3g") + (f", Holm {p['p']:.2g}" if p["p"] else "")
+            controls = "; ".join(f"{k} {interval(*v, form='.3g')}" for k, v in p["controls"].items())
             placebos = ", ".join(f"{k} {v[0]:.2g}" for k, v in p["placebos"].items())
             basis = "; ".join(filter(None, [p["n"], *p["lacks"]]))
             rows.append(
@@ -102,14 +101,14 @@ def v1_table(ledger: dict) -> str:
     rows = []
     for c in ledger["v1"]:
         for p in c["parts"]:
-            number = _interval(p["value"], p["low"], p["high"], form=".3g")
+            number = interval(p["value"], p["low"], p["high"], form=".3g")
             rows.append((c["id"], p["part"], number, _short(p["threshold"]), p["judgement"], p["n"]))
     return _markdown(("", "part of version 1", "value", "threshold", "verdict then", "rested on"), rows)
 
 
 def map_table(ledger: dict) -> str:
     """Markdown: a row a cell of the map of claim C5."""
-    rows = [(r["family"], r["h"], r["steps"], r["seeds"], *(_interval(r.get(n), r.get(f"{n}_low"), r.get(f"{n}_high"))
+    rows = [(r["family"], r["h"], r["steps"], r["seeds"], *(interval(r.get(n), r.get(f"{n}_low"), r.get(f"{n}_high"))
              for n in ("independent", "joint")), r["verdict"]) for r in ledger["map"]]  # fmt: skip
     head = ("family", "h", "steps a task", "seeds", "beats independent", "beats joint", "both")
     return _markdown(head, rows) if rows else "Not run.\n"
@@ -119,11 +118,11 @@ def scores_table(ledger: dict) -> str:
     """Markdown: a row a family and learner."""
     rows = []
     for s in ledger["scores"]:
-        score = _interval(s.get("score"), s.get("score_low"), s.get("score_high"))
-        few = _interval(s.get("few"), s.get("few_low"), s.get("few_high"), form=".1f")
+        score = interval(s.get("score"), s.get("score_low"), s.get("score_high"))
+        few = interval(s.get("few"), s.get("few_low"), s.get("few_high"), form=".1f")
         marks = " (0 of the scale)" * s.get("zero", False) + " (still rising)" * s.get("rising", False)
         rows.append((s["family"], s["scale"], s["tasks"], s["learner"] + marks, s["seeds"], s.get("steps", ""),
-                     _interval(s["mean"], s.get("low"), s.get("high"), form=".1f"), score, few,
+                     interval(s["mean"], s.get("low"), s.get("high"), form=".1f"), score, few,
                      f"{s['seconds']:.0f}" if "seconds" in s else ""))  # fmt: skip
     head = ("family", "scale", "tasks", "learner or placebo", "seeds", "steps a task", "return", "score",
             "episodes 1-20", "seconds a run")  # fmt: skip
@@ -135,7 +134,7 @@ def ablations_table(ledger: dict) -> str:
     rows = []
     for r in ledger["ablations"]:
         verdict = "better" if r["low"] > 0 else "worse" if r["high"] < 0 else ""
-        difference = _interval(r["difference"], r["low"], r["high"], form="+.1f")
+        difference = interval(r["difference"], r["low"], r["high"], form="+.1f")
         rows.append((r["family"], r["tasks"], f"`{r['switch']}`", difference, r["seeds"], verdict))
     head = ("family", "tasks", "switch", "return minus the default's", "seeds", "interval without 0")
     return _markdown(head, rows) if rows else "Not run.\n"
@@ -152,22 +151,8 @@ TABLES = {
 }
 
 
-def evidence(part: dict) -> str:
-    """The numbers of a part of a criterion in words."""
-    number = _interval(*(part["statistic"] or [None]), form=".3g")
-    shown = [f"{number} (threshold {part['threshold']:g})"] if number else []
-    shown += [f"{k} {v[0]:.3g}" for k, v in {**part["controls"], **part["placebos"]}.items()]
-    return "; ".join([*shown, *filter(None, [part["n"]]), *(f"lacks {x}" for x in part["lacks"])])
-
-
 def _short(x: float | None) -> str:
     return "" if x is None else f"{x:g}"
-
-
-def _interval(value, low=None, high=None, *, form: str = ".2f") -> str:
-    if value is None:
-        return ""
-    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if low is not None and low != high else "")
 
 
 def _markdown(head: tuple, rows: list[tuple]) -> str:
