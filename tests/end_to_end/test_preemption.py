@@ -140,7 +140,9 @@ def test_a_job_that_dies_at_once_says_why_and_where_its_log_is(spec, slurm):
     assert "workers keep dying before they get anything done" in said
 
 
-def test_what_slurm_is_asked_for(spec, slurm):
+def test_what_slurm_is_asked_for(slurm, tmp_path):
+    spec = tmp_path / "endless.toml"  # is still at it when it is told to stop, however busy the machine is
+    spec.write_text(LONG.replace("steps = 1_200", "steps = 100_000"))
     sweep = slurm.start(spec, "--gpus-per-run", 0.25)
     said = sweep.communicate(timeout=60)[0]
     assert sweep.returncode == 2 and said.count("pmeta: error") == 1 and "ask for 1, or" in said, said
