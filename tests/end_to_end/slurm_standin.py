@@ -93,8 +93,9 @@ def watch(name: str, batch: subprocess.Popen, warning: int) -> str:
         elif word == "preempt":
             send(name, signal.SIGCONT, signal.SIGTERM)
         elif word in ("evict", "requeue", "cancel", "kill"):
-            send(name, *([signal.SIGTERM] if word == "cancel" else []), signal.SIGKILL)
-            batch.wait()
+            while batch.poll() is None:  # its step may not have been started yet
+                send(name, *([signal.SIGTERM] if word == "cancel" else []), signal.SIGKILL)
+                time.sleep(0.05)
             return ENDS[word]
         elif code is not None:
             return "COMPLETED" if code == 0 else "FAILED"
