@@ -159,12 +159,13 @@ def spearman_interval(
     if y.ndim != 2 or y.shape[1:] != x.shape or x.size < 3 or len(y) < 2:
         raise UserError(f"x {x.shape} and y {y.shape} must be (k,) and (seeds, k), k >= 3 and seeds >= 2.")
     draws = y[generator.integers(len(y), size=(resamples, len(y)))].mean(1)
-    values = _rank_correlation(x, np.concatenate([y.mean(0)[None], draws]))
+    values = rank_correlation(x, np.concatenate([y.mean(0)[None], draws]))
     low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
     return float(values[0]), float(low), float(high)
 
 
-def _rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of x (k,) with each of `rows (n, k)`, (n,); 0 where one of them does not vary."""
     a = stats.rankdata(x) - (x.size + 1) / 2
     b = stats.rankdata(rows, axis=1) - (x.size + 1) / 2
     size = np.sqrt((a**2).sum() * (b**2).sum(1))

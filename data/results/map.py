@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import placebos
 import torch
-from scipy.stats import rankdata
 
 from pmeta_lib import statistics
 from pmeta_lib.envs.families import family
@@ -98,13 +97,6 @@ def cells(rows: pd.DataFrame, zeros: dict[str, float]) -> dict[str, np.ndarray]:
     return {name: (x - low) / (one - low) for name, x in out.items()}
 
 
-def spearman(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Rank correlation of x (k,) with each of `rows (n, k)`; 0 where one of them does not vary."""
-    a, b = rankdata(x) - (x.size + 1) / 2, rankdata(rows, axis=1) - (x.size + 1) / 2
-    size = np.sqrt((a**2).sum() * (b**2).sum(1))
-    return np.divide(b @ a, size, out=np.zeros(len(rows)), where=size > 0)
-
-
 def score(rows: pd.DataFrame, zeros: dict[str, float], tabular: pd.DataFrame) -> dict:
     """The prediction's rules 1 to 6 for one family. Correlations' intervals: bootstrap over seeds, learners apart."""
     x, rng = cells(rows, zeros), np.random.default_rng(0)
@@ -120,7 +112,7 @@ def score(rows: pd.DataFrame, zeros: dict[str, float], tabular: pd.DataFrame) ->
 
     def correlation(values: np.ndarray, with_: np.ndarray) -> tuple[float, float, float]:
         several = values.reshape(len(values), -1)
-        found = spearman(with_.ravel(), several)
+        found = statistics.rank_correlation(with_.ravel(), several)
         return float(found[0]), *map(float, np.quantile(found[1:], (0.025, 0.975)))
 
     d = joint.mean(2) - alone.mean(2)
@@ -143,8 +135,8 @@ def score(rows: pd.DataFrame, zeros: dict[str, float], tabular: pd.DataFrame) ->
     lam = chosen.str.extract(r"lam=([\d.]+)")[0].astype(float).to_numpy().reshape(len(H), len(STEPS))
     level = np.repeat(np.array(H)[:, None], len(STEPS), 1)
     picks = rng.integers(0, lam.size, (2_000, lam.size))  # over cells: what was tuned has no seeds to draw again
-    p5 = [float(spearman(level.ravel(), lam.reshape(1, -1))[0])]
-    again = [spearman(level.ravel()[k], lam.ravel()[None, k])[0] for k in picks]
+    p5 = [float(statistics.rank_correlation(level.ravel(), lam.reshape(1, -1))[0])]
+    again = [statistics.rank_correlation(level.ravel()[k], lam.ravel()[None, k])[0] for k in picks]
     p5 += [float(q) for q in np.quantile(again, (0.025, 0.975))]
     winner = np.argmax([joint.mean(2), alone.mean(2), ours.mean(2)], 0)
     winner_before = np.argmax([before["joint"], before["independent"], before["pmeta"]], 0)

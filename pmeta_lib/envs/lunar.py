@@ -16,6 +16,7 @@ import warnings
 import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
+from gymnasium.utils import EzPickle
 
 from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
 from pmeta_lib.envs.vector import Batch, pack, unpack
@@ -27,9 +28,7 @@ try:
         warnings.simplefilter("ignore")  # SWIG's deprecations, on import only
         from gymnasium.envs.box2d.lunar_lander import LunarLander
 except (ImportError, DependencyNotInstalled) as error:
-    raise UserError(
-        "lunar-lander-params needs Box2D, which is not installed: pip install 'pmeta_lib[box2d]'."
-    ) from error
+    raise UserError("lunar-lander-params needs Box2D, which is missing: pip install 'pmeta_lib[box2d]'.") from error
 
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -46,7 +45,7 @@ class LunarLanderParamsEnv(LunarLander):
         gravity, wind, turbulence = (float(x) for x in check_task(family, task, preset))
         super().__init__(render_mode, True, gravity, True, wind, turbulence)
         self._horizon, self._steps = horizon(family, preset), 0
-        self._ezpickle_args, self._ezpickle_kwargs = (family, task, preset, render_mode), {}
+        EzPickle.__init__(self, family, task, preset, render_mode)  # with these a copy is made anew
         self._start, self._actions = None, []  # the generator before the episode, and the actions since
 
     # gymnasium's EzPickle copies the constructor's arguments only; Box2D's world is replayed.

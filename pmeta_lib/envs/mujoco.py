@@ -174,7 +174,7 @@ _ENVS: dict[type, type] = {
     base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
     for base in (HalfCheetahEnv, AntEnv, HumanoidEnv, Walker2dEnv, HopperEnv)
 }
-globals().update({made.__name__: made for made in _ENVS.values()})  # where pickle looks for them
+globals().update({made.__name__: made for made in _ENVS.values()})  # where copies between processes look for them
 
 
 def task_env(family: str, task=None, preset: str = "modern", **options) -> _TaskEnv:
