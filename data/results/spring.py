@@ -1,10 +1,10 @@
 """What does the spring do, without the sharing? pMeta with an anchor of its own for every task, beside the shared one.
 
-`python data/results/spring.py [FOLDER]` trains (resumable in FOLDER, `out/spring`; a quarter of an hour of one core a level
-of heterogeneity) and writes `spring.parquet` beside itself: a row a family, h, lambda, amount of data and seed, as in
-`map.parquet`, whose settings and seeds it takes. Each actor is tied to its own slow copy, which it is put on after every
-K updates: all that the spring does by itself, such as shortening the actor's steps, and nothing of another task. The
-other side, the shared anchor at the same lambda, is in `map.parquet`. `--judge` prints the differences alone.
+`python data/results/spring.py [FOLDER]` trains (resumable in FOLDER, `out/spring`; a quarter of an hour of one core a
+level of heterogeneity) and writes `spring.parquet` beside itself: a row a family, h, lambda, amount of data and seed,
+as in `map.parquet`, whose settings and seeds it takes. Each actor is tied to its own slow copy, which is put on it
+after every K updates: all that the spring does by itself, such as shortening the actor's steps, and nothing of another
+task. The other side, the shared anchor at the same lambda, is in `map.parquet`. `--judge` prints the differences alone.
 """
 
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from map import H, STEPS, TASKS, read_stages
+from map import TASKS, read_stages
 from torch import Tensor
 
 from pmeta_lib.envs.families import family
@@ -26,7 +26,6 @@ from pmeta_lib.statistics import difference_interval
 
 HERE = Path(__file__).resolve().parent
 LEVELS, FAMILY = (0.25, 1.0), "pendulum-params"
-assert set(LEVELS) <= set(H)
 
 
 @options
