@@ -14,6 +14,7 @@ paper's rule: every run is evaluated by `modern`'s, and its record names both ru
 
 import functools
 import pkgutil
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -68,10 +69,10 @@ class Family:
     base: str  # the environment whose physics it has
     observation_size: int
     action_size: int
-    action_limit: float
-    sample: Callable
+    sample: Callable  # (n, generator) -> tasks (n, k)
     default: tuple[float, ...]  # the task of an environment made without one
     describe: Callable
+    action_limit: float = 1.0
     tasks: tuple[int, int] = (10, 5)  # meta-train, meta-test
     horizon: int = 200
     fixed: tuple[float, ...] | None = None  # all tasks there are: nothing can be held out
@@ -94,20 +95,15 @@ def _signs(plus: str, minus: str) -> dict:
     return made | {"describe": lambda t: plus if t[0] > 0 else minus, "tasks": (2, 2), "fixed": (1.0, -1.0)}
 
 
-def _sizes(base: str, observation: int, action: int, limit: float = 1.0) -> dict:
-    return {"base": base, "observation_size": observation, "action_size": action, "action_limit": limit}
+def _robot(base: str, observation: int, action: int) -> dict:
+    made = {"entry": "pmeta_lib.envs.mujoco:task_env", "batch": "pmeta_lib.envs.mujoco:MujocoBatch"}
+    return made | {"base": base, "observation_size": observation, "action_size": action}
 
 
-def _robot(base: str, observation: int, action: int, limit: float = 1.0) -> dict:
-    module = "pmeta_lib.envs.mujoco"
-    made = {"entry": f"{module}:task_env", "batch": f"{module}:MujocoBatch"}
-    return _sizes(base, observation, action, limit) | made
-
-
-def _params(base: str, observation: int, action: int, parts: tuple[int, int, int]) -> dict:
+def _params(parts: tuple[int, int, int]) -> dict:
     made: dict = {"sample": _multipliers(*parts), "default": (1.0,) * (4 * parts[0] + parts[1] + 3 * parts[2])}
-    made |= {"describe": lambda t: f"{len(t)} body parameters x{t.min():.2f} to x{t.max():.2f}", "domain": _POSITIVE}
-    return _robot(base, observation, action) | made
+    words = "{} body parameters x{:.2f} to x{:.2f}"
+    return made | {"describe": lambda t: words.format(len(t), t.min(), t.max()), "domain": _POSITIVE}
 
 
 def _degrees(t: np.ndarray) -> str:
@@ -117,32 +113,28 @@ def _degrees(t: np.ndarray) -> str:
 _HALF_CHEETAH = _robot("HalfCheetah-v5", 17, 6)
 _ANT = _robot("Ant-v5", 105, 8)
 _CLASSIC = "pmeta_lib.envs.classic"
-_PENDULUM = _sizes("Pendulum-v1", 3, 1, 2.0) | {
-    "entry": f"{_CLASSIC}:PendulumTaskEnv", "batch": f"{_CLASSIC}:PendulumBatch"}  # fmt: skip
+_PENDULUM = {"entry": f"{_CLASSIC}:PendulumTaskEnv", "batch": f"{_CLASSIC}:PendulumBatch", "base": "Pendulum-v1",
+             "observation_size": 3, "action_size": 1, "action_limit": 2.0}  # fmt: skip
 _ANGLE: dict = {"sample": _uniform(0.0, 2 * np.pi), "default": (0.0,), "describe": _degrees}
 _WALKER, _HOPPER = (8, 9, 8), (5, 6, 5)  # bodies, degrees of freedom, geoms (world and floor included)
 
 _TABLE: dict[str, Family | str] = {
     "point-robot": Family(
-        "PointRobot", **_sizes("2-D navigation", 2, 2, 0.1), entry=f"{_CLASSIC}:PointRobotEnv",
-        batch=f"{_CLASSIC}:PointRobotBatch", sample=_half_circle, default=(0.0, 1.0), tasks=(20, 10), horizon=20,
-        describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f})", seconds=4.8e-06,
+        "PointRobot", entry=f"{_CLASSIC}:PointRobotEnv", batch=f"{_CLASSIC}:PointRobotBatch", base="2-D navigation",
+        observation_size=2, action_size=2, action_limit=0.1, sample=_half_circle, default=(0.0, 1.0), tasks=(20, 10),
+        horizon=20, describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f})", seconds=4.8e-06,
     ),
     "pendulum-params": Family(
-        "PendulumParams",
-        seconds=7.3e-06,
-        **_PENDULUM,
         # Wide enough that policies differ, narrow enough that pumping energy swings every one of them up
         # within its 200 steps (the heaviest, 12, 1.25, 1.25, needs about 100).
-        sample=_uniform((8.0, 0.75, 0.75), (12.0, 1.25, 1.25)),
-        default=(10.0, 1.0, 1.0),
-        describe=lambda t: f"g = {t[0]:.1f} m/s^2, m = {t[1]:.2f} kg, l = {t[2]:.2f} m",
-        domain=_POSITIVE,
+        "PendulumParams", **_PENDULUM, sample=_uniform((8.0, 0.75, 0.75), (12.0, 1.25, 1.25)), default=(10.0, 1.0, 1.0),
+        describe=lambda t: f"g = {t[0]:.1f} m/s^2, m = {t[1]:.2f} kg, l = {t[2]:.2f} m", domain=_POSITIVE,
+        seconds=7.3e-06,
     ),
     "lunar-lander-params": Family(
-        "LunarLanderParams", **_sizes("LunarLander-v3", 8, 2), entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv",
-        batch="pmeta_lib.envs.lunar:LunarBatch", sample=_uniform((-11.5, 0.0, 0.0), (-6.0, 15.0, 1.5)),
-        default=(-10.0, 15.0, 1.5), horizon=400, domain=_LUNAR, seconds=0.00011,
+        "LunarLanderParams", entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv", base="LunarLander-v3",
+        batch="pmeta_lib.envs.lunar:LunarBatch", observation_size=8, action_size=2, domain=_LUNAR, horizon=400,
+        sample=_uniform((-11.5, 0.0, 0.0), (-6.0, 15.0, 1.5)), default=(-10.0, 15.0, 1.5), seconds=0.00011,
         describe=lambda t: f"gravity {t[0]:.1f} m/s^2, wind {t[1]:.1f}, turbulence {t[2]:.2f}",
     ),
     "pendulum-flip": Family("PendulumFlip", **_PENDULUM, **_signs("torque as is", "torque reversed"), seconds=6.4e-06),
@@ -157,16 +149,14 @@ _TABLE: dict[str, Family | str] = {
     ),
     "ant-dir-graded": Family("AntDir", **_ANT, **_ANGLE, seconds=0.00027),
     "ant-goal": Family(
-        "AntGoal",
-        seconds=0.00036,
-        **_robot("Ant-v5", 107, 8),  # with the torso's x, y: without them the goal could not be found
-        sample=_disc,
-        default=(1.5, 0.0),
-        describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f}) m",
+        "AntGoal", **_robot("Ant-v5", 107, 8),  # with the torso's x, y: without them the goal could not be found
+        sample=_disc, default=(1.5, 0.0), describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f}) m", seconds=0.00036,
     ),
-    "humanoid-dir": Family("HumanoidDir", **_robot("Humanoid-v5", 348, 17, 0.4), **_ANGLE, seconds=0.00059),
-    "walker2d-params": Family("Walker2dParams", **_params("Walker2d-v5", 17, 6, _WALKER), seconds=0.00026),
-    "hopper-params": Family("HopperParams", **_params("Hopper-v5", 11, 3, _HOPPER), seconds=0.00021),
+    "humanoid-dir": Family(
+        "HumanoidDir", **_robot("Humanoid-v5", 348, 17), **_ANGLE, action_limit=0.4, seconds=0.00059,
+    ),
+    "walker2d-params": Family("Walker2dParams", **_robot("Walker2d-v5", 17, 6), **_params(_WALKER), seconds=0.00026),
+    "hopper-params": Family("HopperParams", **_robot("Hopper-v5", 11, 3), **_params(_HOPPER), seconds=0.00021),
 }  # fmt: skip
 _TABLE |= {found.name: found.value for found in metadata.entry_points(group="pmeta.families")}
 FAMILIES: tuple[str, ...] = tuple(_TABLE)
@@ -342,21 +332,13 @@ def lookup(name: str) -> Family:
     row: Any = _TABLE[base]
     if isinstance(row, str):
         row = _TABLE[base] = pkgutil.resolve_name(row)
-    return _at(row, base, h) if at else row
-
-
-def _at(row: Family, base: str, h: str) -> Family:
+    if not at:
+        return row
     if base not in KNOBS:
         raise UserError(f"{base} has no knob for its tasks' heterogeneity (@{h}); these have: {', '.join(KNOBS)}.")
-    try:
-        value = float(h)
-    except ValueError:
-        value = np.nan
-    if not 0 <= value <= 1 or f"{value:g}" != h:  # one spelling, so one identity
-        raise UserError(
-            f"family {base}@{h}: the heterogeneity behind @ must be a number from 0 to 1, as in {base}@0.5."
-        )
-    return replace(row, identical=value == 0, **KNOBS[base](value))
+    if not re.fullmatch(r"0|1|0\.\d*[1-9]", h):  # one spelling, so one identity
+        raise UserError(f"family {name}: the heterogeneity behind @ must be a number from 0 to 1, as in {base}@0.5.")
+    return replace(row, identical=h == "0", **KNOBS[base](float(h)))
 
 
 def _rule(name: str, preset: str) -> _Preset:

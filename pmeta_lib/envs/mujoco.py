@@ -43,29 +43,25 @@ class MujocoBatch(Batch):
         self.normal_velocity = robot.env in (HalfCheetahEnv, AntEnv)  # the others draw it uniformly
         self.skip, template = env.frame_skip, env.model
         self.task = Task(family.name, family.preset, template, env.dt)
-        self.layout = self.task.layout
         env.close()
         # MuJoCo would silently restart a simulation that diverges; let it show instead.
         template.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         # mj_rnePostConstraint fills cfrc_ext; it changes nothing that the next step reads.
         self.after_step = mujoco.mj_rnePostConstraint if "cfrc_ext" in robot.fields else None
-        self.models, self.data = [], []
-        for task in self.tasks:
-            model = copy.copy(template) if self.task.changes_body else template
-            data = mujoco.MjData(model)
-            if self.task.changes_body:
-                scale_body(model, data, task)
-            self.models.append(model)
-            self.data.append(data)
-        self.views = [self.layout.views(d) for d in self.data]
+        self.models = [copy.copy(template) if self.task.changes_body else template for _ in self.tasks]
+        self.data = [mujoco.MjData(model) for model in self.models]
+        if self.task.changes_body:
+            for body in zip(self.models, self.data, self.tasks):
+                scale_body(*body)
+        self.views = [self.task.views(d) for d in self.data]
         self.controls = [d.ctrl for d in self.data]
-        self.rows = np.zeros((self.B, self.layout.size))
-        self.before = self.layout.position(self.rows)
-        self.helpers = min(int(threads), self.B) - 1
-        self.pool = ThreadPoolExecutor(self.helpers) if self.helpers > 0 else None
+        self.rows = np.zeros((self.B, self.task.size))
+        self.before = self.task.position(self.rows)
+        self.helpers = min(threads, self.B) - 1
+        self.pool = ThreadPoolExecutor(max(1, self.helpers))  # starts a thread only when it is given work
 
     def observe(self) -> np.ndarray:
-        return self.layout.observe(self.rows)
+        return self.task.observe(self.rows)
 
     def reset(self, slots, generators) -> None:
         """gymnasium's `reset_model`, draw for draw, from each slot's own generator."""
@@ -79,7 +75,7 @@ class MujocoBatch(Batch):
                 data.qvel[:] = self.init_qvel + rng.uniform(-self.noise, self.noise, size=model.nv)
             mujoco.mj_forward(model, data)
             np.concatenate(self.views[b], out=self.rows[b])
-        self.before[slots] = self.layout.position(self.rows[slots])
+        self.before[slots] = self.task.position(self.rows[slots])
 
     def _advance(self, slots, actions) -> None:
         step, after, skip = mujoco.mj_step, self.after_step, self.skip
@@ -113,9 +109,7 @@ class MujocoBatch(Batch):
         super().load(state, generators)
 
     def close(self) -> None:
-        if self.pool is not None:
-            self.pool.shutdown()
-            self.pool = None
+        self.pool.shutdown()
 
 
 _Base: Any = object  # one of gymnasium's classes, once it is mixed in
@@ -139,7 +133,7 @@ class _TaskEnv(_Base):
         self._task = Task(self.family, preset, self.model, self.dt)
         if self._task.changes_body:
             scale_body(self.model, self.data, self._parameters[0])
-        self._views = self._task.layout.views(self.data)
+        self._views = self._task.views(self.data)
 
     # gymnasium's EzPickle copies the constructor's arguments only: the copy would stand at a start of its own.
     def __getstate__(self):
@@ -157,7 +151,7 @@ class _TaskEnv(_Base):
 
     def step(self, action):
         action = check_action(self.family, action).astype(np.float64)
-        before = self._task.layout.position(np.concatenate(self._views)[None])
+        before = self._task.position(np.concatenate(self._views)[None])
         self.do_simulation(action, self.frame_skip)
         rows = np.concatenate(self._views)[None]
         reward, terminated, after = self._task.outcome(self._parameters, before, rows, action[None])
