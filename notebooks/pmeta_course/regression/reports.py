@@ -11,11 +11,6 @@ from pathlib import Path
 from pmeta_course.regression.compare import Row
 
 
-def number(away: float | None) -> float | str | None:
-    """A distance for strict JSON."""
-    return "inf" if away is not None and math.isinf(away) else away
-
-
 def describe(row: Row) -> str:
     """Why a value is flagged, in a few words."""
     if row.status == "differs":
@@ -31,9 +26,8 @@ def diff(rows: list[Row]) -> str:
 
 
 def cells(row: dict) -> list[str]:
-    """One line of a table of values; `row` as summary.json holds it."""
-    away = row["away"]
-    away = "" if away is None else away if isinstance(away, str) else f"{away:.3g}"
+    """One line of a table of values; `row` as the summary holds it."""
+    away = "" if row["away"] is None else f"{row['away']:.3g}"
     return [row["name"], row["old"], row["new"], row["tolerance"], away, f"{row['status']} {row['detail']}"]
 
 

@@ -233,7 +233,6 @@ class Session:
             entry["parameters"] = result.plain_parameters()
             entry["executed"] = Path(result.executed).name
             entry["figures"] = [{k: v for k, v in f.items() if k != "png"} for f in result.figures]
-            entry["rows"] = [r | {"away": reports.number(r["away"])} for r in entry["rows"]]
             entry["recorded_seconds"] = self.recorded.get(result.name)
             notebooks.append(entry)
         return {

@@ -7,12 +7,11 @@ make report                         all of data/claims.json, the tables, the fig
 """
 
 import argparse
-import hashlib
 import importlib
 import json
 from pathlib import Path
 
-from pmeta_lib.files import UserError, json_text, write_atomically, writing
+from pmeta_lib.files import UserError, json_text, sha256, write_atomically, writing
 
 SEALED = ("results", "tuning")  # the folders of data/ that runs write
 
@@ -105,4 +104,4 @@ def checksums(data: Path) -> str:
     """A line a data file in the sealed folders, as `cd data && sha256sum -c SHA256SUMS` reads it; no prose, no code."""
     files = sorted(p for folder in SEALED for p in (data / folder).rglob("*") if p.is_file())
     files = [p for p in files if p.suffix not in (".md", ".py", ".pyc")]
-    return "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(data).as_posix()}\n" for p in files)
+    return "".join(f"{sha256(p)}  {p.relative_to(data).as_posix()}\n" for p in files)

@@ -17,7 +17,7 @@ import pandas as pd
 from pmeta_lib import statistics
 from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.experiments.results import DECISIVE
-from pmeta_lib.files import UserError, json_text, unknown
+from pmeta_lib.files import UserError, json_text, read_table, unknown
 from pmeta_lib.statistics import Interval, last_quarter
 
 SEEDS_NEEDED = 5
@@ -109,7 +109,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; run from the top of the repository, or name it with --data")
     names = ("gym*", "mujoco*", "policy_gradient*", "adaptation*")
-    found, newer = {p.name: _stored(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
+    found, newer = {p.name: read_table(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
     for name, table in found.items():
         for place, learner in sorted(set(zip(table["family"], table["learner"]))):
             key = (place, split_of(name), scale_of(name))
@@ -138,7 +138,8 @@ def load(folder: Path) -> list[Scores]:
     disagrees with the placebos' versions: the text lists what.
     """
     folder = Path(folder)
-    stored, idle, found, tasks = tables(folder), _stored(folder / "placebos.parquet"), {}, {}
+    placebos, found, tasks = folder / "placebos.parquet", {}, {}
+    stored, idle = tables(folder), read_table(placebos) if placebos.exists() else None
     for source, table in stored.items():
         for name in set(table["family"]) - set(FAMILIES):
             raise unknown("family", name, FAMILIES, where=source)
@@ -208,13 +209,6 @@ def check(table: pd.DataFrame, source: str) -> None:
             faults.append(f"{' '.join(key)}: {n.min()} to {n.max()} evaluations a run; some are incomplete")
     if faults:
         raise UserError(f"{source} mixes what must not be averaged:" + "".join(f"\n  {f}" for f in faults))
-
-
-def _stored(path: Path) -> pd.DataFrame | None:
-    try:
-        return pd.read_parquet(path) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it or make it again") from error
 
 
 def _adapted(table: pd.DataFrame) -> pd.DataFrame:

@@ -35,12 +35,7 @@ class LiveTraining(Explorer):
         self.start_button.on_click(lambda button: self.start())
         self.stop_button.on_click(lambda button: self.stopping.set())
         self.stopping, self.thread = threading.Event(), None
-        self.image, self.text = ipywidgets.HTML(), ipywidgets.HTML()
-        for control in self.controls.values():
-            control.style.description_width, control.layout.width = "initial", "25rem"
-        buttons = [*self.controls.values(), self.start_button, self.stop_button]
-        self.box = ipywidgets.VBox([ipywidgets.HBox(buttons), self.image, self.text])
-        self.box.children[0].layout.flex_flow = "row wrap"
+        self.arrange(self.start_button, self.stop_button)
         self.show(*self.draw(self.first, self.first_name))
 
     def start(self) -> None:
