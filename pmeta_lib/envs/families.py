@@ -106,6 +106,11 @@ def _params(parts: tuple[int, int, int]) -> dict:
     return made | {"describe": lambda t: words.format(len(t), t.min(), t.max()), "domain": _POSITIVE}
 
 
+def _pendulum(t: np.ndarray) -> str:
+    motor = ", torque reversed" if (t[3:] < 0).any() else ""
+    return f"g = {t[0]:.1f} m/s^2, m = {t[1]:.2f} kg, l = {t[2]:.2f} m{motor}"
+
+
 def _degrees(t: np.ndarray) -> str:
     return f"direction {np.degrees(t[0]) % 360:.0f} deg"
 
@@ -113,8 +118,8 @@ def _degrees(t: np.ndarray) -> str:
 _HALF_CHEETAH = _robot("HalfCheetah-v5", 17, 6)
 _ANT = _robot("Ant-v5", 105, 8)
 _CLASSIC = "pmeta_lib.envs.classic"
-_PENDULUM = {"entry": f"{_CLASSIC}:PendulumTaskEnv", "batch": f"{_CLASSIC}:PendulumBatch", "base": "Pendulum-v1",
-             "observation_size": 3, "action_size": 1, "action_limit": 2.0}  # fmt: skip
+_PENDULUM: dict = {"entry": f"{_CLASSIC}:PendulumTaskEnv", "batch": f"{_CLASSIC}:PendulumBatch", "base": "Pendulum-v1"}
+_PENDULUM |= {"observation_size": 3, "action_size": 1, "action_limit": 2.0}
 _ANGLE: dict = {"sample": _uniform(0.0, 2 * np.pi), "default": (0.0,), "describe": _degrees}
 _WALKER, _HOPPER = (8, 9, 8), (5, 6, 5)  # bodies, degrees of freedom, geoms (world and floor included)
 
@@ -128,7 +133,7 @@ _TABLE: dict[str, Family | str] = {
         # Wide enough that policies differ, narrow enough that pumping energy swings every one of them up
         # within its 200 steps (the heaviest, 12, 1.25, 1.25, needs about 100).
         "PendulumParams", **_PENDULUM, sample=_uniform((8.0, 0.75, 0.75), (12.0, 1.25, 1.25)), default=(10.0, 1.0, 1.0),
-        describe=lambda t: f"g = {t[0]:.1f} m/s^2, m = {t[1]:.2f} kg, l = {t[2]:.2f} m", domain=_POSITIVE,
+        describe=_pendulum, domain=_POSITIVE,
         seconds=7.3e-06,
     ),
     "lunar-lander-params": Family(
@@ -254,10 +259,8 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
     else:
         # Two streams, so that the test tasks do not depend on how many train.
         root = np.random.SeedSequence(zlib.crc32(name.partition("@")[0].encode()))
-        train_tasks, test_tasks = (
-            _sampler(name, preset)(n, np.random.Generator(np.random.PCG64(stream)))
-            for n, stream in zip((n_train, n_test), root.spawn(2))
-        )
+        draw, generators = _sampler(name, preset), [np.random.Generator(np.random.PCG64(s)) for s in root.spawn(2)]
+        train_tasks, test_tasks = draw(n_train, generators[0]), draw(n_test, generators[1])
     held_out = row.fixed is None and not row.identical
     check_held_out(train_tasks, test_tasks, allowed=not held_out, where=f"{name} ({preset})")
     split = "held out" if held_out else "NOT held out: the test tasks are the training tasks"

@@ -10,15 +10,10 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from gymnasium.envs.mujoco.ant_v5 import AntEnv
-from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
-from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
-from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
-from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 from gymnasium.utils import EzPickle
 
 from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
-from pmeta_lib.envs.robots import Task, definition, scale_body
+from pmeta_lib.envs.robots import TASKS, Task, definition, scale_body
 from pmeta_lib.envs.vector import Batch
 
 # Everything the next step depends on: time, positions, velocities, controls and the solver's warm start.
@@ -40,7 +35,7 @@ class MujocoBatch(Batch):
         self.tasks, self.B = np.array(tasks, np.float64), len(tasks)
         env = robot.env()  # gymnasium's constructor is the source of the model, frame skip and reset noise
         self.noise, self.init_qpos, self.init_qvel = env._reset_noise_scale, env.init_qpos, env.init_qvel
-        self.normal_velocity = robot.env in (HalfCheetahEnv, AntEnv)  # the others draw it uniformly
+        self.normal_velocity = robot.normal_velocity
         self.skip, template = env.frame_skip, env.model
         self.task = Task(family.name, family.preset, template, env.dt)
         env.close()
@@ -166,7 +161,7 @@ class _TaskEnv(_Base):
 
 _ENVS: dict[type, type] = {
     base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
-    for base in (HalfCheetahEnv, AntEnv, HumanoidEnv, Walker2dEnv, HopperEnv)
+    for base in {robot.env for robot, _, _ in TASKS.values()}
 }
 globals().update({made.__name__: made for made in _ENVS.values()})  # where copies between processes look for them
 

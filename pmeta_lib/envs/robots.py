@@ -96,6 +96,7 @@ class Robot:
     velocity_clip: float = np.inf
     contact_clip: float = np.inf
     healthy: Callable | None = None  # (qpos, qvel) -> (B,) bool
+    normal_velocity: bool = False  # whether a start's velocity is normal, else uniform
 
 
 def _ant_healthy(qpos, qvel, lowest=0.2):
@@ -116,8 +117,8 @@ def _hopper_healthy(qpos, qvel):
     return bounded & (qpos[:, 1] > 0.7) & (np.abs(qpos[:, 2]) < 0.2)
 
 
-HALF_CHEETAH = Robot(HalfCheetahEnv, skip=1)
-ANT = Robot(AntEnv, 2, ("cfrc_ext",), "torso", contact_clip=1.0, healthy=_ant_healthy)
+HALF_CHEETAH = Robot(HalfCheetahEnv, skip=1, normal_velocity=True)
+ANT = Robot(AntEnv, 2, ("cfrc_ext",), "torso", contact_clip=1.0, healthy=_ant_healthy, normal_velocity=True)
 PROMP_ANT = replace(ANT, healthy=partial(_ant_healthy, lowest=0.0))
 # ant-goal sees the torso's x, y, as in ProMP, PEARL and VariBAD (`exclude_current_positions_from_observation`
 # is off): without them no policy could tell where the goal is. It never ends early.
@@ -185,7 +186,9 @@ class Task:
         observed = [np.arange(skip, model.nq), model.nq + np.arange(model.nv)]
         observed += [np.arange(self.slices[n].start + HIDDEN[n], self.slices[n].stop) for n in fields]
         self.columns = np.concatenate(observed)
-        self.velocities = slice(model.nq - skip, model.nq - skip + model.nv)
+        end = model.nq - skip + model.nv  # of positions and velocities; contacts are behind
+        limits = (slice(end - model.nv, end), self.robot.velocity_clip), (slice(end, None), self.robot.contact_clip)
+        self.clipped = [(columns, most) for columns, most in limits if np.isfinite(most)]
 
     def views(self, data: mujoco.MjData) -> tuple[np.ndarray, ...]:
         """Flat windows into `data`, in row order: `np.concatenate(views, out=row)` is the one copy."""
@@ -194,12 +197,9 @@ class Task:
     def observe(self, rows: np.ndarray) -> np.ndarray:
         """gymnasium's observation, `(B, o)`."""
         observation = rows[:, self.columns]
-        for part, most in (
-            (observation[:, self.velocities], self.robot.velocity_clip),
-            (observation[:, self.velocities.stop :], self.robot.contact_clip),
-        ):
-            if np.isfinite(most):
-                np.clip(part, -most, most, out=part)
+        for columns, most in self.clipped:
+            part = observation[:, columns]
+            np.clip(part, -most, most, out=part)
         return observation
 
     def position(self, rows: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import pkgutil
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -69,8 +68,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         `seed=None` goes on with the slots' streams; an int s reseeds slot b with s + b, as gymnasium does.
         """
         if seed is not None:
-            first: Any = seed
-            self._seed([first + b for b in range(self.num_envs)] if np.isscalar(seed) else seed)
+            self._seed([seed + b for b in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed)
         self.batch.reset(np.arange(self.num_envs), self._generators)
         self._steps[:], self._started = 0, True
         return self.batch.observe().astype(self.dtype), {}

@@ -28,18 +28,15 @@ def copies(theta: np.ndarray, count: int) -> np.ndarray:
 
 def pmeta(
     tasks: TaskBatch, theta0: np.ndarray, *, rounds: int, lam: float, eta: float, inner_steps: int,
-    inner_step_size: float, **more,
+    inner_step_size: float, **others,
 ) -> History:  # fmt: skip
     """Personalized policies tied to a meta-policy by `lam`; the pseudocode of `pmeta_lib.moreau`.
 
-    Args:
-        tasks: N tasks. theta0: (S, A) start of theta and, in the first round, of every y_i.
-        rounds, lam, …: see `settings.Settings`; with lam = 0 every task is alone.
-
-    Raises:
-        UserError: a setting that cannot work, named. Diverged: parameters left the finite numbers.
+    theta0 (S, A) is the start of theta and, in the first round, of every y_i; the keywords are the fields of
+    `settings.Settings`. Raises `UserError` for a setting that cannot work, `Diverged` where parameters leave the finite
+    numbers.
     """
-    s = Settings(rounds, lam, eta, inner_steps, inner_step_size, **more).checked(tasks)
+    s = Settings(rounds, lam, eta, inner_steps, inner_step_size, **others).checked(tasks)
 
     def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, absent: np.ndarray) -> Move:
         rest = absent if s.aggregate == "all" else absent[:0]  # they move w as well, with the y they have

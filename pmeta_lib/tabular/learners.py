@@ -153,8 +153,8 @@ def adapt(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Meta-test: `steps` inner steps on new tasks from theta, with pull `lam` towards it (0: fine-tuning).
 
-    theta is (S, A) or, to fine-tune personalized policies, (N, S, A). Returns the policies (N, S, A) and the
-    exact returns before each step and at the end, (steps + 1, N). UserError if the steps diverge.
+    theta is (S, A) or, of personalized policies, (N, S, A). Returns the policies (N, S, A) and the exact returns before
+    each step and at the end, (steps + 1, N). UserError if the steps diverge.
     """
     centre = check_theta(tasks, theta)
     check("steps", steps, Whole)

@@ -71,9 +71,9 @@ def learn(name: str, tasks: TaskBatch, theta0: np.ndarray, s: Settings, one_roun
 
     def history() -> History:
         trace = {"theta": np.stack([x for x, _ in steps]), "personal": np.stack([x for _, x in steps])}
-        arrays = {name: np.array(curve) for name, curve in curves.items()}
-        about = {"settings": dict(vars(s)), "tasks": tasks, "theta0": theta0, "trace": trace if s.trace else None}
-        return History(name, theta, y, **arrays, **about)
+        made: dict = {name: np.array(curve) for name, curve in curves.items()}
+        made |= {"settings": dict(vars(s)), "tasks": tasks, "theta0": theta0, "trace": trace if s.trace else None}
+        return History(name, theta, y, **made)
 
     for t in range(s.rounds):
         drawn = np.arange(N) if everyone else np.sort(s.generator.choice(N, s.tasks_per_round, replace=False))

@@ -1,9 +1,4 @@
-"""N finite MDPs stacked into one batch, validated; discounted evaluation and optimal values, exactly.
-
-Shapes used throughout: N tasks, S states, A actions. `P[i, s, a, t]` is the probability that task i moves
-from s to t under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start distribution; returns are
-`sum_t gamma^t r_t`. Everything is float64.
-"""
+"""N finite MDPs stacked into one batch, validated; discounted evaluation and optimal values, exactly."""
 
 import functools
 from dataclasses import dataclass, field
@@ -24,22 +19,14 @@ Discount = Annotated[float, Field(ge=0, lt=1)]
 class TaskBatch:
     """N MDPs with the same numbers of states and actions and one discount.
 
-    Args:
-        P: (N, S, A, S) transition probabilities; each row sums to 1.
-        r: (N, S, A) expected rewards, in [0, 1] unless stated: other ranges are accepted, and the bounds of
-            `pmeta_course.theory` scale with the range.
-        rho: (N, S) start distributions; each row sums to 1.
-        gamma: discount in [0, 1).
-
-    Raises:
-        UserError (a ValueError): wrong shape, NaN or infinity, a negative probability, a row that does not
-            sum to 1, gamma outside [0, 1). The text names argument, task index and remedy.
+    Raises `UserError` (a ValueError) for a wrong shape, NaN or infinity, a negative probability, a row that does not
+    sum to 1, gamma outside [0, 1). The text names argument, task index and remedy.
     """
 
-    P: np.ndarray
-    r: np.ndarray
-    rho: np.ndarray
-    gamma: float
+    P: np.ndarray  # (N, S, A, S): P[i, s, a, t] is the probability that task i moves from s to t under a
+    r: np.ndarray  # (N, S, A) expected rewards, in [0, 1] unless stated; theorems' bounds scale with their range
+    rho: np.ndarray  # (N, S) start distributions
+    gamma: float  # discount: returns are sum_t gamma^t r_t
     checked: bool = field(default=False, repr=False)  # a slice of a valid batch is valid: skip the checks
 
     def __post_init__(self) -> None:
@@ -53,10 +40,8 @@ class TaskBatch:
             raise UserError(f"P has shape {P.shape}, not (N, S, A, S); stack the tasks along axis 0.")
         for name, array, letters, shape in (("r", r, "(N, S, A)", P.shape[:3]), ("rho", rho, "(N, S)", P.shape[:2])):
             if array.shape != shape:
-                raise UserError(
-                    f"{name} has shape {array.shape}, not {letters} = {shape} as P says; "
-                    f"for one {name} shared by all tasks use np.broadcast_to({name}, {shape})."
-                )
+                remedy = f"for one {name} shared by all tasks use np.broadcast_to({name}, {shape})"
+                raise UserError(f"{name} has shape {array.shape}, not {letters} = {shape} as P says; {remedy}.")
         for name, array in (("P", P), ("r", r), ("rho", rho)):
             _refuse(name, ~np.isfinite(array), array, "is not finite; replace NaN and infinity")
         for name, array in (("P", P), ("rho", rho)):
@@ -146,8 +131,7 @@ def under_policy(tasks: TaskBatch, pi: np.ndarray) -> tuple[np.ndarray, np.ndarr
 class Factorization:
     """One LU factorization of each `M` (N, S, S), for systems with M and with its transpose.
 
-    NumPy has no batched "factor once, solve both ways", and two `np.linalg.solve` factor twice; torch's
-    batched LAPACK calls do it on the same memory (views, no copies, no Python loop over the tasks).
+    By torch, on the same memory: NumPy has no batched "factor once, solve both ways".
     """
 
     def __init__(self, M: np.ndarray):

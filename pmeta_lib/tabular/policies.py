@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def advantages(self) -> np.ndarray:
-        """(N, S, A) `Q - V`."""
+        """(N, S, A)."""
         return self.Q - self.V[..., None]
 
 

@@ -20,12 +20,9 @@ _MEMORY = 8  # a step may fall below the last value, not below the worst of the 
 def prox(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0) -> np.ndarray:
     """(N, S, A) personalized policies at theta ((S, A) shared, or (N, S, A)).
 
-    Spectral (Barzilai-Borwein) ascent with a non-monotone line search, per task (Raydan, 1997), until the
-    gradient norm of the inner objective of each task is at most `TOL`.
-
-    Raises:
-        UserError: lam < 0; lam = 0 without a barrier (softmax policies have no finite best parameters);
-            not converged within `MAX_STEPS` (the text names task, residual and remedy).
+    Spectral (Barzilai-Borwein) ascent with a non-monotone line search, per task (Raydan, 1997), until the gradient norm
+    of each inner objective is at most `TOL`. Raises `UserError` for lam < 0, for lam = 0 without a barrier, and where
+    `MAX_STEPS` are not enough.
     """
     return theta + _displacement(tasks, theta, lam, tau)
 
@@ -45,10 +42,7 @@ def _displacement(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float) -
     """`prox - theta`, iterated as such: for large lam the difference of the two would cancel."""
     lam, tau = check("lam", lam, NotNegative), check("tau", tau, NotNegative)
     if lam == 0 and tau == 0:
-        raise UserError(
-            "lam is 0 for every task: without a penalty a softmax policy improves for ever and has no finite "
-            "maximiser; use lam > 0, or tau > 0 (log barrier)."
-        )
+        raise UserError("lam is 0: no finite parameters are best then; use lam > 0, or tau > 0 (log barrier).")
     theta = np.broadcast_to(check_theta(tasks, theta), tasks.shape)
 
     def height(rows: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -90,7 +84,5 @@ def _displacement(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float) -
         step[rows] = np.minimum(step[rows], longest)
         d[rows], g[rows] = trial[rows], gradient
         recent[iteration % _MEMORY, rows] = trial_height[rows]
-    task = int(residual.argmax())
-    raise UserError(
-        f"prox of task {task} still has residual {residual[task]:.2e} > {TOL:g} after {MAX_STEPS} steps; raise lam."
-    )
+    task, largest = residual.argmax(), residual.max()
+    raise UserError(f"prox of task {task} has residual {largest:.2e} > {TOL:g} after {MAX_STEPS} steps; raise lam.")

@@ -47,9 +47,8 @@ def table(session) -> str:
         compared = r.rows and any(session.expectations.values())
         values = f"{same}/{len(r.rows)} agree" if compared else f"{len(r.values)} recorded" if r.values else ""
         word = "passed" if r.status == "passed" else r.reason if r.status == "failed" else r.status
-        lines.append(
-            [r.name, word, f"{r.seconds:.1f}", f"{kept:.1f} (x {r.seconds / kept:.1f})" if kept else "", values]
-        )
+        before = f"{kept:.1f} (x {r.seconds / kept:.1f})" if kept else ""
+        lines.append([r.name, word, f"{r.seconds:.1f}", before, values])
         if r.status == "failed":
             tail = "".join(f"\n      | {line}" for line in r.tail.splitlines())
             notes.append(f"✘ {r.name}: {r.reason}: {r.message}{tail}")

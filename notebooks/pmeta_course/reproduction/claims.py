@@ -108,10 +108,8 @@ def select(found: list[Scores], scale: str, suite: str, split: str, learners: tu
 def improvement_parts(found: list[Scores], scale: str, ours: str = "pmeta") -> list[Part]:
     """C4: the probability of improvement over each rival, on each suite, in training and on unseen tasks."""
     cells = []
-    for split, words, alone in (
-        ("train", "meta-train", "independent"),
-        ("test", "meta-test, episodes 1-20", "scratch"),
-    ):
+    kinds = ("train", "meta-train", "independent"), ("test", "meta-test, episodes 1-20", "scratch")
+    for split, words, alone in kinds:
         for suite in CORE[scale]:
             for rival in RIVALS:
                 chosen = select(found, scale, suite, split, (ours, rival, alone))

@@ -79,9 +79,8 @@ def differences(data: Path, ledger: dict) -> list[str]:
             text, fresh = path.read_text(), pages.rendered(path, ledger)
             if text != fresh:
                 found.append(f"{page}: a table or a number is not that of the data; run make report")
-            found += [
-                f"{page}: {word} is a number that nothing computes" for word in pages.strays(fresh, pages.CHECKED[page])
-            ]
+            odd = pages.strays(fresh, pages.CHECKED[page])
+            found += [f"{page}: {word} is a number that nothing computes" for word in odd]
         sealed, there = (data / "SHA256SUMS").read_text().splitlines(), checksums(data).splitlines()
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}; run make report first") from error

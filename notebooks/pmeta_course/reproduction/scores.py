@@ -113,10 +113,8 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     for name, table in found.items():
         for place, learner in sorted(set(zip(table["family"], table["learner"]))):
             key = (place, split_of(name), scale_of(name))
-            if newer.setdefault((*key, learner), name) != name:
-                raise UserError(
-                    f"{place} is in {newer[*key, learner]} and in {name}; keep one, runs of two tables do not mix"
-                )
+            if (other := newer.setdefault((*key, learner), name)) != name:
+                raise UserError(f"{place} is in {other} and in {name}; keep one, runs of two tables do not mix")
     return found
 
 
@@ -189,20 +187,17 @@ def check(table: pd.DataFrame, source: str) -> None:
             faults.append(f"{column}: " + ", ".join(f"{value} in {n} runs" for value, n in counts.items()))
     runs = table.drop_duplicates("run")
     cells = runs.groupby(["family", "learner", "seed"], observed=True)["run"].agg(["size", lambda r: ", ".join(r)])
-    faults += [
-        f"{' '.join(map(str, key))}: the same seed {n} times, runs {r}" for key, n, r in cells.itertuples() if n > 1
-    ]
+    double = [(" ".join(map(str, key)), n, r) for key, n, r in cells.itertuples() if n > 1]
+    faults += [f"{words}: the same seed {n} times, runs {r}" for words, n, r in double]
     budgets = [json_text({k: json.loads(s).get(k) for k in BUDGET}) for s in runs["settings"]]
     for name, part in runs.assign(budget=budgets).groupby("family", observed=True):
         for column in ("budget", "train_tasks"):
             if part[column].nunique(dropna=False) > 1:
                 faults.append(f"{name}: {column} differs: {', '.join(map(str, part[column].unique()))}")
     keys = ["family", "learner", "seed", "policy", "task", "step"]
-    repeated = table.duplicated([*keys, "run"])
-    if repeated.any() or not np.isfinite(table["return"]).all():
-        faults.append(
-            f"{int(repeated.sum())} rows are repeated, {int((~np.isfinite(table['return'])).sum())} not finite"
-        )
+    repeated, odd = table.duplicated([*keys, "run"]).sum(), (~np.isfinite(table["return"])).sum()
+    if repeated or odd:
+        faults.append(f"{repeated} rows are repeated, {odd} not finite")
     sizes = table.groupby(["family", "learner", "policy", "run"], observed=True).size()
     for key, n in sizes.groupby(level=["family", "learner", "policy"], observed=True):
         if n.nunique() > 1:

@@ -46,9 +46,8 @@ def casts(name: str, weights: Path) -> dict[str, dict]:
     """What can play in the family `name`: a menu entry -> the file of its weights, its layer sizes, its colour."""
     found = {}
     pattern = re.compile(rf"{name.replace('-', '_')}_([a-z0-9_]+)_seed(\d+)\.safetensors")
-    files = {
-        m[1]: (path, m[2]) for path in sorted(weights.iterdir(), reverse=True) if (m := pattern.fullmatch(path.name))
-    }
+    matches = [(path, pattern.fullmatch(path.name)) for path in sorted(weights.iterdir(), reverse=True)]
+    files = {match[1]: (path, match[2]) for path, match in matches if match}
     for learner in sorted(files, key=lambda n: (*ORDER, n).index(n)):
         path, seed = files[learner]
         with safe_open(path, "np") as stored:
