@@ -133,8 +133,7 @@ _TABLE: dict[str, Family | str] = {
         # Wide enough that policies differ, narrow enough that pumping energy swings every one of them up
         # within its 200 steps (the heaviest, 12, 1.25, 1.25, needs about 100).
         "PendulumParams", **_PENDULUM, sample=_uniform((8.0, 0.75, 0.75), (12.0, 1.25, 1.25)), default=(10.0, 1.0, 1.0),
-        describe=_pendulum, domain=_POSITIVE,
-        seconds=7.3e-06,
+        describe=_pendulum, domain=_POSITIVE, seconds=7.3e-06,
     ),
     "lunar-lander-params": Family(
         "LunarLanderParams", entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv", base="LunarLander-v3",
