@@ -89,10 +89,14 @@ _LUNAR = (
 )
 
 
+def _only(*values: float) -> dict:
+    rows = np.array(values)[:, None]
+    made: dict = {"fixed": values, "tasks": (len(rows), len(rows)), "default": values[:1]}
+    return made | {"sample": lambda n, rng: rows[rng.integers(0, len(rows), n)]}
+
+
 def _signs(plus: str, minus: str) -> dict:
-    values = np.array([[1.0], [-1.0]])
-    made: dict = {"sample": lambda n, rng: values[rng.integers(0, 2, n)], "default": (1.0,), "domain": _SIGN}
-    return made | {"describe": lambda t: plus if t[0] > 0 else minus, "tasks": (2, 2), "fixed": (1.0, -1.0)}
+    return _only(1.0, -1.0) | {"domain": _SIGN, "describe": lambda t: plus if t[0] > 0 else minus}
 
 
 def _robot(base: str, observation: int, action: int) -> dict:
@@ -147,10 +151,7 @@ _TABLE: dict[str, Family | str] = {
         "HalfCheetahVel", **_HALF_CHEETAH, sample=_uniform(0.0, 3.0), default=(1.5,),
         describe=lambda t: f"v = {t[0]:.2f} m/s", seconds=0.0001,
     ),
-    "ant-dir": Family(
-        "AntDir", **_ANT, **_ANGLE | {"sample": lambda n, rng: np.array([[0.0], [np.pi]])[rng.integers(0, 2, n)]},
-        tasks=(2, 2), fixed=(0.0, np.pi), seconds=0.00041,
-    ),
+    "ant-dir": Family("AntDir", **_ANT, **_ANGLE | _only(0.0, np.pi), seconds=0.00041),
     "ant-dir-graded": Family("AntDir", **_ANT, **_ANGLE, seconds=0.00027),
     "ant-goal": Family(
         "AntGoal", **_robot("Ant-v5", 107, 8),  # with the torso's x, y: without them the goal could not be found
