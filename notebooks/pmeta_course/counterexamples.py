@@ -42,7 +42,7 @@ def quadratic_run(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """theta (T + 1,) and Phi (T + 1,) of the scheme on quadratics; inner_steps None is the exact prox."""
     N = len(a)
-    y, theta = np.full(N, theta0), theta0
+    y, theta = np.full(N, float(theta0)), float(theta0)
     thetas, potential = [theta], [moreau.envelope(a / 2 * (y - c) ** 2, y, theta, lam, ()).mean()]
     for _ in range(rounds):
         drawn = np.arange(N)
