@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.special import log_softmax
 
 from pmeta_lib.options import NotNegative
 from pmeta_lib.tabular.mdp import Factorization, TaskBatch, action_values, check, check_theta, under_policy
@@ -64,7 +63,10 @@ def returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
 
 def barrier(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray | float:
     """(N,) or a scalar: `tau/(S A) sum log pi`."""
-    return tau * log_softmax(theta, axis=-1).mean((-2, -1)) if tau else 0.0
+    if not tau:
+        return 0.0
+    shifted = theta - theta.max(-1, keepdims=True)  # so that log pi is finite however small pi is
+    return tau * (shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))).mean((-2, -1))
 
 
 def objective(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray:
