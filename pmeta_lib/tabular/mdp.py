@@ -80,8 +80,9 @@ def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, problem: str) -> None
 
 def check(name: str, value: Any, kind: Any) -> Any:
     """`value` if it is of the `kind`, a type annotated with limits (`pmeta_lib.options` has some); UserError if not."""
+    value = value.item() if isinstance(value, np.generic) else value
     try:
-        return _adapter(kind).validate_python(value.item() if isinstance(value, np.generic) else value)
+        return _adapter(kind).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]["msg"].replace("Input should", "it must")
         raise UserError(f"{name} is {value!r}; {problem}.") from None
