@@ -24,7 +24,7 @@ PLACES = {
     "joint": "best: one policy for all",
     "pmeta": "best: pMeta",
 }  # of the map
-NOTHING = {"hatch": "//", "edgecolor": "0.35", "lw": 0}
+NOTHING: dict = {"hatch": "//", "edgecolor": "0.35", "lw": 0}
 LEGEND = {"fontsize": "x-small", "frameon": True, "framealpha": 0.85, "edgecolor": "none"}
 
 
