@@ -38,11 +38,11 @@ def effective_lam(lam: float, eta: float, local_steps: int) -> float:
 def quadratic_run(
     a: np.ndarray, c: np.ndarray, *, rounds: int, lam: float, eta: float, inner_steps: int | None,
     inner_step_size: float = 0.0, local_steps: int = 1, warm_start: bool = True, tasks_per_round: int | None = None,
-    aggregate: str = "drawn", generator: np.random.Generator | None = None, theta0: float = 0.0,
+    aggregate: str = "drawn", generator: np.random.Generator | None = None, theta0: float = 0.0, beta: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """theta (T + 1,) and Phi (T + 1,) of the scheme on quadratics; inner_steps None is the exact prox."""
     N = len(a)
-    y, theta = np.full(N, theta0), theta0
+    y, theta = np.full(N, float(theta0)), float(theta0)
     thetas, potential = [theta], [moreau.envelope(a / 2 * (y - c) ** 2, y, theta, lam, ()).mean()]
     for _ in range(rounds):
         drawn = np.arange(N)
@@ -58,7 +58,7 @@ def quadratic_run(
         absent = np.setdiff1d(np.arange(N), drawn) if aggregate == "all" else drawn[:0]
         if absent.size:  # with R = 1, the only R for which it is used here
             w = np.concatenate([w, moreau.local_step(np.full(len(absent), theta), y[absent], eta * lam)])
-        theta = float(moreau.meta_step(theta, w.mean(), 1.0))
+        theta = float(moreau.meta_step(theta, w.mean(), beta))
         thetas.append(theta)
         potential.append(moreau.envelope(a / 2 * (y - c) ** 2, y, theta, lam, ()).mean())
     return np.array(thetas), np.array(potential)

@@ -123,8 +123,8 @@ class PendulumTaskEnv(PendulumEnv):
     def __init__(self, family: str, task=None, preset: str = "modern", render_mode: str | None = None):
         super().__init__(render_mode=render_mode)
         self._family, self._horizon = family, horizon(family, preset)
-        self._parameters, self._sign = pendulum_task(check_task(family, task, preset)[None])
-        self.l = float(np.ravel(self._parameters[2])[0])  # for gymnasium's renderer
+        parameters, self._sign = pendulum_task(check_task(family, task, preset)[None])
+        self.g, self.m, self.l = (float(np.ravel(x)[0]) for x in parameters)  # Python's: the torque keeps its precision
 
     def reset(self, *, seed=None, options=None):
         self._steps = 0
@@ -133,9 +133,5 @@ class PendulumTaskEnv(PendulumEnv):
     def step(self, action):
         self._steps += 1
         action = check_action(self._family, action)
-        torque = self._sign.astype(action.dtype) * np.clip(action, -MAX_TORQUE, MAX_TORQUE)
-        state, reward = pendulum(np.asarray(self.state, np.float64)[None], torque, *self._parameters)
-        self.state, self.last_u = state[0], torque[0]
-        if self.render_mode == "human":
-            self.render()
-        return self._get_obs(), float(reward[0]), False, self._steps >= self._horizon, {}
+        observation, reward, *_ = super().step(self._sign.astype(action.dtype) * action)
+        return observation, float(reward), False, self._steps >= self._horizon, {}

@@ -14,6 +14,7 @@ paper's rule: every run is evaluated by `modern`'s, and its record names both ru
 
 import functools
 import pkgutil
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -68,10 +69,10 @@ class Family:
     base: str  # the environment whose physics it has
     observation_size: int
     action_size: int
-    action_limit: float
-    sample: Callable
+    sample: Callable  # (n, generator) -> tasks (n, k)
     default: tuple[float, ...]  # the task of an environment made without one
     describe: Callable
+    action_limit: float = 1.0
     tasks: tuple[int, int] = (10, 5)  # meta-train, meta-test
     horizon: int = 200
     fixed: tuple[float, ...] | None = None  # all tasks there are: nothing can be held out
@@ -88,26 +89,30 @@ _LUNAR = (
 )
 
 
+def _only(*values: float) -> dict:
+    rows = np.array(values)[:, None]
+    made: dict = {"fixed": values, "tasks": (len(rows), len(rows)), "default": values[:1]}
+    return made | {"sample": lambda n, rng: rows[rng.integers(0, len(rows), n)]}
+
+
 def _signs(plus: str, minus: str) -> dict:
-    values = np.array([[1.0], [-1.0]])
-    made: dict = {"sample": lambda n, rng: values[rng.integers(0, 2, n)], "default": (1.0,), "domain": _SIGN}
-    return made | {"describe": lambda t: plus if t[0] > 0 else minus, "tasks": (2, 2), "fixed": (1.0, -1.0)}
+    return _only(1.0, -1.0) | {"domain": _SIGN, "describe": lambda t: plus if t[0] > 0 else minus}
 
 
-def _sizes(base: str, observation: int, action: int, limit: float = 1.0) -> dict:
-    return {"base": base, "observation_size": observation, "action_size": action, "action_limit": limit}
+def _robot(base: str, observation: int, action: int) -> dict:
+    made = {"entry": "pmeta_lib.envs.mujoco:task_env", "batch": "pmeta_lib.envs.mujoco:MujocoBatch"}
+    return made | {"base": base, "observation_size": observation, "action_size": action}
 
 
-def _robot(base: str, observation: int, action: int, limit: float = 1.0) -> dict:
-    module = "pmeta_lib.envs.mujoco"
-    made = {"entry": f"{module}:task_env", "batch": f"{module}:MujocoBatch"}
-    return _sizes(base, observation, action, limit) | made
-
-
-def _params(base: str, observation: int, action: int, parts: tuple[int, int, int]) -> dict:
+def _params(parts: tuple[int, int, int]) -> dict:
     made: dict = {"sample": _multipliers(*parts), "default": (1.0,) * (4 * parts[0] + parts[1] + 3 * parts[2])}
-    made |= {"describe": lambda t: f"{len(t)} body parameters x{t.min():.2f} to x{t.max():.2f}", "domain": _POSITIVE}
-    return _robot(base, observation, action) | made
+    words = "{} body parameters x{:.2f} to x{:.2f}"
+    return made | {"describe": lambda t: words.format(len(t), t.min(), t.max()), "domain": _POSITIVE}
+
+
+def _pendulum(t: np.ndarray) -> str:
+    motor = ", torque reversed" if (t[3:] < 0).any() else ""
+    return f"g = {t[0]:.1f} m/s^2, m = {t[1]:.2f} kg, l = {t[2]:.2f} m{motor}"
 
 
 def _degrees(t: np.ndarray) -> str:
@@ -117,32 +122,27 @@ def _degrees(t: np.ndarray) -> str:
 _HALF_CHEETAH = _robot("HalfCheetah-v5", 17, 6)
 _ANT = _robot("Ant-v5", 105, 8)
 _CLASSIC = "pmeta_lib.envs.classic"
-_PENDULUM = _sizes("Pendulum-v1", 3, 1, 2.0) | {
-    "entry": f"{_CLASSIC}:PendulumTaskEnv", "batch": f"{_CLASSIC}:PendulumBatch"}  # fmt: skip
+_PENDULUM: dict = {"entry": f"{_CLASSIC}:PendulumTaskEnv", "batch": f"{_CLASSIC}:PendulumBatch", "base": "Pendulum-v1"}
+_PENDULUM |= {"observation_size": 3, "action_size": 1, "action_limit": 2.0}
 _ANGLE: dict = {"sample": _uniform(0.0, 2 * np.pi), "default": (0.0,), "describe": _degrees}
 _WALKER, _HOPPER = (8, 9, 8), (5, 6, 5)  # bodies, degrees of freedom, geoms (world and floor included)
 
 _TABLE: dict[str, Family | str] = {
     "point-robot": Family(
-        "PointRobot", **_sizes("2-D navigation", 2, 2, 0.1), entry=f"{_CLASSIC}:PointRobotEnv",
-        batch=f"{_CLASSIC}:PointRobotBatch", sample=_half_circle, default=(0.0, 1.0), tasks=(20, 10), horizon=20,
-        describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f})", seconds=4.8e-06,
+        "PointRobot", entry=f"{_CLASSIC}:PointRobotEnv", batch=f"{_CLASSIC}:PointRobotBatch", base="2-D navigation",
+        observation_size=2, action_size=2, action_limit=0.1, sample=_half_circle, default=(0.0, 1.0), tasks=(20, 10),
+        horizon=20, describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f})", seconds=4.8e-06,
     ),
     "pendulum-params": Family(
-        "PendulumParams",
-        seconds=7.3e-06,
-        **_PENDULUM,
         # Wide enough that policies differ, narrow enough that pumping energy swings every one of them up
         # within its 200 steps (the heaviest, 12, 1.25, 1.25, needs about 100).
-        sample=_uniform((8.0, 0.75, 0.75), (12.0, 1.25, 1.25)),
-        default=(10.0, 1.0, 1.0),
-        describe=lambda t: f"g = {t[0]:.1f} m/s^2, m = {t[1]:.2f} kg, l = {t[2]:.2f} m",
-        domain=_POSITIVE,
+        "PendulumParams", **_PENDULUM, sample=_uniform((8.0, 0.75, 0.75), (12.0, 1.25, 1.25)), default=(10.0, 1.0, 1.0),
+        describe=_pendulum, domain=_POSITIVE, seconds=7.3e-06,
     ),
     "lunar-lander-params": Family(
-        "LunarLanderParams", **_sizes("LunarLander-v3", 8, 2), entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv",
-        batch="pmeta_lib.envs.lunar:LunarBatch", sample=_uniform((-11.5, 0.0, 0.0), (-6.0, 15.0, 1.5)),
-        default=(-10.0, 15.0, 1.5), horizon=400, domain=_LUNAR, seconds=0.00011,
+        "LunarLanderParams", entry="pmeta_lib.envs.lunar:LunarLanderParamsEnv", base="LunarLander-v3",
+        batch="pmeta_lib.envs.lunar:LunarBatch", observation_size=8, action_size=2, domain=_LUNAR, horizon=400,
+        sample=_uniform((-11.5, 0.0, 0.0), (-6.0, 15.0, 1.5)), default=(-10.0, 15.0, 1.5), seconds=0.00011,
         describe=lambda t: f"gravity {t[0]:.1f} m/s^2, wind {t[1]:.1f}, turbulence {t[2]:.2f}",
     ),
     "pendulum-flip": Family("PendulumFlip", **_PENDULUM, **_signs("torque as is", "torque reversed"), seconds=6.4e-06),
@@ -151,22 +151,17 @@ _TABLE: dict[str, Family | str] = {
         "HalfCheetahVel", **_HALF_CHEETAH, sample=_uniform(0.0, 3.0), default=(1.5,),
         describe=lambda t: f"v = {t[0]:.2f} m/s", seconds=0.0001,
     ),
-    "ant-dir": Family(
-        "AntDir", **_ANT, **_ANGLE | {"sample": lambda n, rng: np.array([[0.0], [np.pi]])[rng.integers(0, 2, n)]},
-        tasks=(2, 2), fixed=(0.0, np.pi), seconds=0.00041,
-    ),
+    "ant-dir": Family("AntDir", **_ANT, **_ANGLE | _only(0.0, np.pi), seconds=0.00041),
     "ant-dir-graded": Family("AntDir", **_ANT, **_ANGLE, seconds=0.00027),
     "ant-goal": Family(
-        "AntGoal",
-        seconds=0.00036,
-        **_robot("Ant-v5", 107, 8),  # with the torso's x, y: without them the goal could not be found
-        sample=_disc,
-        default=(1.5, 0.0),
-        describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f}) m",
+        "AntGoal", **_robot("Ant-v5", 107, 8),  # with the torso's x, y: without them the goal could not be found
+        sample=_disc, default=(1.5, 0.0), describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f}) m", seconds=0.00036,
     ),
-    "humanoid-dir": Family("HumanoidDir", **_robot("Humanoid-v5", 348, 17, 0.4), **_ANGLE, seconds=0.00059),
-    "walker2d-params": Family("Walker2dParams", **_params("Walker2d-v5", 17, 6, _WALKER), seconds=0.00026),
-    "hopper-params": Family("HopperParams", **_params("Hopper-v5", 11, 3, _HOPPER), seconds=0.00021),
+    "humanoid-dir": Family(
+        "HumanoidDir", **_robot("Humanoid-v5", 348, 17), **_ANGLE, action_limit=0.4, seconds=0.00059,
+    ),
+    "walker2d-params": Family("Walker2dParams", **_robot("Walker2d-v5", 17, 6), **_params(_WALKER), seconds=0.00026),
+    "hopper-params": Family("HopperParams", **_robot("Hopper-v5", 11, 3), **_params(_HOPPER), seconds=0.00021),
 }  # fmt: skip
 _TABLE |= {found.name: found.value for found in metadata.entry_points(group="pmeta.families")}
 FAMILIES: tuple[str, ...] = tuple(_TABLE)
@@ -264,10 +259,8 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
     else:
         # Two streams, so that the test tasks do not depend on how many train.
         root = np.random.SeedSequence(zlib.crc32(name.partition("@")[0].encode()))
-        train_tasks, test_tasks = (
-            _sampler(name, preset)(n, np.random.Generator(np.random.PCG64(stream)))
-            for n, stream in zip((n_train, n_test), root.spawn(2))
-        )
+        draw, generators = _sampler(name, preset), [np.random.Generator(np.random.PCG64(s)) for s in root.spawn(2)]
+        train_tasks, test_tasks = draw(n_train, generators[0]), draw(n_test, generators[1])
     held_out = row.fixed is None and not row.identical
     check_held_out(train_tasks, test_tasks, allowed=not held_out, where=f"{name} ({preset})")
     split = "held out" if held_out else "NOT held out: the test tasks are the training tasks"
@@ -342,21 +335,13 @@ def lookup(name: str) -> Family:
     row: Any = _TABLE[base]
     if isinstance(row, str):
         row = _TABLE[base] = pkgutil.resolve_name(row)
-    return _at(row, base, h) if at else row
-
-
-def _at(row: Family, base: str, h: str) -> Family:
+    if not at:
+        return row
     if base not in KNOBS:
         raise UserError(f"{base} has no knob for its tasks' heterogeneity (@{h}); these have: {', '.join(KNOBS)}.")
-    try:
-        value = float(h)
-    except ValueError:
-        value = np.nan
-    if not 0 <= value <= 1 or f"{value:g}" != h:  # one spelling, so one identity
-        raise UserError(
-            f"family {base}@{h}: the heterogeneity behind @ must be a number from 0 to 1, as in {base}@0.5."
-        )
-    return replace(row, identical=value == 0, **KNOBS[base](value))
+    if not re.fullmatch(r"0|1|0\.\d*[1-9]", h):  # one spelling, so one identity
+        raise UserError(f"family {name}: the heterogeneity behind @ must be a number from 0 to 1, as in {base}@0.5.")
+    return replace(row, identical=h == "0", **KNOBS[base](float(h)))
 
 
 def _rule(name: str, preset: str) -> _Preset:

@@ -30,7 +30,7 @@ def pendulums(h: float) -> dict:
         sign = np.where(u[:, 3:] < 2 * max(0.0, h - 0.5) - 1, -1.0, 1.0)
         return np.hstack((middle + reach * u[:, :3], sign))
 
-    return {"sample": sample, "default": (10.0, 1.0, 1.0, 1.0), "domain": _PENDULUM, "describe": _described}
+    return {"sample": sample, "default": (10.0, 1.0, 1.0, 1.0), "domain": _PENDULUM}
 
 
 def speeds(h: float) -> dict:
@@ -48,8 +48,3 @@ _PENDULUM = (
     "of gravity, mass and length above 0 and a sign of +1 or -1",
     lambda t: (t[:, :3] > 0).all(1) & (np.abs(t[:, 3]) == 1),
 )
-
-
-def _described(t: np.ndarray) -> str:
-    motor = "" if t[3] > 0 else ", torque reversed"
-    return f"g = {t[0]:.1f} m/s^2, m = {t[1]:.2f} kg, l = {t[2]:.2f} m{motor}"

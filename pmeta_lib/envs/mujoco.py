@@ -10,15 +10,10 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from gymnasium.envs.mujoco.ant_v5 import AntEnv
-from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
-from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
-from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
-from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 from gymnasium.utils import EzPickle
 
 from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
-from pmeta_lib.envs.robots import Task, definition, scale_body
+from pmeta_lib.envs.robots import TASKS, Task, definition, scale_body
 from pmeta_lib.envs.vector import Batch
 
 # Everything the next step depends on: time, positions, velocities, controls and the solver's warm start.
@@ -40,32 +35,28 @@ class MujocoBatch(Batch):
         self.tasks, self.B = np.array(tasks, np.float64), len(tasks)
         env = robot.env()  # gymnasium's constructor is the source of the model, frame skip and reset noise
         self.noise, self.init_qpos, self.init_qvel = env._reset_noise_scale, env.init_qpos, env.init_qvel
-        self.normal_velocity = robot.env in (HalfCheetahEnv, AntEnv)  # the others draw it uniformly
+        self.normal_velocity = robot.normal_velocity
         self.skip, template = env.frame_skip, env.model
         self.task = Task(family.name, family.preset, template, env.dt)
-        self.layout = self.task.layout
         env.close()
         # MuJoCo would silently restart a simulation that diverges; let it show instead.
         template.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         # mj_rnePostConstraint fills cfrc_ext; it changes nothing that the next step reads.
         self.after_step = mujoco.mj_rnePostConstraint if "cfrc_ext" in robot.fields else None
-        self.models, self.data = [], []
-        for task in self.tasks:
-            model = copy.copy(template) if self.task.changes_body else template
-            data = mujoco.MjData(model)
-            if self.task.changes_body:
-                scale_body(model, data, task)
-            self.models.append(model)
-            self.data.append(data)
-        self.views = [self.layout.views(d) for d in self.data]
+        self.models = [copy.copy(template) if self.task.changes_body else template for _ in self.tasks]
+        self.data = [mujoco.MjData(model) for model in self.models]
+        if self.task.changes_body:
+            for body in zip(self.models, self.data, self.tasks):
+                scale_body(*body)
+        self.views = [self.task.views(d) for d in self.data]
         self.controls = [d.ctrl for d in self.data]
-        self.rows = np.zeros((self.B, self.layout.size))
-        self.before = self.layout.position(self.rows)
-        self.helpers = min(int(threads), self.B) - 1
-        self.pool = ThreadPoolExecutor(self.helpers) if self.helpers > 0 else None
+        self.rows = np.zeros((self.B, self.task.size))
+        self.before = self.task.position(self.rows)
+        self.helpers = min(threads, self.B) - 1
+        self.pool = ThreadPoolExecutor(max(1, self.helpers))  # starts a thread only when it is given work
 
     def observe(self) -> np.ndarray:
-        return self.layout.observe(self.rows)
+        return self.task.observe(self.rows)
 
     def reset(self, slots, generators) -> None:
         """gymnasium's `reset_model`, draw for draw, from each slot's own generator."""
@@ -79,7 +70,7 @@ class MujocoBatch(Batch):
                 data.qvel[:] = self.init_qvel + rng.uniform(-self.noise, self.noise, size=model.nv)
             mujoco.mj_forward(model, data)
             np.concatenate(self.views[b], out=self.rows[b])
-        self.before[slots] = self.layout.position(self.rows[slots])
+        self.before[slots] = self.task.position(self.rows[slots])
 
     def _advance(self, slots, actions) -> None:
         step, after, skip = mujoco.mj_step, self.after_step, self.skip
@@ -113,9 +104,7 @@ class MujocoBatch(Batch):
         super().load(state, generators)
 
     def close(self) -> None:
-        if self.pool is not None:
-            self.pool.shutdown()
-            self.pool = None
+        self.pool.shutdown()
 
 
 _Base: Any = object  # one of gymnasium's classes, once it is mixed in
@@ -139,7 +128,7 @@ class _TaskEnv(_Base):
         self._task = Task(self.family, preset, self.model, self.dt)
         if self._task.changes_body:
             scale_body(self.model, self.data, self._parameters[0])
-        self._views = self._task.layout.views(self.data)
+        self._views = self._task.views(self.data)
 
     # gymnasium's EzPickle copies the constructor's arguments only: the copy would stand at a start of its own.
     def __getstate__(self):
@@ -157,7 +146,7 @@ class _TaskEnv(_Base):
 
     def step(self, action):
         action = check_action(self.family, action).astype(np.float64)
-        before = self._task.layout.position(np.concatenate(self._views)[None])
+        before = self._task.position(np.concatenate(self._views)[None])
         self.do_simulation(action, self.frame_skip)
         rows = np.concatenate(self._views)[None]
         reward, terminated, after = self._task.outcome(self._parameters, before, rows, action[None])
@@ -172,7 +161,7 @@ class _TaskEnv(_Base):
 
 _ENVS: dict[type, type] = {
     base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
-    for base in (HalfCheetahEnv, AntEnv, HumanoidEnv, Walker2dEnv, HopperEnv)
+    for base in {robot.env for robot, _, _ in TASKS.values()}
 }
 globals().update({made.__name__: made for made in _ENVS.values()})  # where copies between processes look for them
 

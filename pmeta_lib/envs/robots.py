@@ -8,6 +8,7 @@ The constants are those that MAML, ProMP, PEARL and VariBAD share; each reward s
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import mujoco
 import numpy as np
@@ -95,15 +96,12 @@ class Robot:
     velocity_clip: float = np.inf
     contact_clip: float = np.inf
     healthy: Callable | None = None  # (qpos, qvel) -> (B,) bool
+    normal_velocity: bool = False  # whether a start's velocity is normal, else uniform
 
 
 def _ant_healthy(qpos, qvel, lowest=0.2):
     finite = np.isfinite(qpos).all(1) & np.isfinite(qvel).all(1)
     return finite & (qpos[:, 2] >= lowest) & (qpos[:, 2] <= 1.0)
-
-
-def _promp_ant_healthy(qpos, qvel):
-    return _ant_healthy(qpos, qvel, lowest=0.0)
 
 
 def _humanoid_healthy(qpos, qvel):
@@ -119,9 +117,9 @@ def _hopper_healthy(qpos, qvel):
     return bounded & (qpos[:, 1] > 0.7) & (np.abs(qpos[:, 2]) < 0.2)
 
 
-HALF_CHEETAH = Robot(HalfCheetahEnv, skip=1)
-ANT = Robot(AntEnv, 2, ("cfrc_ext",), "torso", contact_clip=1.0, healthy=_ant_healthy)
-PROMP_ANT = replace(ANT, healthy=_promp_ant_healthy)
+HALF_CHEETAH = Robot(HalfCheetahEnv, skip=1, normal_velocity=True)
+ANT = Robot(AntEnv, 2, ("cfrc_ext",), "torso", contact_clip=1.0, healthy=_ant_healthy, normal_velocity=True)
+PROMP_ANT = replace(ANT, healthy=partial(_ant_healthy, lowest=0.0))
 # ant-goal sees the torso's x, y, as in ProMP, PEARL and VariBAD (`exclude_current_positions_from_observation`
 # is off): without them no policy could tell where the goal is. It never ends early.
 GOAL_ANT = replace(ANT, skip=0, healthy=None)
@@ -144,9 +142,10 @@ TASKS: dict[str, tuple[Robot, Callable, bool]] = {
 VARIANTS = {
     ("ant-dir", "promp2018"): (PROMP_ANT, ant_dir, False),
     ("ant-dir-graded", "promp2018"): (PROMP_ANT, ant_dir, False),
-    **{("walker2d-params", p): (WALKER, run, True) for p in ("pearl2019", "promp2018", "varibad2020")},
-    **{("hopper-params", p): (HOPPER, run, True) for p in ("pearl2019", "promp2018", "varibad2020")},
 }
+for _preset in ("pearl2019", "promp2018", "varibad2020"):
+    VARIANTS |= {("walker2d-params", _preset): (WALKER, run, True), ("hopper-params", _preset): (HOPPER, run, True)}
+
 # The elements of MjModel that a *params* task multiplies, in the order of its vector, as in rand_param_envs:
 # one multiplier per body (mass), per body and axis (inertia), per degree of freedom (damping), and per geom
 # and kind of friction (sliding, torsional, rolling).
@@ -171,21 +170,25 @@ def scale_body(model: mujoco.MjModel, data: mujoco.MjData, multipliers: np.ndarr
     mujoco.mj_resetData(model, data)
 
 
-class Layout:
-    """Where each MjData array lies in a row, for one model."""
+class Task:
+    """One family under a preset on one model: where each MjData array lies in a row, what is observed of it, reward and
+    end."""
 
-    def __init__(self, robot: Robot, model: mujoco.MjModel):
-        data = mujoco.MjData(model)
-        self.robot, self.mass = robot, model.body_mass.copy()
-        names = ["qpos", "qvel", *robot.fields, *{"torso": ["xpos"], "com": ["xipos"]}.get(robot.position, [])]
-        sizes = [getattr(data, name).size for name in names]
+    def __init__(self, family: str, preset: str, model: mujoco.MjModel, dt: float):
+        self.robot, self.reward, self.changes_body = definition(family, preset)
+        self.dt, self.mass, data = dt, model.body_mass.copy(), mujoco.MjData(model)
+        fields, skip = self.robot.fields, self.robot.skip
+        self.names = ["qpos", "qvel", *fields, *{"torso": ["xpos"], "com": ["xipos"]}.get(self.robot.position, [])]
+        sizes = [getattr(data, name).size for name in self.names]
         ends = np.cumsum(sizes)
-        self.slices = {n: slice(e - s, e) for n, e, s in zip(names, ends, sizes)}
-        self.size, self.names = int(ends[-1]), names
-        observed = [np.arange(robot.skip, model.nq), model.nq + np.arange(model.nv)]
-        observed += [np.arange(self.slices[n].start + HIDDEN[n], self.slices[n].stop) for n in robot.fields]
+        self.slices = {n: slice(e - s, e) for n, e, s in zip(self.names, ends, sizes)}
+        self.size = int(ends[-1])
+        observed = [np.arange(skip, model.nq), model.nq + np.arange(model.nv)]
+        observed += [np.arange(self.slices[n].start + HIDDEN[n], self.slices[n].stop) for n in fields]
         self.columns = np.concatenate(observed)
-        self.velocities = slice(model.nq - robot.skip, model.nq - robot.skip + model.nv)
+        end = model.nq - skip + model.nv  # of positions and velocities; contacts are behind
+        limits = (slice(end - model.nv, end), self.robot.velocity_clip), (slice(end, None), self.robot.contact_clip)
+        self.clipped = [(columns, most) for columns, most in limits if np.isfinite(most)]
 
     def views(self, data: mujoco.MjData) -> tuple[np.ndarray, ...]:
         """Flat windows into `data`, in row order: `np.concatenate(views, out=row)` is the one copy."""
@@ -194,12 +197,9 @@ class Layout:
     def observe(self, rows: np.ndarray) -> np.ndarray:
         """gymnasium's observation, `(B, o)`."""
         observation = rows[:, self.columns]
-        if np.isfinite(self.robot.velocity_clip):
-            v = observation[:, self.velocities]
-            np.clip(v, -self.robot.velocity_clip, self.robot.velocity_clip, out=v)
-        if np.isfinite(self.robot.contact_clip):
-            f = observation[:, self.velocities.stop :]
-            np.clip(f, -self.robot.contact_clip, self.robot.contact_clip, out=f)
+        for columns, most in self.clipped:
+            part = observation[:, columns]
+            np.clip(part, -most, most, out=part)
         return observation
 
     def position(self, rows: np.ndarray) -> np.ndarray:
@@ -207,32 +207,27 @@ class Layout:
         if self.robot.position == "qpos":
             return rows[:, :1].copy()
         if self.robot.position == "torso":
-            start = self.slices["xpos"].start + 3  # body 0 is the world
-            return rows[:, start : start + 2].copy()
-        centres = rows[:, self.slices["xipos"]].reshape(len(rows), -1, 3)[:, :, :2]
+            return self.part(rows, "xpos")[:, 3:5].copy()  # body 0 is the world
+        centres = self.part(rows, "xipos").reshape(len(rows), -1, 3)[:, :, :2]
         return np.einsum("b,nbj->nj", self.mass, centres) / self.mass.sum()
 
-
-class Task:
-    """Reward and end of one family under a preset, on the rows of one robot."""
-
-    def __init__(self, family: str, preset: str, model: mujoco.MjModel, dt: float):
-        self.robot, self.reward, self.changes_body = definition(family, preset)
-        self.layout, self.dt = Layout(self.robot, model), dt
+    def part(self, rows: np.ndarray, name: str) -> np.ndarray:
+        """The rows of one MjData array."""
+        return rows[:, self.slices[name]]
 
     def outcome(self, task, before, rows, action):
         """`-> reward (B,), terminated (B,), position (B, 1 or 2)` of the step from `before` to `rows`."""
         healthy = np.ones(len(rows), bool)
         if self.robot.healthy is not None:
-            qpos, qvel = rows[:, self.layout.slices["qpos"]], rows[:, self.layout.slices["qvel"]]
-            healthy = self.robot.healthy(qpos, qvel)
+            healthy = self.robot.healthy(self.part(rows, "qpos"), self.part(rows, "qvel"))
+        after = self.position(rows)
 
-        def s(name):
-            return healthy if name == "healthy" else rows[:, self.layout.slices[name]]
+        def s(name: str) -> np.ndarray:
+            return healthy if name == "healthy" else self.part(rows, name)
 
-        after = self.layout.position(rows)
         return self.reward(task, (after - before) / self.dt, action, s), ~healthy, after
 
 
 def definition(family: str, preset: str) -> tuple[Robot, Callable, bool]:
-    return VARIANTS.get((family, preset), TASKS[family])
+    base = family.partition("@")[0]  # at every heterogeneity the robot and the reward are the same
+    return VARIANTS.get((base, preset), TASKS[base])

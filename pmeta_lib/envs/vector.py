@@ -3,7 +3,6 @@
 import pkgutil
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -53,9 +52,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         self._seed(seeds)
         self.batch = pkgutil.resolve_name(lookup(family.name).batch)(family, self.tasks, int(threads))
         self._name = f"{family.name} ({family.preset})".encode()
-        self._steps = np.zeros(self.num_envs, np.int64)
-        self._action_shape = (self.num_envs, family.action_size)
-        self._started = False
+        self._steps, self._started = np.zeros(self.num_envs, np.int64), False
 
     def _seed(self, seeds) -> None:
         if len(seeds) != self.num_envs:
@@ -71,8 +68,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         `seed=None` goes on with the slots' streams; an int s reseeds slot b with s + b, as gymnasium does.
         """
         if seed is not None:
-            first: Any = seed
-            self._seed([first + b for b in range(self.num_envs)] if np.isscalar(seed) else seed)
+            self._seed([seed + b for b in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed)
         self.batch.reset(np.arange(self.num_envs), self._generators)
         self._steps[:], self._started = 0, True
         return self.batch.observe().astype(self.dtype), {}
@@ -81,8 +77,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         """`actions (B, a)` in the environment's units `-> observations (B, o), rewards (B,), terminated (B,),
         truncated (B,), {"final_obs": (B, o)}`."""
         actions = floats(actions)
-        if actions.shape != self._action_shape:
-            raise UserError(f"actions: shape {actions.shape}; this environment needs {self._action_shape}.")
+        if actions.shape != self.action_space.shape:
+            raise UserError(f"actions: shape {actions.shape}; this environment needs {self.action_space.shape}.")
         if not np.isfinite(actions).all():
             slots = np.flatnonzero(~np.isfinite(actions).all(1)).tolist()
             raise UserError(f"actions: not finite in slots {slots} of {self.family.name}; has the actor diverged?")
@@ -162,13 +158,11 @@ class Batch:
 def pack(generator: np.random.Generator) -> np.ndarray:
     """A PCG64 generator as six uint64: state (high, low), increment (high, low), spare half-draw."""
     s = generator.bit_generator.state
-    low = (1 << 64) - 1
-    words = [s["state"]["state"] >> 64, s["state"]["state"] & low, s["state"]["inc"] >> 64]
-    return np.array([*words, s["state"]["inc"] & low, s["has_uint32"], s["uinteger"]], np.uint64)
+    state, increment = (divmod(s["state"][name], 1 << 64) for name in ("state", "inc"))
+    return np.array([*state, *increment, s["has_uint32"], s["uinteger"]], np.uint64)
 
 
 def unpack(generator: np.random.Generator, words: np.ndarray) -> None:
-    w = [int(x) for x in words]
-    state = {"state": (w[0] << 64) | w[1], "inc": (w[2] << 64) | w[3]}
-    rest = {"has_uint32": w[4], "uinteger": w[5]}
-    generator.bit_generator.state = {"bit_generator": "PCG64", "state": state, **rest}
+    high, low, inc_high, inc_low, has_half, half = (int(x) for x in words)
+    state = {"state": (high << 64) | low, "inc": (inc_high << 64) | inc_low}
+    generator.bit_generator.state = {"bit_generator": "PCG64", "state": state, "has_uint32": has_half, "uinteger": half}

@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from pmeta_lib.envs import TaskVectorEnv
 from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.envs.heterogeneity import KNOBS
 from pmeta_lib.experiments.spec import RunSpec
@@ -24,6 +25,15 @@ def test_tasks_part_with_the_knob_and_come_from_the_same_draw(name):
     assert (tasks(name, 0.5, 7) == tasks(name, 0.5, 9)[:7]).all()
     low, high = tasks(name, 0.25), tasks(name, 0.5)  # the same draws: what is large at one is large at the other
     assert np.corrcoef(low[:, 0], high[:, 0])[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("name", KNOBS)
+def test_every_family_with_a_knob_steps(name):
+    f = family(f"{name}@0.5")
+    env, one = TaskVectorEnv(f, f.train_tasks, range(len(f.train_tasks))), gymnasium.make(f.env_id, family=f.name)
+    action = np.zeros((len(f.train_tasks), f.action_size))
+    env.reset(), one.reset(seed=0)
+    assert np.isfinite(env.step(action)[1]).all() and np.isfinite(one.step(action[0])[1])
 
 
 def test_the_ends_are_what_they_are_said_to_be():

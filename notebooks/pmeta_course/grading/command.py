@@ -66,9 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write the whole report")
     add("--time-limit", type=float, default=120, metavar="SECONDS", help="for one notebook (default 120)")
     add("--memory", type=float, default=4, metavar="GIB", help="for one notebook (default 4)")
-    add(
-        "--protection", choices=("auto", "bubblewrap", "limits"), default="auto", help="default: bubblewrap if it works"
-    )
+    walls = ("auto", "bubblewrap", "limits")
+    add("--protection", choices=walls, default="auto", help="default: bubblewrap if it works")
     add("--workers", type=int, default=1, help="notebooks at a time (default 1)")
 
 
@@ -83,12 +82,10 @@ def find(path: Path) -> list[HandedIn]:
         raise UserError(f"{path}: there is no such notebook or folder")
     found = []
     for entry in sorted(p for p in path.iterdir() if not p.name.startswith((".", "__"))):
-        if _leads_out(entry, path):
-            found.append(_nothing(entry, entry.stem, "a symbolic link that leads out of the folder: not followed"))
-        elif entry.is_dir():
+        if entry.is_dir() and not _leads_out(entry, path):
             found += _in_folder(entry)
-        elif _is_notebook(entry):
-            found.append(HandedIn(entry, _student(entry), None, notes=_ending(entry)))
+        elif work := _file(entry, path, _student(entry), None):
+            found.append(work)
         elif entry.suffix.lower() not in BESIDES:
             found.append(_nothing(entry, _student(entry), f"no notebook was handed in: {entry.name}"))
     if not found:
@@ -99,14 +96,17 @@ def find(path: Path) -> list[HandedIn]:
 def _in_folder(folder: Path) -> list[HandedIn]:
     """The notebooks of one student's folder, links that leave it noted; if there are none, an entry that says so."""
     files = [p for p in sorted(folder.rglob("*")) if not p.is_dir() and not _hidden(p.relative_to(folder))]
-    found = []
-    for file in files:
-        if _leads_out(file, folder):
-            found.append(_nothing(file, folder.name, "a symbolic link that leads out of the folder: not followed"))
-        elif _is_notebook(file):
-            found.append(HandedIn(file, folder.name, file.parent, notes=_ending(file)))
+    works = [_file(file, folder, folder.name, file.parent) for file in files]
     there = ", ".join(p.name for p in files[:3]) or "the folder is empty"
-    return found or [_nothing(folder, folder.name, f"no notebook was handed in: {there}")]
+    return [w for w in works if w] or [_nothing(folder, folder.name, f"no notebook was handed in: {there}")]
+
+
+def _file(path: Path, folder: Path, student: str, material: Path | None) -> HandedIn | None:
+    """A file of `folder` if it is a notebook, or a link that leads out of the folder, which is noted."""
+    if _leads_out(path, folder):
+        return _nothing(path, student, "a symbolic link that leads out of the folder: not followed")
+    strange = [] if path.suffix == ".ipynb" else [f"its name does not end in .ipynb: {path.name}"]
+    return HandedIn(path, student, material, notes=strange) if _is_notebook(path) else None
 
 
 def _nothing(path: Path, student: str, note: str) -> HandedIn:
@@ -120,10 +120,6 @@ def _hidden(path: Path) -> bool:
 def _student(path: Path) -> str:
     """The name of a student from a file's: "zoe" of zoe.ipynb and of zoe.ipynb.txt."""
     return path.name[: path.name.lower().find(".ipynb")] if ".ipynb" in path.name.lower() else path.stem
-
-
-def _ending(path: Path) -> list[str]:
-    return [] if path.suffix == ".ipynb" else [f"its name does not end in .ipynb: {path.name}"]
 
 
 def _is_notebook(path: Path) -> bool:

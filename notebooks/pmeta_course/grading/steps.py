@@ -47,7 +47,7 @@ def _cell_steps(position: int, text: str, names: list[str]) -> list[Step]:
     calls = {id(s): [(n, a) for n, a in _checks(s) if n in names] for s in tree.body}
     if not any(calls.values()):
         return [Step(position, text)]
-    found, before = [], []
+    found, before, beside = [], [], f"its check is in a cell with other code (cell {position})"
     for statement in tree.body:
         plain = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
         if not calls[id(statement)]:
@@ -55,9 +55,7 @@ def _cell_steps(position: int, text: str, names: list[str]) -> list[Step]:
             continue
         before += [] if plain else [ast.unparse(statement)]
         for name, argument in calls[id(statement)]:
-            note = (
-                f"its check is in a cell with other code (cell {position})" if len(tree.body) > 1 or not plain else ""
-            )
+            note = beside if len(tree.body) > 1 or not plain else ""
             if argument not in ("answer", ""):
                 note = f"its check names {argument} (cell {position})"
                 before.append(f"answer = {argument}")
@@ -72,9 +70,7 @@ def _checks(statement: ast.stmt) -> list[tuple[str, str]]:
     found = []
     for node in ast.walk(statement):
         called = getattr(node, "func", None)
-        if isinstance(node, ast.Call) and (
-            getattr(called, "id", "") == "check" or getattr(called, "attr", "") == "check"
-        ):
+        if isinstance(node, ast.Call) and "check" in (getattr(called, "id", ""), getattr(called, "attr", "")):
             given = dict(zip(("name", "answer"), node.args)) | {k.arg: k.value for k in node.keywords}
             name = given.get("name")
             if isinstance(name, ast.Constant):

@@ -97,13 +97,9 @@ def passed_over(folder: Path) -> str:
     below = [p.relative_to(folder) for p in folder.glob("*/**/*.ipynb")]
     below = [p for p in below if not any(part.startswith((".", "__")) for part in p.parts)]
     places = sorted({p.parent.as_posix() for p in below})
-    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-    return (
-        f"not run: {len(below)} notebook{'s' * (len(below) > 1)} in folders below ({', '.join(places[:3])}{more}); "
-        "give such a folder with --notebooks"
-        if below
-        else ""
-    )
+    shown = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+    many = f"{len(below)} notebook{'s' * (len(below) > 1)}"
+    return f"not run: {many} in folders below ({shown}); give such a folder with --notebooks" if below else ""
 
 
 def injected(sources: dict[Path, object], settings: list[str], profile: str) -> dict[Path, dict]:
@@ -201,9 +197,8 @@ def main(args: argparse.Namespace) -> int:
     there = {p.stem for p in folder.glob("*.ipynb")} - {p.stem for p in skipped}
     gone = {p.stem for p in (expected / profile).glob("*.json")} - there
     if mode == "strict" and gone:
-        raise UserError(
-            f"{expected / profile} expects {', '.join(sorted(gone))}, which {folder} lacks: restore or remove"
-        )
+        lacking = ", ".join(sorted(gone))
+        raise UserError(f"{expected / profile} expects {lacking}, which {folder} lacks: restore or remove")
     if args.bless:
         writable(expected / profile, "--expected")
     if args.store:

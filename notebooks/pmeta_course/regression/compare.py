@@ -217,14 +217,8 @@ def derive_band(entries: list[dict], seeds: list[int]) -> dict:
 
     n, first = len(entries), entries[0]
     factor = float(t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * math.sqrt(1 + 1 / n)
-    band: dict[str, Any] = {
-        "rule": RULE,
-        "seeds": list(seeds),
-        "factor": factor,
-        "mean": {},
-        "sd": {},
-        "half_width": {},
-    }
+    band: dict[str, Any] = {"rule": RULE, "seeds": list(seeds), "factor": factor}
+    band |= {name: {} for name in ("mean", "sd", "half_width")}
     for label, part in _parts(first).items():
         if part.dtype.kind == "U":
             continue

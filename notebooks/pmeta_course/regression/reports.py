@@ -11,11 +11,6 @@ from pathlib import Path
 from pmeta_course.regression.compare import Row
 
 
-def number(away: float | None) -> float | str | None:
-    """A distance for strict JSON."""
-    return "inf" if away is not None and math.isinf(away) else away
-
-
 def describe(row: Row) -> str:
     """Why a value is flagged, in a few words."""
     if row.status == "differs":
@@ -31,9 +26,8 @@ def diff(rows: list[Row]) -> str:
 
 
 def cells(row: dict) -> list[str]:
-    """One line of a table of values; `row` as summary.json holds it."""
-    away = row["away"]
-    away = "" if away is None else away if isinstance(away, str) else f"{away:.3g}"
+    """One line of a table of values; `row` as the summary holds it."""
+    away = "" if row["away"] is None else f"{row['away']:.3g}"
     return [row["name"], row["old"], row["new"], row["tolerance"], away, f"{row['status']} {row['detail']}"]
 
 
@@ -53,9 +47,8 @@ def table(session) -> str:
         compared = r.rows and any(session.expectations.values())
         values = f"{same}/{len(r.rows)} agree" if compared else f"{len(r.values)} recorded" if r.values else ""
         word = "passed" if r.status == "passed" else r.reason if r.status == "failed" else r.status
-        lines.append(
-            [r.name, word, f"{r.seconds:.1f}", f"{kept:.1f} (x {r.seconds / kept:.1f})" if kept else "", values]
-        )
+        before = f"{kept:.1f} (x {r.seconds / kept:.1f})" if kept else ""
+        lines.append([r.name, word, f"{r.seconds:.1f}", before, values])
         if r.status == "failed":
             tail = "".join(f"\n      | {line}" for line in r.tail.splitlines())
             notes.append(f"✘ {r.name}: {r.reason}: {r.message}{tail}")

@@ -90,16 +90,12 @@ class Session:
             guesses = known + [sum(known) / len(known)] * (len(jobs) - len(known))
             about = f"about {clock(makespan(guesses, self.workers))}"
             about += f" ({len(jobs) - len(known)} times guessed)" if len(known) < len(jobs) else ""
+        what = f"{len(jobs)} notebook{'s' * (len(jobs) > 1)}, profile {self.profile}"
         each = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        print(
-            f"{len(jobs)} notebook{'s' * (len(jobs) > 1)}, profile {self.profile}, {self.workers} at a time "
-            f"with {each} each: {about}",
-            flush=True,
-        )
+        print(f"{what}, {self.workers} at a time with {each} each: {about}", flush=True)
         if self.mode == "warn" and not any(self.expectations.values()):
-            print(
-                f"no expectations are stored for profile {self.profile}: values are recorded, not compared", flush=True
-            )
+            what = f"no expectations are stored for profile {self.profile}"
+            print(f"{what}: values are recorded, not compared", flush=True)
 
     def unsound(self, job: Job) -> bool:
         """Whether a notebook cannot be run in earnest; it is then a failure at once."""
@@ -130,11 +126,8 @@ class Session:
         left = f", about {clock(sum(rest) / self.workers)} left" if rest else ""
         guess = f"(expected {clock(result.expected_seconds)})" if result.expected_seconds else ""
         start = "\r\x1b[K" if sys.stdout.isatty() else ""
-        print(
-            f"{start}{mark} {result.name:<36} {clock(result.seconds):>10} {guess:<20} "
-            f"[{len(self.finished)}/{len(self.sources)}, {clock(elapsed)} elapsed{left}]",
-            flush=True,
-        )
+        done = f"[{len(self.finished)}/{len(self.sources)}, {clock(elapsed)} elapsed{left}]"
+        print(f"{start}{mark} {result.name:<36} {clock(result.seconds):>10} {guess:<20} {done}", flush=True)
         if result.status == "failed":
             print(f"    {result.reason}: {result.message}", flush=True)
 
@@ -233,7 +226,6 @@ class Session:
             entry["parameters"] = result.plain_parameters()
             entry["executed"] = Path(result.executed).name
             entry["figures"] = [{k: v for k, v in f.items() if k != "png"} for f in result.figures]
-            entry["rows"] = [r | {"away": reports.number(r["away"])} for r in entry["rows"]]
             entry["recorded_seconds"] = self.recorded.get(result.name)
             notebooks.append(entry)
         return {

@@ -174,9 +174,8 @@ def texts(output) -> str:
         return output.text
     if output.output_type == "error":
         return "\n".join(output.traceback)
-    return "\n".join(
-        str(v) for k, v in output.get("data", {}).items() if k in ("text/plain", "text/html", "text/markdown")
-    )
+    data = output.get("data", {})
+    return "\n".join(str(data[k]) for k in data if k in ("text/plain", "text/html", "text/markdown"))
 
 
 def output_problems(nb, order: bool = True) -> list[str]:

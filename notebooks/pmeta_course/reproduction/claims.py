@@ -24,6 +24,7 @@ from pmeta_course.reproduction.judging import ALPHA, IDLE, OPEN, Part, above, ju
 from pmeta_course.reproduction.scores import FULL_CONFLICT, SEEDS_NEEDED, Scores, load
 from pmeta_lib import statistics
 from pmeta_lib.envs.families import FAMILIES, family
+from pmeta_lib.files import read_table
 from pmeta_lib.statistics import Interval
 
 # What a suite is judged on, planned before the runs; families beyond these enter C4 where they were run.
@@ -107,10 +108,8 @@ def select(found: list[Scores], scale: str, suite: str, split: str, learners: tu
 def improvement_parts(found: list[Scores], scale: str, ours: str = "pmeta") -> list[Part]:
     """C4: the probability of improvement over each rival, on each suite, in training and on unseen tasks."""
     cells = []
-    for split, words, alone in (
-        ("train", "meta-train", "independent"),
-        ("test", "meta-test, episodes 1-20", "scratch"),
-    ):
+    kinds = ("train", "meta-train", "independent"), ("test", "meta-test, episodes 1-20", "scratch")
+    for split, words, alone in kinds:
         for suite in CORE[scale]:
             for rival in RIVALS:
                 chosen = select(found, scale, suite, split, (ours, rival, alone))
@@ -156,7 +155,7 @@ def parts(folder: Path, found: list[Scores], ours: str = "pmeta") -> dict[str, l
 
     def read(name: str) -> pd.DataFrame | None:
         paths = [p for p in sorted(folder.glob(f"{name}.parquet")) if p.stem != "conflict_shared"]
-        return pd.concat([pd.read_parquet(p) for p in paths], ignore_index=True) if paths else None
+        return pd.concat(map(read_table, paths), ignore_index=True) if paths else None
 
     robots = next((s.placebos for s in found if (s.name, s.split) == ("point-robot", "train")), {})
     scaled = {"C3": score_parts, "C4": improvement_parts}
@@ -175,7 +174,7 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     families of which nothing is stored (`not_run`), the cells of the `map`, what each switch of pMeta changes."""
     folder, found = Path(folder), load(folder)
     judged = parts(folder, found, ours)
-    made = {n: pd.read_parquet(p) for n in ("ablations", "map") if (p := folder / f"{n}.parquet").exists()}
+    made = {n: read_table(p) for n in ("ablations", "map") if (p := folder / f"{n}.parquet").exists()}
     return _rounded({
         "version": 2,
         "claims": [_claim(key, judged[key]) for key in CLAIMS],
@@ -201,12 +200,9 @@ def _rows(s: Scores) -> list[dict]:
     rows, scaled = [], s.split == "train" and not (s.lack(("independent",)) or s.unscaled())
     for name in (*s.placebos, *s.curves):
         final = s.final(name)
+        source = "placebos.parquet" if name in s.placebos else s.source
         row: dict = {"family": s.name, "scale": s.scale, "tasks": s.split, "learner": name}
-        row |= {
-            "seeds": final.size,
-            "mean": final.mean(),
-            "file": "placebos.parquet" if name in s.placebos else s.source,
-        }
+        row |= {"seeds": final.size, "mean": final.mean(), "file": source}
         if final.size > 1:
             row |= dict(zip(("mean", "low", "high"), statistics.mean_interval(final)))
             row |= dict(zip(("score", "score_low", "score_high"), s.score(name))) if scaled else {}

@@ -7,12 +7,11 @@ make report                         all of data/claims.json, the tables, the fig
 """
 
 import argparse
-import hashlib
 import importlib
 import json
 from pathlib import Path
 
-from pmeta_lib.files import UserError, json_text, write_atomically, writing
+from pmeta_lib.files import UserError, json_text, sha256, write_atomically, writing
 
 SEALED = ("results", "tuning")  # the folders of data/ that runs write
 
@@ -80,9 +79,8 @@ def differences(data: Path, ledger: dict) -> list[str]:
             text, fresh = path.read_text(), pages.rendered(path, ledger)
             if text != fresh:
                 found.append(f"{page}: a table or a number is not that of the data; run make report")
-            found += [
-                f"{page}: {word} is a number that nothing computes" for word in pages.strays(fresh, pages.CHECKED[page])
-            ]
+            odd = pages.strays(fresh, pages.CHECKED[page])
+            found += [f"{page}: {word} is a number that nothing computes" for word in odd]
         sealed, there = (data / "SHA256SUMS").read_text().splitlines(), checksums(data).splitlines()
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}; run make report first") from error
@@ -105,4 +103,4 @@ def checksums(data: Path) -> str:
     """A line a data file in the sealed folders, as `cd data && sha256sum -c SHA256SUMS` reads it; no prose, no code."""
     files = sorted(p for folder in SEALED for p in (data / folder).rglob("*") if p.is_file())
     files = [p for p in files if p.suffix not in (".md", ".py", ".pyc")]
-    return "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(data).as_posix()}\n" for p in files)
+    return "".join(f"{sha256(p)}  {p.relative_to(data).as_posix()}\n" for p in files)

@@ -28,10 +28,9 @@ class Part:
     verdict: str
     statistic: Interval | None = None
     threshold: float | None = None
-    controls: dict[str, Interval] = field(
-        default_factory=dict
-    )  # the same statistic of what learns nothing across tasks
-    placebos: dict[str, Interval] = field(default_factory=dict)  # and of what learns nothing
+    # the same statistic of what learns nothing across tasks, and of what learns nothing
+    controls: dict[str, Interval] = field(default_factory=dict)
+    placebos: dict[str, Interval] = field(default_factory=dict)
     p: float | None = None  # C4: one-sided, by Holm
     n: str = ""
     lacks: tuple[str, ...] = ()

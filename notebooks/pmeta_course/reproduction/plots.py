@@ -15,6 +15,7 @@ from pmeta_course.reproduction import claims
 from pmeta_course.reproduction.scores import Scores, load
 from pmeta_lib import statistics
 from pmeta_lib.figures import COLOURS, LEARNERS, use_style
+from pmeta_lib.files import read_table
 
 RESAMPLES = 2000
 STYLES = {"uniform random": ":", "zero action": "-.", "untrained": (0, (1, 3))}  # of the placebos' grey lines
@@ -23,7 +24,7 @@ PLACES = {
     "joint": "best: one policy for all",
     "pmeta": "best: pMeta",
 }  # of the map
-NOTHING = {"hatch": "//", "edgecolor": "0.35", "lw": 0}
+NOTHING: dict = {"hatch": "//", "edgecolor": "0.35", "lw": 0}
 LEGEND = {"fontsize": "x-small", "frameon": True, "framealpha": 0.85, "edgecolor": "none"}
 
 
@@ -45,7 +46,7 @@ def _curves(axis: Axes, scores: Scores) -> None:
         curve = scores.curves[learner]
         many = len(curve) > 1
         bands = [statistics.mean_interval(x) if many else (x[0],) * 3 for x in curve.to_numpy().T]
-        _line(axis, curve.columns, tuple(zip(*bands)), learner, learner)
+        _line(axis, curve.columns, tuple(zip(*bands)), learner)
     for name, returns in scores.placebos.items():
         axis.axhline(returns.mean(), color="0.2", ls=STYLES[name], lw=1.6, label=name)
     if "independent" in scores.curves and scores.split == "train":
@@ -121,7 +122,7 @@ def performance_profile(axis: Axes, families: list[Scores]) -> None:
     for learner in _common(families):
         strata = [s.final(learner) for s in families]
         band = _scaled(families, strata, lambda x: statistics.performance_profile(x, grid))
-        _line(axis, grid, band, learner, learner)
+        _line(axis, grid, band, learner)
     axis.set(xlabel="normalised score s", ylabel="share of runs with score > s\n(95 % interval)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, **LEGEND)
 
@@ -132,7 +133,7 @@ def sample_efficiency(axis: Axes, families: list[Scores]) -> None:
     for learner in _common(families):
         curves = [s.curves[learner] for s in families]
         strata = [np.array([np.interp(share * c.columns[-1], c.columns, run) for run in c.to_numpy()]) for c in curves]
-        _line(axis, 100 * share, _scaled(families, strata, statistics.iqm), learner, learner)
+        _line(axis, 100 * share, _scaled(families, strata, statistics.iqm), learner)
     axis.set(xlabel="budget spent (%)", ylabel="normalised score\n(interquartile mean, 95 %)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, **LEGEND)
 
@@ -172,10 +173,10 @@ def _maps(results: Path) -> dict[str, pd.DataFrame]:
     """The maps of when personalization helps, tabular and deep, as far as they are stored."""
     found = {}
     if (path := results / "tabular" / "map.parquet").exists():
-        table = pd.read_parquet(path).rename(columns={"deployed": "value"}).assign(zero=0.0)  # the uniform policy
+        table = read_table(path).rename(columns={"deployed": "value"}).assign(zero=0.0)  # the uniform policy
         found["tables, points of 100\n(data: gradient evaluations)"] = table
     if (path := results / "map.parquet").exists():
-        table = pd.read_parquet(path).rename(columns={"steps": "data", "return": "value"})
+        table = read_table(path).rename(columns={"steps": "data", "return": "value"})
         zeros = json.loads((results / "map.json").read_text())["placebos"]
         for name, rows in table[table["policy"] == "deployed"].groupby("family"):
             rows = rows.assign(zero=[zeros[name][f"{h:g}"] for h in rows["h"]])
@@ -190,17 +191,17 @@ def _common(families: list[Scores]) -> list[str]:
 
 def _scaled(families: list[Scores], strata: list[np.ndarray], statistic: Callable):
     reference, zeros = [s.final("independent") for s in families], [s.placebos[s.zero].mean() for s in families]
-    return _interval(strata + reference, lambda x: statistic(statistics.normalised(x, zeros)))
+
+    def scaled(scores: list[np.ndarray]) -> np.ndarray:
+        return statistic(statistics.normalised(scores, zeros))
+
+    return statistics.stratified_bootstrap(strata + reference, scaled, np.random.default_rng(0), resamples=RESAMPLES)
 
 
-def _interval(strata: list[np.ndarray], statistic: Callable):
-    return statistics.stratified_bootstrap(strata, statistic, np.random.default_rng(0), resamples=RESAMPLES)
-
-
-def _line(axis: Axes, x, band: tuple, learner: str, label: str) -> None:
+def _line(axis: Axes, x, band: tuple, learner: str) -> None:
     value, low, high = band
     axis.fill_between(x, low, high, color=COLOURS[learner], alpha=0.2, lw=0)
-    axis.plot(x, value, color=COLOURS[learner], label=label)
+    axis.plot(x, value, color=COLOURS[learner], label=learner)
 
 
 def _bars(axis: Axes, intervals: dict[str, tuple[float, float, float]]) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 from pmeta_lib import statistics
 from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.experiments.results import DECISIVE
-from pmeta_lib.files import UserError, json_text, unknown
+from pmeta_lib.files import UserError, json_text, read_table, unknown
 from pmeta_lib.statistics import Interval, last_quarter
 
 SEEDS_NEEDED = 5
@@ -109,14 +109,12 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; run from the top of the repository, or name it with --data")
     names = ("gym*", "mujoco*", "policy_gradient*", "adaptation*")
-    found, newer = {p.name: _stored(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
+    found, newer = {p.name: read_table(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
     for name, table in found.items():
         for place, learner in sorted(set(zip(table["family"], table["learner"]))):
             key = (place, split_of(name), scale_of(name))
-            if newer.setdefault((*key, learner), name) != name:
-                raise UserError(
-                    f"{place} is in {newer[*key, learner]} and in {name}; keep one, runs of two tables do not mix"
-                )
+            if (other := newer.setdefault((*key, learner), name)) != name:
+                raise UserError(f"{place} is in {other} and in {name}; keep one, runs of two tables do not mix")
     return found
 
 
@@ -138,7 +136,8 @@ def load(folder: Path) -> list[Scores]:
     disagrees with the placebos' versions: the text lists what.
     """
     folder = Path(folder)
-    stored, idle, found, tasks = tables(folder), _stored(folder / "placebos.parquet"), {}, {}
+    placebos, found, tasks = folder / "placebos.parquet", {}, {}
+    stored, idle = tables(folder), read_table(placebos) if placebos.exists() else None
     for source, table in stored.items():
         for name in set(table["family"]) - set(FAMILIES):
             raise unknown("family", name, FAMILIES, where=source)
@@ -188,33 +187,23 @@ def check(table: pd.DataFrame, source: str) -> None:
             faults.append(f"{column}: " + ", ".join(f"{value} in {n} runs" for value, n in counts.items()))
     runs = table.drop_duplicates("run")
     cells = runs.groupby(["family", "learner", "seed"], observed=True)["run"].agg(["size", lambda r: ", ".join(r)])
-    faults += [
-        f"{' '.join(map(str, key))}: the same seed {n} times, runs {r}" for key, n, r in cells.itertuples() if n > 1
-    ]
+    double = [(" ".join(map(str, key)), n, r) for key, n, r in cells.itertuples() if n > 1]
+    faults += [f"{words}: the same seed {n} times, runs {r}" for words, n, r in double]
     budgets = [json_text({k: json.loads(s).get(k) for k in BUDGET}) for s in runs["settings"]]
     for name, part in runs.assign(budget=budgets).groupby("family", observed=True):
         for column in ("budget", "train_tasks"):
             if part[column].nunique(dropna=False) > 1:
                 faults.append(f"{name}: {column} differs: {', '.join(map(str, part[column].unique()))}")
     keys = ["family", "learner", "seed", "policy", "task", "step"]
-    repeated = table.duplicated([*keys, "run"])
-    if repeated.any() or not np.isfinite(table["return"]).all():
-        faults.append(
-            f"{int(repeated.sum())} rows are repeated, {int((~np.isfinite(table['return'])).sum())} not finite"
-        )
+    repeated, odd = table.duplicated([*keys, "run"]).sum(), (~np.isfinite(table["return"])).sum()
+    if repeated or odd:
+        faults.append(f"{repeated} rows are repeated, {odd} not finite")
     sizes = table.groupby(["family", "learner", "policy", "run"], observed=True).size()
     for key, n in sizes.groupby(level=["family", "learner", "policy"], observed=True):
         if n.nunique() > 1:
             faults.append(f"{' '.join(key)}: {n.min()} to {n.max()} evaluations a run; some are incomplete")
     if faults:
         raise UserError(f"{source} mixes what must not be averaged:" + "".join(f"\n  {f}" for f in faults))
-
-
-def _stored(path: Path) -> pd.DataFrame | None:
-    try:
-        return pd.read_parquet(path) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it or make it again") from error
 
 
 def _adapted(table: pd.DataFrame) -> pd.DataFrame:

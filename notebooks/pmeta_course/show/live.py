@@ -29,18 +29,12 @@ class LiveTraining(Explorer):
 
     def __post_init__(self):
         self.start_button = ipywidgets.Button(description="train", tooltip="start a training with these values")
-        self.stop_button = ipywidgets.Button(
-            description="stop", tooltip="stop after the next evaluation", disabled=True
-        )
+        self.stop_button = ipywidgets.Button(description="stop", tooltip="stop after the next evaluation")
+        self.stop_button.disabled = True
         self.start_button.on_click(lambda button: self.start())
         self.stop_button.on_click(lambda button: self.stopping.set())
         self.stopping, self.thread = threading.Event(), None
-        self.image, self.text = ipywidgets.HTML(), ipywidgets.HTML()
-        for control in self.controls.values():
-            control.style.description_width, control.layout.width = "initial", "25rem"
-        buttons = [*self.controls.values(), self.start_button, self.stop_button]
-        self.box = ipywidgets.VBox([ipywidgets.HBox(buttons), self.image, self.text])
-        self.box.children[0].layout.flex_flow = "row wrap"
+        self.arrange(self.start_button, self.stop_button)
         self.show(*self.draw(self.first, self.first_name))
 
     def start(self) -> None:

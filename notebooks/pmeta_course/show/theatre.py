@@ -7,7 +7,6 @@ with Node: `make theatre`.
 """
 
 import gzip
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from torch import Tensor
 from pmeta_course.show.video import Episode, record_episode
 from pmeta_lib.envs.families import family
 from pmeta_lib.figures import COLOURS
-from pmeta_lib.files import UserError, json_text
+from pmeta_lib.files import UserError, json_text, sha256
 from pmeta_lib.sac.networks import Shape
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,15 +46,14 @@ def casts(name: str, weights: Path) -> dict[str, dict]:
     """What can play in the family `name`: a menu entry -> the file of its weights, its layer sizes, its colour."""
     found = {}
     pattern = re.compile(rf"{name.replace('-', '_')}_([a-z0-9_]+)_seed(\d+)\.safetensors")
-    files = {
-        m[1]: (path, m[2]) for path in sorted(weights.iterdir(), reverse=True) if (m := pattern.fullmatch(path.name))
-    }
+    matches = [(path, pattern.fullmatch(path.name)) for path in sorted(weights.iterdir(), reverse=True)]
+    files = {match[1]: (path, match[2]) for path, match in matches if match}
     for learner in sorted(files, key=lambda n: (*ORDER, n).index(n)):
         path, seed = files[learner]
         with safe_open(path, "np") as stored:
             facts = stored.metadata()
         key = learner.replace("_", "-")
-        about = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        about = {"file": path.name, "sha256": sha256(path),
                  "widths": json.loads(facts["actor"])}  # fmt: skip
         trained = f" ({int(facts['steps']) // 1000}k steps, seed {seed})"
         found[key] = about | {"label": LABELS.get(key, key) + trained, "colour": to_hex(COLOURS[key]),

@@ -20,9 +20,10 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
+from pmeta_course.counterexamples import quadratic_run
 from pmeta_lib import moreau
 from pmeta_lib.figures import COLOURS
-from pmeta_lib.tabular import TaskBatch, families, joint, policy_gradients
+from pmeta_lib.tabular import TaskBatch, families, gradient_cosines, joint, policy_gradients
 
 ORANGE, BLUE, GREY = COLOURS["independent"], COLOURS["pmeta"], COLOURS["meta-policy"]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -56,13 +57,18 @@ class Explorer:
     alt: str
 
     def __post_init__(self):
+        self.arrange()
+        for control in self.controls.values():
+            control.observe(lambda change: self.refresh(), names="value")
+        self.refresh()
+
+    def arrange(self, *buttons: ipywidgets.Button) -> None:
+        """Make the box: the controls and `buttons` above the picture."""
         self.image, self.text = ipywidgets.HTML(), ipywidgets.HTML()
         for control in self.controls.values():
             control.style.description_width, control.layout.width = "initial", "25rem"
-            control.observe(lambda change: self.refresh(), names="value")
-        self.refresh()
-        self.box = ipywidgets.VBox([ipywidgets.HBox(list(self.controls.values())), self.image, self.text])
-        self.box.children[0].layout.flex_flow = "row wrap"
+        top = ipywidgets.HBox([*self.controls.values(), *buttons], layout={"flex_flow": "row wrap"})
+        self.box = ipywidgets.VBox([top, self.image, self.text])
 
     def refresh(self) -> None:
         """Redraw for the controls' present values."""
@@ -240,11 +246,6 @@ def envelope_explorer(function: str = "two valleys", lam: float = 1.0, theta: fl
 def heterogeneity_explorer(h: float = 0.5, seed: int = 0, rounds: int = 60) -> Explorer:
     """Cosines of ten Garnet tasks' gradients at the uniform policy and after joint training."""
 
-    def cosines(tasks, theta):
-        g = policy_gradients(tasks, theta).reshape(tasks.r.shape[0], -1)
-        g = g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 1e-18)
-        return g @ g.T
-
     def draw(h, seed):
         tasks = families.garnet(h, n_train=10, n_test=1, seed=seed).train
         start = np.zeros(tasks.r.shape[1:])
@@ -252,7 +253,7 @@ def heterogeneity_explorer(h: float = 0.5, seed: int = 0, rounds: int = 60) -> E
         figure, axes = plt.subplots(1, 2, figsize=(8.0, 3.6), layout="constrained")
         shares = []
         for axis, theta, title in zip(axes, (start, after), ("uniform policy", "after joint training")):
-            matrix = cosines(tasks, theta)
+            matrix = gradient_cosines(policy_gradients(tasks, theta))
             shares.append(np.mean(matrix[np.triu_indices(10, 1)] < 0))
             image = axis.imshow(matrix, cmap="RdBu", vmin=-1, vmax=1)
             axis.set(xlabel="task", ylabel="task", title=f"{title}:\n{shares[-1]:.0%} of pairs in conflict")
@@ -266,19 +267,11 @@ def heterogeneity_explorer(h: float = 0.5, seed: int = 0, rounds: int = 60) -> E
 
 
 def quadratic_pmeta(a, c, lam, eta, beta, step_size, inner_steps, local_steps, warm, rounds, theta=2.0):
-    """pMeta on `f_i(x) = (a_i/2)(x - c_i)^2` in plain lines: theta before every round, and after the last."""
-    a, c = np.asarray(a, float), np.asarray(c, float)
-    path, y = [theta], np.full(a.shape, theta)
-    for _ in range(rounds):
-        w = np.full(a.shape, theta)
-        for _ in range(local_steps):
-            y = y if warm else w
-            for _ in range(inner_steps):
-                y = moreau.inner_step(y, -a * (y - c), w, lam, step_size)
-            w = moreau.local_step(w, y, eta * lam)
-        theta = moreau.meta_step(theta, w.mean(), beta)
-        path.append(theta)
-    return np.array(path)
+    """pMeta on `f_i(x) = (a_i/2)(x - c_i)^2`: theta before every round, and after the last."""
+    return quadratic_run(
+        np.asarray(a, float), np.asarray(c, float), rounds=rounds, lam=lam, eta=eta, beta=beta, inner_steps=inner_steps,
+        inner_step_size=step_size, local_steps=local_steps, warm_start=warm, theta0=theta,
+    )[0]  # fmt: skip
 
 
 def step_size_explorer(step: float = 1.0, inner_steps: int = 2, lam: float = 2.0, warm: bool = False,
