@@ -5,6 +5,7 @@ import numpy as np
 from pmeta_lib import moreau
 from pmeta_lib.tabular.loop import History, Move, learn
 from pmeta_lib.tabular.mdp import TaskBatch
+from pmeta_lib.tabular.policies import Oracle, exact
 from pmeta_lib.tabular.settings import Settings, escaped
 
 
@@ -28,15 +29,31 @@ def copies(theta: np.ndarray, count: int) -> np.ndarray:
 
 def pmeta(
     tasks: TaskBatch, theta0: np.ndarray, *, rounds: int, lam: float, eta: float, inner_steps: int,
-    inner_step_size: float, **others,
+    inner_step_size: float, local_steps: int = 1, beta: float = 1.0, warm_start: bool = True,
+    tasks_per_round: int | None = None, aggregate: str = "drawn", tau: float = 0.0,
+    generator: np.random.Generator | None = None, oracle: Oracle = exact, trace: bool = False,
 ) -> History:  # fmt: skip
     """Personalized policies tied to a meta-policy by `lam`; the pseudocode of `pmeta_lib.moreau`.
 
-    theta0 (S, A) is the start of theta and, in the first round, of every y_i; the keywords are the fields of
-    `settings.Settings`. Raises `UserError` for a setting that cannot work, `Diverged` where parameters leave the finite
-    numbers.
+    Args:
+        tasks: N tasks. theta0: (S, A) start of theta and, in the first round, of every y_i.
+        rounds: T. lam: weight of `(lam/2) ||theta_i - theta||^2`, in return per squared parameter; 0 leaves
+            the tasks alone. eta: step of the local copies w_i on the envelope. inner_steps: K.
+            inner_step_size: s. local_steps: R. beta: aggregation.
+        warm_start: keep y_i from the round before, else restart it at w in each local step.
+        tasks_per_round: n; None means all. generator: draws them.
+        aggregate: the mean of the meta step runs over the "drawn" tasks, or over "all", absent ones with the y_i
+            of the round in which they were last drawn. With "all", Phi falls in every round whoever is drawn (T5).
+        tau: weight of the log barrier. oracle: gradients; `exact`, or one made by `sampling.sampled`.
+        trace: also keep theta and personal after each round.
+
+    Raises:
+        UserError: a setting that cannot work, named. Diverged: parameters left the finite numbers.
     """
-    s = Settings(rounds, lam, eta, inner_steps, inner_step_size, **others).checked(tasks)
+    s = Settings(
+        rounds, lam, eta, inner_steps, inner_step_size, local_steps, beta, warm_start, tasks_per_round, aggregate,
+        tau, generator, oracle, trace,
+    ).checked(tasks)  # fmt: skip
 
     def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, absent: np.ndarray) -> Move:
         rest = absent if s.aggregate == "all" else absent[:0]  # they move w as well, with the y they have

@@ -5,15 +5,14 @@ FrozenLake, CliffWalking and Taxi of gymnasium, read from the environments' own 
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.toy_text.frozen_lake import MAPS, generate_random_map
+from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 
-from pmeta_lib.files import UserError
-from pmeta_lib.options import Count, Several, Share
-from pmeta_lib.tabular.mdp import TaskBatch, check
+from pmeta_lib.files import UserError, unknown
+from pmeta_lib.tabular.mdp import TaskBatch, check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,11 @@ def _split(name: str, tasks: TaskBatch, labels: list[str], n_train: int, alike: 
 
 
 def _counts(n_train: int, n_test: int, most: int | None = None, of: str = "") -> int:
-    total = check("n_train", n_train, Count) + check("n_test", n_test, Count)
-    if most is not None and total > most:
-        raise UserError(f"n_train + n_test = {total}, but there are only {most} {of}.")
-    return total
+    check_whole("n_train", n_train)
+    check_whole("n_test", n_test)
+    if most is not None and n_train + n_test > most:
+        raise UserError(f"n_train + n_test = {n_train + n_test}, but there are only {most} {of}.")
+    return n_train + n_test
 
 
 def garnet(
@@ -63,7 +63,7 @@ def garnet(
     Each (s, a) reaches `branching` states with probabilities cut from [0, 1] at random; rewards are uniform;
     the start distribution is uniform. At h = 0 the tasks coincide, at h = 1 their rewards are independent.
     """
-    check("heterogeneity", heterogeneity, Share)
+    check_number("heterogeneity", heterogeneity, least=0, most=1)
     if not 1 <= branching <= states:
         raise UserError(f"branching is {branching}; it must lie between 1 and states = {states}.")
     N = _counts(n_train, n_test)
@@ -87,9 +87,10 @@ def gridworld(
     With probability `slip` the move goes in a random direction. layout "goals": goals drawn without
     replacement; "corners": trained on two opposite corners, tested on the other two (n_* are then 2).
     """
-    check("layout", layout, Literal["goals", "corners"])
-    S = check("size", size, Several) ** 2
-    check("slip", slip, Share)
+    if layout not in ("goals", "corners"):
+        raise unknown("layout", layout, ("goals", "corners"), "gridworld")
+    S = check_whole("size", size, least=2) ** 2
+    check_number("slip", slip, least=0, most=1)
     if layout == "corners":
         n_train, goals = 2, np.array([0, S - 1, size - 1, S - size])
     else:
@@ -115,8 +116,8 @@ def chain(length: int = 5, slip: float = 0.1, gamma: float = 0.9) -> Family:
     paid `s/(length - 1)` in state s, task "left" the rest; start in the middle. The test tasks
     pay a 3:1 and a 1:3 mixture of the two.
     """
-    s = np.arange(check("length", length, Several))
-    check("slip", slip, Share)
+    s = np.arange(check_whole("length", length, least=2))
+    check_number("slip", slip, least=0, most=1)
     right, left = np.eye(length)[np.minimum(s + 1, length - 1)], np.eye(length)[np.maximum(s - 1, 0)]
     P = np.stack([(1 - slip) * left + slip * right, (1 - slip) * right + slip * left], 1)
     towards = np.repeat((s / (length - 1))[:, None], 2, 1)
@@ -132,6 +133,9 @@ def _table(environment: str, absorb: bool = True, **options: Any) -> tuple[np.nd
 
     Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`).
     """
+    if environment not in gymnasium.registry:  # rainy Taxi-v3 (gymnasium 1.2) has another table
+        here = gymnasium.__version__
+        raise UserError(f"{environment} is not in gymnasium {here}; install the version in constraints.txt")
     env: Any = gymnasium.make(environment, **options).unwrapped
     S, A = len(env.P), len(env.P[0])
     P, r, ends = np.zeros((S, A, S)), np.zeros((S, A)), set()
@@ -154,8 +158,8 @@ def _toy_text(name: str, tables: list, labels: list[str], n_train: int, gamma: f
     """
     P, r, rho = (np.stack(part) for part in zip(*tables))
     low, high = min(r.min(), 0.0), max(r.max(), 0.0)
-    if low < 0 or high > 1:
-        r = (r - low) / (high - low)
+    if (low, high) != (0.0, 1.0):
+        r = (r - low) / (high - low) if low < 0 or high > 1 else r
     return _split(name, TaskBatch(P, r, rho, gamma), labels, n_train)
 
 
@@ -167,35 +171,33 @@ def frozen_lake(
     "goals": another frozen cell is the goal; "maps": gymnasium's random maps of `size`; "slip": the move
     succeeds with probability 1/3 to 1. Reward 1 on reaching the goal, start in the corner.
     """
-    check("vary", vary, Literal["goals", "maps", "slip"])
+    if vary not in ("goals", "maps", "slip"):
+        raise unknown("vary", vary, ("goals", "maps", "slip"), "frozen_lake")
     rng = np.random.default_rng(seed)
+    lake = ["SFFF", "FHFH", "FFFH", "HFFG"]
     if vary == "slip":
-        rates = rng.permutation(np.linspace(1 / 3, 1, _counts(n_train, n_test)))
-        tables = [_table("FrozenLake-v1", success_rate=float(p)) for p in rates]
-        return _toy_text("frozen-lake-slip", tables, [f"success rate {p:.3f}" for p in rates], n_train, gamma)
-    if vary == "goals":
-        lake = "".join(MAPS["4x4"])
-        frozen = [i for i, cell in enumerate(lake) if cell in "FG"]
-        goals = rng.permutation(frozen)[: _counts(n_train, n_test, len(frozen), "frozen cells")]
-        open_lake = lake.replace("G", "F")
-        lakes = [open_lake[:g] + "G" + open_lake[g + 1 :] for g in goals]
-        maps = [[lake[i : i + 4] for i in range(0, 16, 4)] for lake in lakes]
+        N = _counts(n_train, n_test)
+        rates = rng.permutation(np.linspace(1 / 3, 1, N))
+        tables = [_table("FrozenLake-v1", desc=lake, success_rate=float(p)) for p in rates]
+        labels = [f"success rate {p:.3f}" for p in rates]
     else:
-        maps = _random_maps(check("size", size, Several), _counts(n_train, n_test), rng)
-    tables = [_table("FrozenLake-v1", desc=m, is_slippery=True) for m in maps]
-    return _toy_text(f"frozen-lake-{vary}", tables, ["/".join(m) for m in maps], n_train, gamma)
-
-
-def _random_maps(size: int, n: int, rng: np.random.Generator) -> list[list[str]]:
-    """`n` different maps of gymnasium's."""
-    maps: list[list[str]] = []
-    for _ in range(100 * n):
-        candidate = generate_random_map(size, seed=int(rng.integers(2**31)))
-        if candidate not in maps:
-            maps.append(candidate)
-        if len(maps) == n:
-            return maps
-    raise UserError(f"only {len(maps)} different maps of size {size} found; ask for fewer tasks.")
+        if vary == "goals":
+            frozen = [i for i, c in enumerate("".join(lake)) if c in "FG"]
+            N = _counts(n_train, n_test, len(frozen), "frozen cells")
+            flat = "".join(lake).replace("G", "F")
+            rows = [flat[:g] + "G" + flat[g + 1 :] for g in rng.permutation(frozen)[:N]]
+            maps = [[m[i : i + 4] for i in range(0, 16, 4)] for m in rows]
+        else:
+            check_whole("size", size, least=2)
+            N, maps, tries = _counts(n_train, n_test), [], 0
+            while len(maps) < N and tries < 100 * N:
+                candidate, tries = generate_random_map(size, seed=int(rng.integers(2**31))), tries + 1
+                maps += [candidate] if candidate not in maps else []
+            if len(maps) < N:
+                raise UserError(f"only {len(maps)} different maps of size {size} found; ask for fewer tasks.")
+        tables = [_table("FrozenLake-v1", desc=m, is_slippery=True) for m in maps]
+        labels = ["/".join(m) for m in maps]
+    return _toy_text(f"frozen-lake-{vary}", tables, labels, n_train, gamma)
 
 
 def cliff_walking(n_train: int = 5, n_test: int = 5, gamma: float = 0.95, seed: int = 0) -> Family:

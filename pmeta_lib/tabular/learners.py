@@ -1,75 +1,61 @@
-"""The baselines of pMeta on tabular tasks: each learner is one short function, its round, in one shared loop.
+"""The baselines of pMeta on tabular tasks: each learner is one short function over one shared loop.
 
 Every learner has the keywords of `pmeta` and the same order of operations: draw n of the N tasks, inner
 steps for all of them at once, one move of the meta-parameters. Thus one dict of settings serves all; `eta` is
 the size of the outer move, `inner_steps` (K) and `inner_step_size` (s) shape the inner loop. A keyword that
-has no meaning for a learner is checked and then changes nothing: for all baselines lam, local_steps,
-warm_start and aggregate.
+has no meaning for a learner (its docstring says which) is checked and then changes nothing.
 """
 
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_type_hints
 
 import numpy as np
 
 from pmeta_lib.files import UserError
-from pmeta_lib.options import Whole
 from pmeta_lib.tabular.algorithm import ascend, copies, pmeta
 from pmeta_lib.tabular.loop import History, Move, learn
-from pmeta_lib.tabular.mdp import TaskBatch, check, check_theta
+from pmeta_lib.tabular.mdp import TaskBatch, check_theta, check_whole
 from pmeta_lib.tabular.policies import Oracle, exact, returns
 from pmeta_lib.tabular.settings import Settings, cause, escaped
 
-Learner = Callable[..., History]  # (tasks, theta0, **settings)
+
+def independent(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
+    """Each task learns alone: K ascent steps of size s a round; theta stays (pmeta with lam = 0, warm).
+
+    Without effect: lam, eta, beta, local_steps, warm_start, aggregate.
+    """
+    s = replace(Settings(**settings), lam=0.0).checked(tasks)
+
+    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, _) -> Move:
+        y, square = ascend(drawn, y, y, 0.0, s)
+        return Move(theta, y, np.sqrt(square / s.inner_steps), s.inner_steps, square)
+
+    return learn("independent", tasks, theta0, s, one_round)
 
 
-def _described(learner: Learner) -> Learner:
-    """`learner` for whose keywords `help` and editors list the fields of `Settings`."""
-    first = list(inspect.signature(pmeta).parameters.values())[:2]
-    kinds, settings = get_type_hints(Settings), inspect.signature(Settings).parameters.values()
-    shared = [p.replace(kind=p.KEYWORD_ONLY, annotation=kinds[p.name]) for p in settings]
-    vars(learner)["__signature__"] = inspect.Signature(first + shared, return_annotation=History)
-    return learner
-
-
-def baseline(one_round: Callable[[Settings, TaskBatch, np.ndarray, np.ndarray], Move]) -> Learner:
-    """The learner with that round, `one_round(settings, drawn tasks, theta, their y) -> Move`; lam is 0."""
-
-    @functools.wraps(one_round)
-    def learner(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
-        s = replace(Settings(**settings).checked(tasks), lam=0.0)
-        return learn(one_round.__name__, tasks, theta0, s, lambda drawn, theta, y, _: one_round(s, drawn, theta, y))
-
-    return _described(learner)
-
-
-@baseline
-def independent(s: Settings, drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
-    """Each task learns alone: K ascent steps of size s a round; theta stays (pmeta with lam = 0, warm), whatever eta
-    and beta are."""
-    y, square = ascend(drawn, y, y, 0.0, s)
-    return Move(theta, y, np.sqrt(square / s.inner_steps), s.inner_steps, square)
-
-
-def _shared_ascent(s: Settings, drawn: TaskBatch, theta: np.ndarray, combine: Callable) -> Move:
+def _shared_ascent(name: str, tasks: TaskBatch, theta0: np.ndarray, settings: dict, combine: Callable) -> History:
     """One policy for all tasks: K steps of size s along combine(gradients), of which eta is kept."""
-    x, directions = theta, []
-    for _ in range(s.inner_steps):
-        directions.append(combine(s.oracle(drawn, copies(x, len(drawn)), s.tau)[0]))
-        x = x + s.inner_step_size * directions[-1]
-    return Move(theta + s.eta * (x - theta), None, np.linalg.norm(directions[0]), s.inner_steps)
+    s = replace(Settings(**settings), lam=0.0).checked(tasks)
+
+    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, _) -> Move:
+        x, first = theta, None
+        for _ in range(s.inner_steps):
+            direction = combine(s.oracle(drawn, copies(x, len(drawn)), s.tau)[0], s.generator)
+            first = direction if first is None else first
+            x = x + s.inner_step_size * direction
+        return Move(theta + s.eta * (x - theta), None, np.linalg.norm(first), s.inner_steps)
+
+    return learn(name, tasks, theta0, s, one_round)
 
 
-@baseline
-def joint(s: Settings, drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
+def joint(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
     """One policy ascends the mean return: K steps of size s, then `theta += eta (x - theta)`.
 
-    With the defaults K = 1 and s = 1, eta is the step size; with eta = 1 it is s.
+    With the defaults K = 1 and s = 1, eta is the step size; with eta = 1 it is s. Without effect: lam,
+    local_steps, warm_start, aggregate.
     """
-    return _shared_ascent(s, drawn, theta, lambda g: g.mean(0))
+    return _shared_ascent("joint", tasks, theta0, settings, lambda g, _: g.mean(0))
 
 
 def project_conflicts(gradients: np.ndarray, generator: np.random.Generator | None = None) -> np.ndarray:
@@ -90,19 +76,25 @@ def project_conflicts(gradients: np.ndarray, generator: np.random.Generator | No
     return out.reshape(gradients.shape)
 
 
-@baseline
-def pcgrad(s: Settings, drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
+def pcgrad(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
     """`joint` with conflicting gradients projected off each other; `generator` orders the projections."""
-    return _shared_ascent(s, drawn, theta, lambda g: project_conflicts(g, s.generator).mean(0))
+    return _shared_ascent("pcgrad", tasks, theta0, settings, lambda g, rng: project_conflicts(g, rng).mean(0))
 
 
-@baseline
-def reptile(s: Settings, drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
-    """K ascent steps from theta in each task, then `theta += eta (mean y - theta)` (Nichol et al., 2018)."""
-    y, _ = ascend(drawn, copies(theta, len(drawn)), theta, 0.0, s)
-    shift = y.mean(0) - theta
-    norm = np.linalg.norm(shift) / (s.inner_steps * s.inner_step_size)
-    return Move(theta + s.eta * shift, y, norm, s.inner_steps)
+def reptile(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
+    """K ascent steps from theta in each task, then `theta += eta (mean y - theta)` (Nichol et al., 2018).
+
+    Without effect: lam, local_steps, warm_start, aggregate.
+    """
+    s = replace(Settings(**settings), lam=0.0).checked(tasks)
+
+    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, _) -> Move:
+        y, _ = ascend(drawn, copies(theta, len(drawn)), theta, 0.0, s)
+        shift = y.mean(0) - theta
+        norm = np.linalg.norm(shift) / (s.inner_steps * s.inner_step_size)
+        return Move(theta + s.eta * shift, y, norm, s.inner_steps)
+
+    return learn("reptile", tasks, theta0, s, one_round)
 
 
 def maml_gradients(
@@ -126,25 +118,38 @@ def maml_gradients(
     return v, y
 
 
-def _maml_step(s: Settings, drawn: TaskBatch, theta: np.ndarray, second_order: bool) -> Move:
-    v, y = maml_gradients(drawn, theta, s.inner_steps, s.inner_step_size, s.tau, s.oracle, second_order)
-    direction, cost = v.mean(0), s.inner_steps + 1 + (s.inner_steps if second_order else 0)
-    return Move(theta + s.eta * direction, y, np.linalg.norm(direction), cost)
+def _maml(name: str, tasks: TaskBatch, theta0: np.ndarray, settings: dict, second_order: bool) -> History:
+    s = replace(Settings(**settings), lam=0.0).checked(tasks)
+    cost = s.inner_steps + 1 + (s.inner_steps if second_order else 0)
+
+    def one_round(drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, _) -> Move:
+        v, y = maml_gradients(drawn, theta, s.inner_steps, s.inner_step_size, s.tau, s.oracle, second_order)
+        direction = v.mean(0)
+        return Move(theta + s.eta * direction, y, np.linalg.norm(direction), cost)
+
+    return learn(name, tasks, theta0, s, one_round)
 
 
-@baseline
-def maml(s: Settings, drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
-    """Ascend the mean return *after* K inner steps of size s; outer step eta, exact second derivatives."""
-    return _maml_step(s, drawn, theta, second_order=True)
+def maml(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
+    """Ascend the mean return *after* K inner steps of size s; outer step eta, exact second derivatives.
+
+    Without effect: lam, local_steps, warm_start, aggregate.
+    """
+    return _maml("maml", tasks, theta0, settings, True)
 
 
-@baseline
-def fomaml(s: Settings, drawn: TaskBatch, theta: np.ndarray, y: np.ndarray) -> Move:
-    """First-order MAML: `theta += eta mean_i grad J_i(y_i)`."""
-    return _maml_step(s, drawn, theta, second_order=False)
+def fomaml(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
+    """First-order MAML: `theta += eta mean_i grad J_i(y_i)`. Without effect: what has none in `maml`."""
+    return _maml("fomaml", tasks, theta0, settings, False)
 
 
-LEARNERS = {f.__name__: f for f in (_described(pmeta), independent, joint, maml, fomaml, reptile, pcgrad)}
+LEARNERS = {f.__name__: f for f in (pmeta, independent, joint, maml, fomaml, reptile, pcgrad)}
+
+# `help(joint)` and editors list the shared keywords, although the code passes them on as one dict.
+_shared = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(Settings).parameters.values()]
+_first = list(inspect.signature(joint).parameters.values())[:2]
+for _learner in (independent, joint, maml, fomaml, reptile, pcgrad):
+    vars(_learner)["__signature__"] = inspect.Signature(_first + _shared, return_annotation=History)
 
 
 def adapt(
@@ -153,11 +158,11 @@ def adapt(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Meta-test: `steps` inner steps on new tasks from theta, with pull `lam` towards it (0: fine-tuning).
 
-    theta is (S, A) or, of personalized policies, (N, S, A). Returns the policies (N, S, A) and the exact returns before
-    each step and at the end, (steps + 1, N). UserError if the steps diverge.
+    theta is (S, A) or, to fine-tune personalized policies, (N, S, A). Returns the policies (N, S, A) and the
+    exact returns before each step and at the end, (steps + 1, N). UserError if the steps diverge.
     """
     centre = check_theta(tasks, theta)
-    check("steps", steps, Whole)
+    check_whole("steps", steps, least=0)
     s = Settings(1, lam=lam, tau=tau, inner_step_size=step_size, oracle=oracle).checked(tasks)
     y = np.broadcast_to(centre, tasks.shape).copy()
     curve = [returns(tasks, y)]

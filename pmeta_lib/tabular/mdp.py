@@ -1,32 +1,42 @@
-"""N finite MDPs stacked into one batch, validated; discounted evaluation and optimal values, exactly."""
+"""N finite MDPs stacked into one batch, validated; discounted evaluation and optimal values, exactly.
 
-import functools
+Shapes used throughout: N tasks, S states, A actions. `P[i, s, a, t]` is the probability that task i moves
+from s to t under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start distribution; returns are
+`sum_t gamma^t r_t`. Everything is float64.
+"""
+
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
 
 from pmeta_lib.files import UserError
-from pmeta_lib.options import STRICT
 
 ROW_TOLERANCE = 1e-8
-Discount = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, eq=False)
 class TaskBatch:
     """N MDPs with the same numbers of states and actions and one discount.
 
-    Raises `UserError` (a ValueError) for a wrong shape, NaN or infinity, a negative probability, a row that does not
-    sum to 1, gamma outside [0, 1). The text names argument, task index and remedy.
+    Args:
+        P: (N, S, A, S) transition probabilities; each row sums to 1.
+        r: (N, S, A) expected rewards, in [0, 1] unless stated: other ranges are accepted, and the bounds of
+            `pmeta_course.theory` scale with the range.
+        rho: (N, S) start distributions; each row sums to 1.
+        gamma: discount in [0, 1).
+
+    Raises:
+        UserError (a ValueError): wrong shape, NaN or infinity, a negative probability, a row that does not
+            sum to 1, gamma outside [0, 1). The text names argument, task index and remedy.
     """
 
-    P: np.ndarray  # (N, S, A, S): P[i, s, a, t] is the probability that task i moves from s to t under a
-    r: np.ndarray  # (N, S, A) expected rewards, in [0, 1] unless stated; theorems' bounds scale with their range
-    rho: np.ndarray  # (N, S) start distributions
-    gamma: float  # discount: returns are sum_t gamma^t r_t
+    P: np.ndarray
+    r: np.ndarray
+    rho: np.ndarray
+    gamma: float
     checked: bool = field(default=False, repr=False)  # a slice of a valid batch is valid: skip the checks
 
     def __post_init__(self) -> None:
@@ -34,21 +44,34 @@ class TaskBatch:
             return
         for name in ("P", "r", "rho"):
             object.__setattr__(self, name, _as_float(name, getattr(self, name)))
-        object.__setattr__(self, "gamma", check("gamma", self.gamma, Discount))
         P, r, rho = self.P, self.r, self.rho
         if P.ndim != 4 or 0 in P.shape or P.shape[1] != P.shape[3]:
             raise UserError(f"P has shape {P.shape}, not (N, S, A, S); stack the tasks along axis 0.")
-        for name, array, letters, shape in (("r", r, "(N, S, A)", P.shape[:3]), ("rho", rho, "(N, S)", P.shape[:2])):
+        N, S, A, _ = P.shape
+        for name, array, shape in (("r", r, (N, S, A)), ("rho", rho, (N, S))):
             if array.shape != shape:
-                remedy = f"for one {name} shared by all tasks use np.broadcast_to({name}, {shape})"
-                raise UserError(f"{name} has shape {array.shape}, not {letters} = {shape} as P says; {remedy}.")
+                letters = "(N, S, A)" if name == "r" else "(N, S)"
+                raise UserError(
+                    f"{name} has shape {array.shape}, not {letters} = {shape} as P says; "
+                    f"for one {name} shared by all tasks use np.broadcast_to({name}, {shape})."
+                )
         for name, array in (("P", P), ("r", r), ("rho", rho)):
-            _refuse(name, ~np.isfinite(array), array, "is not finite; replace NaN and infinity")
+            _refuse(name, ~np.isfinite(array), array, "is not finite", "replace NaN and infinity")
         for name, array in (("P", P), ("rho", rho)):
-            _refuse(name, array < 0, array, "is negative; probabilities lie in [0, 1]")
+            _refuse(name, array < 0, array, "is negative", "probabilities lie in [0, 1]")
             total = array.sum(-1)
-            remedy = f"is the sum of a row, not 1; divide {name} by {name}.sum(-1, keepdims=True)"
-            _refuse(name, np.abs(total - 1) > ROW_TOLERANCE, total, remedy)
+            _refuse(
+                name, np.abs(total - 1) > ROW_TOLERANCE, total, "is the sum of a row, not 1",
+                f"divide {name} by {name}.sum(-1, keepdims=True)",
+            )  # fmt: skip
+        if _no_number(self.gamma):
+            raise UserError(f"gamma is {self.gamma!r}, not one number in [0, 1) shared by all tasks; use 0.99, say.")
+        if not 0.0 <= self.gamma < 1.0:
+            raise UserError(
+                f"gamma is {self.gamma}, outside [0, 1), for every task (0 to {N - 1}): undiscounted returns can "
+                "be infinite; use a value such as 0.99."
+            )
+        object.__setattr__(self, "gamma", float(self.gamma))
 
     def __len__(self) -> int:
         return self.P.shape[0]
@@ -63,6 +86,14 @@ class TaskBatch:
         """(N, S, A)."""
         return self.r.shape
 
+    @staticmethod
+    def concatenate(batches: "list[TaskBatch]") -> "TaskBatch":
+        """One batch of all the tasks of `batches`, in order; they must agree in S, A and gamma."""
+        if len({(b.shape[1:], b.gamma) for b in batches}) != 1:
+            raise UserError("the batches differ in S, A or gamma; only alike tasks can be stacked.")
+        P, r, rho = (np.concatenate([getattr(b, name) for b in batches]) for name in ("P", "r", "rho"))
+        return TaskBatch(P, r, rho, batches[0].gamma, checked=True)
+
 
 def _as_float(name: str, array: object) -> np.ndarray:
     try:
@@ -71,26 +102,38 @@ def _as_float(name: str, array: object) -> np.ndarray:
         raise UserError(f"{name} is not an array of numbers ({error}); pass a NumPy array.") from None
 
 
-def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, problem: str) -> None:
+def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, problem: str, remedy: str) -> None:
     """Raise for the first True of `bad`, whose leading index is the task."""
     if bad.any():
-        where = tuple(np.argwhere(bad)[0].tolist())
-        raise UserError(f"{name}{list(where)} (task {where[0]}) = {shown[where]:.6g} {problem}.")
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        indices = ", ".join(map(str, where))
+        raise UserError(f"{name}[{indices}] (task {where[0]}) = {shown[where]:.6g} {problem}; {remedy}.")
 
 
-def check(name: str, value: Any, kind: Any) -> Any:
-    """`value` if it is of the `kind`, a type annotated with limits (`pmeta_lib.options` has some); UserError if not."""
-    value = value.item() if isinstance(value, np.generic) else value
-    try:
-        return _adapter(kind).validate_python(value)
-    except ValidationError as error:
-        problem = error.errors()[0]["msg"].replace("Input should", "it must")
-        raise UserError(f"{name} is {value!r}; {problem}.") from None
+def _no_number(value: object) -> bool:
+    return isinstance(value, bool) or not isinstance(value, Real)  # float() would take "0.5", True and [0.5]
 
 
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter:
-    return TypeAdapter(kind, config=STRICT)
+def check_number(
+    name: str, value: Any, *, above: float | None = None, least: float | None = None, most: float | None = None
+) -> float:
+    """`value` as a finite float that is `> above`, `>= least`, `<= most`; UserError otherwise."""
+    if _no_number(value):
+        raise UserError(f"{name} is {value!r}, not a number; it is one number, the same for every task.")
+    number = float(value)
+    limits = {f"above {above}": above is None or number > above, f"at least {least}": least is None or number >= least}
+    limits |= {f"at most {most}": most is None or number <= most}
+    asked = " and ".join(text for text in limits if not text.endswith("None"))
+    if not np.isfinite(number) or not all(limits.values()):
+        raise UserError(f"{name} is {number:g} for every task; it must be a finite number {asked}".rstrip() + ".")
+    return number
+
+
+def check_whole(name: str, value: object, least: int = 1) -> int:
+    """`value` as a whole number from `least`; UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise UserError(f"{name} is {value!r} for every task; it must be a whole number from {least}.")
+    return int(value)
 
 
 def check_generator(name: str, generator: object) -> None:
@@ -132,7 +175,8 @@ def under_policy(tasks: TaskBatch, pi: np.ndarray) -> tuple[np.ndarray, np.ndarr
 class Factorization:
     """One LU factorization of each `M` (N, S, S), for systems with M and with its transpose.
 
-    By torch, on the same memory: NumPy has no batched "factor once, solve both ways".
+    NumPy has no batched "factor once, solve both ways", and two `np.linalg.solve` factor twice; torch's
+    batched LAPACK calls do it on the same memory (views, no copies, no Python loop over the tasks).
     """
 
     def __init__(self, M: np.ndarray):
@@ -151,11 +195,11 @@ def action_values(tasks: TaskBatch, V: np.ndarray) -> np.ndarray:
     return tasks.r + tasks.gamma * np.matmul(tasks.P.reshape(N, S * A, S), V[..., None]).reshape(N, S, A)
 
 
-def optimal_policies(tasks: TaskBatch) -> tuple[np.ndarray, np.ndarray]:
+def optimal_policies(tasks: TaskBatch, tol: float = 1e-12) -> tuple[np.ndarray, np.ndarray]:
     """Deterministic optimal actions (N, S) and optimal state values (N, S), by policy iteration.
 
-    Exact up to 1e-12 of the task's largest value: an action is only exchanged for one that is better by more than
-    that, so that ties cannot cycle. Puterman, Markov Decision Processes (1994), section 6.4.
+    Exact up to `tol` (relative to the task's largest value): an action is only exchanged for one that is better by
+    more than that, so that ties cannot cycle. Puterman, Markov Decision Processes (1994), section 6.4.
     """
     A = tasks.shape[2]
     actions = tasks.r.argmax(-1)
@@ -164,7 +208,7 @@ def optimal_policies(tasks: TaskBatch) -> tuple[np.ndarray, np.ndarray]:
         V = np.linalg.solve(system, reward[..., None])[..., 0]
         Q = action_values(tasks, V)
         kept = np.take_along_axis(Q, actions[..., None], -1)[..., 0]
-        better = Q.max(-1) - kept > 1e-12 * np.maximum(1.0, np.abs(V).max(-1, keepdims=True))
+        better = Q.max(-1) - kept > tol * np.maximum(1.0, np.abs(V).max(-1, keepdims=True))
         if not better.any():
             return actions, V
         actions = np.where(better, Q.argmax(-1), actions)

@@ -14,8 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from pmeta_lib.options import NotNegative
-from pmeta_lib.tabular.mdp import Factorization, TaskBatch, action_values, check, check_theta, under_policy
+from pmeta_lib.tabular.mdp import Factorization, TaskBatch, action_values, check_number, check_theta, under_policy
 
 CACHE = 4 << 20  # bytes of P worked on at a time; a block of that size stays in a core's cache
 HessianVector = Callable[[np.ndarray], np.ndarray]
@@ -30,6 +29,12 @@ def softmax(theta: np.ndarray) -> np.ndarray:
     return pi
 
 
+def log_softmax(theta: np.ndarray) -> np.ndarray:
+    """log pi, finite however small pi is."""
+    shifted = theta - theta.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What one factorization gives at the policies `pi` (N, S, A): V, D (N, S), Q (N, S, A)."""
@@ -42,7 +47,7 @@ class Evaluation:
 
     @property
     def advantages(self) -> np.ndarray:
-        """(N, S, A)."""
+        """(N, S, A) `Q - V`."""
         return self.Q - self.V[..., None]
 
 
@@ -63,10 +68,7 @@ def returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
 
 def barrier(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray | float:
     """(N,) or a scalar: `tau/(S A) sum log pi`."""
-    if not tau:
-        return 0.0
-    shifted = theta - theta.max(-1, keepdims=True)  # so that log pi is finite however small pi is
-    return tau * (shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))).mean((-2, -1))
+    return tau * log_softmax(theta).mean((-2, -1)) if tau else 0.0
 
 
 def objective(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray:
@@ -112,15 +114,17 @@ def _hessian_vector(tasks: TaskBatch, at: Evaluation, v: np.ndarray, tau: float)
 
 def values(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N,) expected discounted return J_i(theta_i) of each task, plus the log barrier if tau > 0."""
-    return objective(tasks, check_theta(tasks, theta), check("tau", tau, NotNegative))
+    theta, tau = check_theta(tasks, theta), check_number("tau", tau, least=0)
+    return objective(tasks, theta, tau)
 
 
 def policy_gradients(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N, S, A) exact gradient of J_i^tau at theta (policy gradient theorem; Sutton et al., 2000)."""
-    return exact(tasks, check_theta(tasks, theta), check("tau", tau, NotNegative))[0]
+    theta, tau = check_theta(tasks, theta), check_number("tau", tau, least=0)
+    return exact(tasks, theta, tau)[0]
 
 
 def hessian_vector_products(tasks: TaskBatch, theta: np.ndarray, v: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N, S, A) Hessian of J_i^tau at theta times v; v is (S, A) or (N, S, A)."""
-    v = check_theta(tasks, v, "v")
-    return exact(tasks, check_theta(tasks, theta), check("tau", tau, NotNegative))[1](v)
+    theta, v = check_theta(tasks, theta), check_theta(tasks, v, "v")
+    return exact(tasks, theta, check_number("tau", tau, least=0))[1](v)

@@ -8,8 +8,7 @@ import numpy as np
 
 from pmeta_lib import moreau
 from pmeta_lib.files import UserError
-from pmeta_lib.options import NotNegative
-from pmeta_lib.tabular.mdp import TaskBatch, check, check_theta
+from pmeta_lib.tabular.mdp import TaskBatch, check_number, check_theta, check_whole
 from pmeta_lib.tabular.policies import exact, objective
 
 TOL = 1e-10
@@ -17,33 +16,55 @@ MAX_STEPS = 20_000
 _MEMORY = 8  # a step may fall below the last value, not below the worst of the last eight
 
 
-def prox(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0) -> np.ndarray:
+def prox(
+    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL, max_steps: int = MAX_STEPS
+) -> np.ndarray:
     """(N, S, A) personalized policies at theta ((S, A) shared, or (N, S, A)).
 
-    Spectral (Barzilai-Borwein) ascent with a non-monotone line search, per task (Raydan, 1997), until the gradient norm
-    of each inner objective is at most `TOL`. Raises `UserError` for lam < 0, for lam = 0 without a barrier, and where
-    `MAX_STEPS` are not enough.
+    Spectral (Barzilai-Borwein) ascent with a non-monotone line search, per task (Raydan, 1997), until the
+    gradient norm of the inner objective of each task is at most `tol`.
+
+    Raises:
+        UserError: lam < 0; lam = 0 without a barrier (softmax policies have no finite best parameters);
+            not converged within max_steps (the text names task, residual and remedy).
     """
-    return theta + _displacement(tasks, theta, lam, tau)
+    theta, lam, tau = _checked(tasks, theta, lam, tau)
+    return theta + _displacement(tasks, theta, lam, tau, tol, max_steps)
 
 
-def envelope(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0) -> np.ndarray:
+def envelope(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL) -> np.ndarray:
     """(N,) F_i(theta) = min_x f_i(x) + (lam/2) ||x - theta||^2 with f_i = -J_i^tau; see `prox`."""
-    d = _displacement(tasks, theta, lam, tau)
+    theta, lam, tau = _checked(tasks, theta, lam, tau)
+    d = _displacement(tasks, theta, lam, tau, tol, MAX_STEPS)
     return moreau.envelope(-objective(tasks, theta + d, tau), d, 0.0, lam, axes=(-2, -1))
 
 
-def envelope_gradients(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0) -> np.ndarray:
+def envelope_gradients(
+    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL
+) -> np.ndarray:
     """(N, S, A) grad F_i(theta) = lam (theta - prox_i(theta)) (T1: exact when lam > L); see `prox`."""
-    return moreau.envelope_gradient(0.0, _displacement(tasks, theta, lam, tau), lam)
+    theta, lam, tau = _checked(tasks, theta, lam, tau)
+    d = _displacement(tasks, theta, lam, tau, tol, MAX_STEPS)
+    return moreau.envelope_gradient(0.0, d, lam)
 
 
-def _displacement(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float) -> np.ndarray:
-    """`prox - theta`, iterated as such: for large lam the difference of the two would cancel."""
-    lam, tau = check("lam", lam, NotNegative), check("tau", tau, NotNegative)
+def _checked(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float) -> tuple[np.ndarray, float, float]:
+    theta, tau = check_theta(tasks, theta), check_number("tau", tau, least=0)
+    lam = check_number("lam", lam, least=0)
     if lam == 0 and tau == 0:
-        raise UserError("lam is 0: no finite parameters are best then; use lam > 0, or tau > 0 (log barrier).")
-    theta = np.broadcast_to(check_theta(tasks, theta), tasks.shape)
+        raise UserError(
+            "lam is 0 for every task: without a penalty a softmax policy improves for ever and has no finite "
+            "maximiser; use lam > 0, or tau > 0 (log barrier)."
+        )
+    return np.broadcast_to(theta, tasks.shape), lam, tau
+
+
+def _displacement(
+    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float, tol: float, max_steps: int
+) -> np.ndarray:
+    """`prox - theta`, iterated as such: for large lam the difference of the two would cancel."""
+    check_number("tol", tol, above=0)
+    check_whole("max_steps", max_steps)
 
     def height(rows: np.ndarray, d: np.ndarray) -> np.ndarray:
         return objective(tasks[rows], theta[rows] + d, tau) - (lam / 2) * (d**2).sum((-2, -1))
@@ -56,12 +77,12 @@ def _displacement(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float) -
     g = slope(everyone, d)
     recent = np.repeat(height(everyone, d)[None], _MEMORY, 0)
     step = np.full(len(tasks), 1.0 / (lam + 1.0 / (1.0 - tasks.gamma)))
-    for iteration in range(MAX_STEPS + 1):
+    for iteration in range(max_steps + 1):
         residual = np.linalg.norm(g.reshape(len(tasks), -1), axis=1)
-        rows = np.flatnonzero(residual > TOL)
+        rows = np.flatnonzero(residual > tol)
         if not rows.size:
             return d
-        if iteration == MAX_STEPS:
+        if iteration == max_steps:
             break
         trial, trial_height, accepted = d.copy(), recent.max(0), np.zeros(len(tasks), bool)
         pending = rows
@@ -84,5 +105,8 @@ def _displacement(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float) -
         step[rows] = np.minimum(step[rows], longest)
         d[rows], g[rows] = trial[rows], gradient
         recent[iteration % _MEMORY, rows] = trial_height[rows]
-    task, largest = residual.argmax(), residual.max()
-    raise UserError(f"prox of task {task} has residual {largest:.2e} > {TOL:g} after {MAX_STEPS} steps; raise lam.")
+    task = int(residual.argmax())
+    raise UserError(
+        f"prox of task {task} has residual {residual[task]:.2e} > tol = {tol:g} after max_steps = "
+        f"{max_steps}; raise max_steps, tol or lam."
+    )

@@ -3,16 +3,16 @@
 All trajectories of all tasks advance together, one array operation a time step.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
-from pmeta_lib.options import Count, Several
-from pmeta_lib.tabular.mdp import TaskBatch, check, check_generator, check_theta
+from pmeta_lib.tabular.mdp import TaskBatch, check_generator, check_theta, check_whole
 from pmeta_lib.tabular.policies import HessianVector, Oracle, softmax
 
 
-class Trajectories(NamedTuple):
+@dataclass(frozen=True)
+class Trajectories:
     """M trajectories of H steps in each of N tasks: states, actions (H, N, M) and rewards (H, N, M)."""
 
     states: np.ndarray
@@ -33,8 +33,8 @@ def sample(
 ) -> Trajectories:
     """`trajectories` rollouts of `horizon` steps of the softmax policies theta in each task."""
     theta = check_theta(tasks, theta)
-    check("trajectories", trajectories, Count)
-    check("horizon", horizon, Count)
+    check_whole("trajectories", trajectories)
+    check_whole("horizon", horizon)
     check_generator("generator", generator)
     N, S, A = tasks.shape
     pi = np.broadcast_to(softmax(theta), tasks.shape)
@@ -62,8 +62,8 @@ def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> 
     order gamma^horizon. Hessian-vector products use the same trajectories and are unbiased too; MAML's
     product of the two is not, as in every sampled MAML. The barrier is exact.
     """
-    check("trajectories", trajectories, Several)  # the baseline is the mean of the others
-    check("horizon", horizon, Count)
+    check_whole("trajectories", trajectories, least=2)  # the baseline is the mean of the others
+    check_whole("horizon", horizon)
     check_generator("generator", generator)
 
     def oracle(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.ndarray, HessianVector]:
@@ -75,17 +75,19 @@ def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> 
         gain = discounts * (seen.rewards - others)
         cells = (np.arange(N)[:, None] * S + seen.states) * A + seen.actions
 
-        def visits(gain: np.ndarray) -> np.ndarray:
-            """(N, S, A) mean over trajectories of the gains to come, collected where they are earned."""
-            to_go = gain[::-1].cumsum(0)[::-1]
-            total = np.bincount(cells.ravel(), to_go.ravel(), minlength=N * S * A)
+        def to_go(x: np.ndarray) -> np.ndarray:
+            return x[::-1].cumsum(0)[::-1]
+
+        def visits(weights: np.ndarray) -> np.ndarray:
+            """(N, S, A) mean over trajectories of the weights, collected where they were earned."""
+            total = np.bincount(cells.ravel(), weights.ravel(), minlength=N * S * A)
             return total.reshape(N, S, A) / trajectories
 
         def score_sum(w: np.ndarray) -> np.ndarray:
             """sum of w(s,a) grad log pi(a|s) over the visits."""
             return w - pi * w.sum(-1, keepdims=True)
 
-        weights = visits(gain)
+        weights = visits(to_go(gain))
         gradient = score_sum(weights) + (tau / S) * (1.0 / A - pi)
 
         def hessian_vector(v: np.ndarray) -> np.ndarray:
@@ -93,7 +95,7 @@ def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> 
             centred = np.broadcast_to(v, tasks.shape) - (pi * v).sum(-1, keepdims=True)
             so_far = centred.reshape(-1)[cells].cumsum(0)
             curved = pi * centred * weights.sum(-1, keepdims=True)
-            return score_sum(visits(gain * so_far)) - curved - (tau / S) * pi * centred
+            return score_sum(visits(to_go(gain * so_far))) - curved - (tau / S) * pi * centred
 
         return gradient, hessian_vector
 

@@ -1,48 +1,56 @@
 """The settings that all tabular learners share, checked before a run, and what a diverging one is told."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pmeta_lib.files import UserError
-from pmeta_lib.options import Aggregate, Count, NotNegative, Positive
-from pmeta_lib.tabular.mdp import TaskBatch, check, check_generator, check_tasks
+from pmeta_lib.files import UserError, unknown
+from pmeta_lib.tabular.mdp import TaskBatch, check_generator, check_number, check_tasks, check_whole
 from pmeta_lib.tabular.policies import Oracle, exact
 
 LARGEST = 1e8  # beyond any sense for softmax parameters (exp(-745) is already 0): such a run has diverged
+AGGREGATES = ("drawn", "all")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The keywords that all learners share, and those of `algorithm.pmeta`."""
+    """The keywords all learners share; see `algorithm.pmeta`."""
 
-    rounds: Count  # T
-    lam: NotNegative = 0.0  # weight of `(lam/2) ||theta_i - theta||^2`, in return per squared parameter
-    eta: NotNegative = 1.0  # step of the local copies w_i on the envelope; of baselines, the outer step
-    inner_steps: Count = 1  # K
-    inner_step_size: Positive = 1.0  # s
-    local_steps: Count = 1  # R
-    beta: NotNegative = 1.0  # aggregation
-    warm_start: bool = True  # keep y_i from the round before, else restart it at w in each local step
-    tasks_per_round: Count | None = None  # n; None means all
-    # The mean of the meta step runs over the "drawn" tasks, or over "all", absent ones with the y_i of the round in
-    # which they were last drawn. With "all", Phi falls in every round whoever is drawn (T5).
-    aggregate: Aggregate = "drawn"
-    tau: NotNegative = 0.0  # weight of the log barrier
-    generator: np.random.Generator | None = None  # draws the tasks of a round, and orders pcgrad's projections
-    oracle: Oracle = exact  # gradients; `exact`, or one made by `sampling.sampled`
-    trace: bool = False  # also keep theta and personal after each round
+    rounds: int
+    lam: float = 0.0
+    eta: float = 1.0
+    inner_steps: int = 1
+    inner_step_size: float = 1.0
+    local_steps: int = 1
+    beta: float = 1.0
+    warm_start: bool = True
+    tasks_per_round: int | None = None
+    aggregate: str = "drawn"
+    tau: float = 0.0
+    generator: np.random.Generator | None = None
+    oracle: Oracle = exact
+    trace: bool = False
 
     def checked(self, tasks: TaskBatch) -> "Settings":
         """Itself, after refusing what cannot work on these tasks."""
         check_tasks(tasks)
-        for field in fields(self):
-            if field.name != "generator":
-                check(field.name, getattr(self, field.name), field.type)
-        n = len(tasks) if self.tasks_per_round is None else int(self.tasks_per_round)
-        if n > len(tasks):
-            raise UserError(f"tasks_per_round is {n}; it must be from 1 to the number of tasks, {len(tasks)}.")
-        if n < len(tasks) or self.generator is not None:
+        for name in ("rounds", "inner_steps", "local_steps"):
+            check_whole(name, getattr(self, name))
+        for name in ("lam", "eta", "beta", "tau"):
+            check_number(name, getattr(self, name), least=0)
+        check_number("inner_step_size", self.inner_step_size, above=0)
+        for name in ("warm_start", "trace"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
+        if self.aggregate not in AGGREGATES:
+            raise unknown("aggregate", self.aggregate, AGGREGATES)
+        if not callable(self.oracle):
+            raise UserError(f"oracle is {self.oracle!r}; leave it out, or make one by sampled(...).")
+        N, n = len(tasks), self.tasks_per_round
+        n = N if n is None else check_whole("tasks_per_round", n)
+        if n > N:
+            raise UserError(f"tasks_per_round is {n}; it must be from 1 to the number of tasks, {N}.")
+        if n < N or self.generator is not None:
             check_generator("generator", self.generator)
         return replace(self, tasks_per_round=n)
 

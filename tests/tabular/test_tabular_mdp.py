@@ -62,18 +62,18 @@ def test_bad_theta_is_named(make):
         values(t.P, np.zeros((5, 3)))
 
 
-def test_slices(make):
+def test_slices_and_concatenation(make):
     t = make(N=4)
-    for index in ([2, 0], slice(1, 3), np.array([3])):
-        np.testing.assert_array_equal(t[index].P, t.P[index])
-    assert t[1].shape == (1, 5, 3) and np.array_equal(t[1].rho[0], t.rho[1])
+    both = TaskBatch.concatenate([t[[2, 0]], t[1]])
+    np.testing.assert_array_equal(both.r, t.r[[2, 0, 1]])
+    with pytest.raises(ValueError, match="differ"):
+        TaskBatch.concatenate([t, make(S=6)])
 
 
 def test_optima_do_not_depend_on_the_company(make):
     """The tolerance of policy iteration is each task's own: rewards of 1e13 elsewhere in the batch change nothing."""
     small = make(7, N=1)
-    both = small[[0, 0]]
-    both = TaskBatch(both.P, both.r * [[[1.0]], [[1e13]]], both.rho, both.gamma)
+    both = TaskBatch.concatenate([small, TaskBatch(small.P, 1e13 * small.r, small.rho, small.gamma)])
     assert optimal_values(both)[0] == pytest.approx(optimal_values(small)[0], rel=1e-12)
 
 

@@ -18,7 +18,6 @@ from pmeta_lib.tabular import (
     policies,
     policy_gradients,
     prox,
-    proximal,
     softmax,
     values,
 )
@@ -153,17 +152,19 @@ def test_limits_of_lam(make):
     np.testing.assert_allclose(-envelope(t, theta, 1e-7), optimal_values(t), atol=1e-2)
 
 
-def test_prox_refuses_what_has_no_answer(make, monkeypatch):
+def test_prox_refuses_what_has_no_answer(make):
     t, theta = make(), np.zeros((5, 3))
     for lam, words in [(-1.0, "lam is -1"), (np.nan, "lam is nan"), (0.0, "lam is 0"), ("1", "lam is '1'")]:
         with pytest.raises(ValueError, match=words):
             prox(t, theta, lam)
-    monkeypatch.setattr(proximal, "MAX_STEPS", 3)
-    with pytest.raises(ValueError, match=r"task \d.*after 3 steps"):
-        prox(t, theta, 1e-3)
+    for wrong in ({"tol": np.nan}, {"tol": 0.0}, {"max_steps": -1}, {"max_steps": 2.5}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} is"):
+            prox(t, theta, 1.0, **wrong)
+    with pytest.raises(ValueError, match=r"task \d.*max_steps"):
+        prox(t, theta, 1e-3, max_steps=3)
 
 
 def test_policy_rows_sum_to_one(make):
     assert np.allclose(softmax(np.random.default_rng(0).normal(size=(2, 5, 3)) * 50).sum(-1), 1)
-    same = make()[[0, 1, 2, 0, 1, 2]]
+    same = TaskBatch.concatenate([make(), make()])
     np.testing.assert_array_equal(values(same, np.zeros((5, 3)))[:3], values(same, np.zeros((5, 3)))[3:])

@@ -118,7 +118,7 @@ def test_everybody_drawn_makes_both_aggregates_one():
     settings = dict(rounds=5, lam=0.2, eta=3.0, inner_steps=2, inner_step_size=0.4, local_steps=2)
     runs = [pmeta(tasks, np.eye(5, 2), **settings, aggregate=a) for a in ("drawn", "all")]
     np.testing.assert_array_equal(runs[0].theta, runs[1].theta)
-    with pytest.raises(ValueError, match="it must be 'drawn' or 'all'"):
+    with pytest.raises(ValueError, match="Did you mean 'drawn'"):
         pmeta(tasks, np.eye(5, 2), **settings, aggregate="drwan")
 
 
