@@ -7,7 +7,8 @@ since what neighbours take from the wall clock is no property of a learner; eval
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,34 +21,24 @@ from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.rollout import Sampler
 from pmeta_lib.sac import checkpoint
 from pmeta_lib.sac.agent import generator
-from pmeta_lib.sac.evaluation import Evaluator
+from pmeta_lib.sac.evaluation import Evaluator, curve_rows
 from pmeta_lib.sac.networks import Shape
 from pmeta_lib.sac.settings import Settings
-from pmeta_lib.sac.training import Run as SacRun
+from pmeta_lib.sac.state import Progress
 from pmeta_lib.sac.training import follow
 
 
 @dataclass
-class Run:
+class Run(Progress):
     """A run in progress, or finished. `state` holds every tensor that training changes, leading axis S."""
 
-    family: TaskFamily
     learner: OnPolicy
-    settings: Settings
-    seeds: list[int]
     shape: Shape
     state: dict[str, Tensor]
     sampler: Sampler
-    step: int = 0
     updates: int = 0
-    seconds: float = 0.0  # of CPU
-    last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, (S, G) each
-    rows: list[tuple] = field(default_factory=list)
-    metrics: list[tuple] = field(default_factory=list)
 
-    CURVE = SacRun.CURVE
     METRICS = ("seed", "step", "slot", "objective", "kl", "entropy", "cpu_seconds")
-    curve, losses = SacRun.curve, SacRun.losses
 
     @property
     def tasks(self) -> int:
@@ -89,13 +80,10 @@ def train(
     one = learner.steps_per_iteration(family.horizon)
     due = {step // one * one for step in settings.evaluation_steps()}
     judge = Judge(family, family.train_tasks, run.seeds, learner.episodes, settings, threads)
-    try:
+    with closing(run.sampler), closing(judge):
         follow(run, lambda: iterate(run), lambda: evaluate(run, judge), due, settings.steps // one * one, (),
                began=time.process_time(), clock=time.process_time, save=save, restore=restore, folder=folder,
                progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
-    finally:
-        judge.close()
-        run.sampler.close()
     return run
 
 
@@ -129,9 +117,7 @@ class Judge:
 def evaluate(run: Run, judge: Judge) -> None:
     """Append the returns of what the learner deploys, and the last update's losses, to the run's tables."""
     for name, returns in run.learner.deployed_returns(judge, run.state["policy"], run.step).items():
-        for s, seed in enumerate(run.seeds):
-            for i, episodes in enumerate(returns[s]):
-                run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))
+        run.rows += curve_rows(run.seeds, run.step, name, returns)
     log_std = run.state["policy"][..., -run.family.action_size :]  # the last parameters, whatever the network
     entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).tolist()
     for s, seed in enumerate(run.seeds):
@@ -142,18 +128,12 @@ def evaluate(run: Run, judge: Judge) -> None:
 
 def save(run: Run, folder: Path, identity: str) -> None:
     """Checkpoint the run."""
-    tensors = {f"state.{n}": x for n, x in run.state.items()} | {f"last.{n}": x for n, x in run.last.items()}
-    tensors |= {f"env.{n}": torch.from_numpy(x) for n, x in run.sampler.env.state_dict().items()}
-    checkpoint.save(folder, run.step, tensors | checkpoint.generator_tensors({"noise": run.sampler.noise}), {
-        "identity": identity, "updates": run.updates, "seconds": run.seconds, "rows": run.rows,
-        "metrics": run.metrics})  # fmt: skip
+    tensors = checkpoint.progress_tensors(run, run.sampler.env, {"noise": run.sampler.noise})
+    tensors |= {f"state.{name}": x for name, x in run.state.items()}
+    checkpoint.save(folder, run.step, tensors, checkpoint.progress_record(run, identity))
 
 
 def restore(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
     """Put a fresh run into the state that `save` stored."""
-    part = lambda kind: {k.removeprefix(kind): x for k, x in tensors.items() if k.startswith(kind)}  # noqa: E731
-    run.state, run.last = part("state."), part("last.")
-    run.sampler.env.load_state_dict({k: x.numpy() for k, x in part("env.").items()})
-    checkpoint.restore_generators({"noise": run.sampler.noise}, tensors)
-    run.step, run.updates, run.seconds = (record[k] for k in ("step", "updates", "seconds"))
-    run.rows, run.metrics = checkpoint.rows(record["rows"]), checkpoint.rows(record["metrics"])
+    run.state, run.updates = checkpoint.part(tensors, "state."), record["updates"]
+    checkpoint.restore_progress(run, run.sampler.env, {"noise": run.sampler.noise}, tensors, record)

@@ -86,6 +86,16 @@ class Agent:
                 self.shadows[name] = [pair for layers in zip(hidden, copies) for pair in zip(*layers)]
                 self.layers[name] = [*copies, head]
 
+    def parameters(self) -> dict[str, Tensor]:
+        """All that is learned and what learners add, by the names of checkpoints."""
+        own = {name: getattr(self, name) for name in ("actor", "critic", "target", "log_alpha")}
+        return own | {f"extra.{name}": x for name, x in self.extra.items()}
+
+    def moments(self) -> dict[str, Tensor]:
+        """The optimizers' state, by the names of checkpoints."""
+        keys = ("first", "second", "steps")
+        return {f"adam.{n}.{key}": getattr(adam, key) for n, adam in self.optimizers.items() for key in keys}
+
     @property
     def slots(self) -> int:
         return self.actor.shape[0] * self.actor.shape[1]
@@ -116,14 +126,13 @@ def new_agent(
     actor = actor.repeat(1, policies, 1).to(device)
     critic = critic.repeat(1, policies, 1, 1).to(device)
     log_alpha = torch.full((len(seeds), policies), float(np.log(initial_temperature)), device=device)
-    agent = Agent(
+    return Agent(
         actor_shape, critic_shape, actor, critic, critic.clone(), log_alpha,
         {"actor": Adam(actor, learning_rate), "critic": Adam(critic, learning_rate),
          "log_alpha": Adam(log_alpha, learning_rate)},
         {stream: [generator(s, stream, device) for s in seeds] for stream in ("replay", "noise", "learner")},
         discount, polyak, -float(action_size) if target_entropy is None else target_entropy, envs, product_type,
     )  # fmt: skip
-    return agent
 
 
 @torch.no_grad()

@@ -15,12 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError, json_text, patiently, remove_halves, sha256, strict, write_atomically
-from pmeta_lib.sac.state import Run
+from pmeta_lib.sac.state import Progress, Run
 
 SCHEMA = 1
 KEEP = 2
 NAME = re.compile(r"step-([0-9]{9,})\.(json|safetensors)")  # whatever is called otherwise is somebody else's
+Generators = dict[str, list[torch.Generator]]  # of each stream, one a seed
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
@@ -68,7 +70,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
             path.unlink(missing_ok=True)
 
 
-def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dict] | None:
+def load(folder: Path, identity: str) -> tuple[dict[str, Tensor], dict] | None:
     """The newest sound checkpoint, `(tensors, record)`, or None if there is none at all.
 
     A truncated or altered one is named and passed over. `UserError` if the folder's checkpoints belong to another
@@ -87,7 +89,7 @@ def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dic
                 raise ValueError(f"it has schema {record['schema']}, this version reads {SCHEMA}")
             tensors = patiently(load_file, data)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            say(f"checkpoint of step {step} in {folder} is not usable: {error}; trying the one before")
+            print(f"checkpoint of step {step} in {folder} is not usable: {error}; trying the one before")
             why = error
             continue
         if record["identity"] != identity:
@@ -114,36 +116,46 @@ def _digest(body: dict) -> str:
     return hashlib.sha256(json_text(body, sort_keys=True).encode()).hexdigest()
 
 
-def generator_tensors(generators: dict[str, list[torch.Generator]]) -> dict[str, Tensor]:
-    """The states of torch generators, as uint8 tensors."""
-    return {f"generator.{s}.{k}": g.get_state() for s, gs in generators.items() for k, g in enumerate(gs)}
-
-
-def restore_generators(generators: dict[str, list[torch.Generator]], tensors: dict[str, Tensor]) -> None:
-    """Put back what `generator_tensors` took."""
-    for stream, gs in generators.items():
-        for k, g in enumerate(gs):
-            g.set_state(tensors[f"generator.{stream}.{k}"])
-
-
 def last_good(folder: Path | None) -> str:
     """Which checkpoint of `folder` a run that cannot go on leaves, in words."""
     there = steps(Path(folder)) if folder is not None else []
     return f"the last good checkpoint is that of step {there[0]} in {folder}" if there else "there is no checkpoint"
 
 
+def progress_tensors(run: Progress, env: TaskVectorEnv, generators: Generators) -> dict[str, Tensor]:
+    """What all kinds of runs go on with: streams of randomness, environments, the last update's losses."""
+    tensors = {f"generator.{s}.{k}": g.get_state() for s, gs in generators.items() for k, g in enumerate(gs)}
+    tensors |= {f"env.{name}": torch.from_numpy(x) for name, x in env.state_dict().items()}
+    return tensors | {f"last.{name}": x for name, x in run.last.items()}
+
+
+def progress_record(run: Progress, identity: str) -> dict:
+    """What all kinds of runs go on with besides tensors."""
+    return {"identity": identity, "updates": run.updates, "seconds": run.seconds, "rows": run.rows,
+            "metrics": run.metrics}  # fmt: skip
+
+
+def restore_progress(
+    run: Progress, env: TaskVectorEnv, generators: Generators, tensors: dict[str, Tensor], record: dict
+) -> None:
+    """Put back what `progress_tensors` and `progress_record` took, but for `updates`."""
+    for stream, gs in generators.items():
+        for k, g in enumerate(gs):
+            g.set_state(tensors[f"generator.{stream}.{k}"])
+    env.load_state_dict({name: x.numpy() for name, x in part(tensors, "env.").items()})
+    run.step, run.seconds, run.last = record["step"], record["seconds"], part(tensors, "last.")
+    run.rows, run.metrics = rows(record["rows"]), rows(record["metrics"])
+
+
+def part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `kind`, without it."""
+    return {name.removeprefix(kind): x for name, x in tensors.items() if name.startswith(kind)}
+
+
 def state_tensors(run: Run) -> dict[str, Tensor]:
     """Every tensor that the continuation of a run depends on, by name."""
-    agent = run.agent
-    tensors = {n: getattr(agent, n) for n in ("actor", "critic", "target", "log_alpha")}
-    tensors |= {f"extra.{name}": x for name, x in agent.extra.items()}
-    for name, optimizer in agent.optimizers.items():
-        tensors |= {f"adam.{name}.{key}": getattr(optimizer, key) for key in ("first", "second", "steps")}
-    tensors["replay"] = run.replay.rows[:, :, : len(run.replay)]
-    tensors["observation"] = run.observation
-    tensors |= {f"last.{name}": x for name, x in run.last.items()}
-    tensors |= {f"env.{name}": torch.from_numpy(x) for name, x in run.env.state_dict().items()}
-    return tensors | generator_tensors(agent.generators)
+    tensors = run.agent.parameters() | run.agent.moments() | progress_tensors(run, run.env, run.agent.generators)
+    return tensors | {"replay": run.replay.rows[:, :, : len(run.replay)], "observation": run.observation}
 
 
 def save_run(run: Run, folder: Path, identity: str) -> None:
@@ -152,26 +164,17 @@ def save_run(run: Run, folder: Path, identity: str) -> None:
     for name in ("actor", "critic", "log_alpha"):
         if not torch.isfinite(tensors[name]).all():
             raise FloatingPointError(f"the {name} parameters are not finite")
-    save(folder, run.step, tensors, {
-        "identity": identity, "updates": run.agent.updates, "added": run.replay.added, "seconds": run.seconds,
-        "rows": run.rows, "metrics": run.metrics})  # fmt: skip
+    save(folder, run.step, tensors, progress_record(run, identity) | {"added": run.replay.added})
 
 
 def restore_run(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
     """Put a fresh run into the state that `save_run` stored."""
     agent = run.agent
-    for name in ("actor", "critic", "target", "log_alpha"):
-        getattr(agent, name).copy_(tensors[name])
-    for key, x in tensors.items():
-        if key.startswith("extra."):  # in place, or anew where the learner makes it at its first update
-            agent.extra.setdefault(key.removeprefix("extra."), x.to(agent.actor.device)).copy_(x)
-    for name, optimizer in agent.optimizers.items():
-        for key in ("first", "second", "steps"):
-            getattr(optimizer, key).copy_(tensors[f"adam.{name}.{key}"])
-    restore_generators(agent.generators, tensors)
+    for name, x in part(tensors, "extra.").items():
+        agent.extra.setdefault(name, x.to(agent.actor.device))  # where the learner makes it at its first update
+    for name, x in (agent.parameters() | agent.moments()).items():
+        x.copy_(tensors[name])
     run.replay.restore(tensors["replay"], record["added"])
     run.observation = tensors["observation"].to(run.observation.device)
-    run.env.load_state_dict({k.removeprefix("env."): x.numpy() for k, x in tensors.items() if k.startswith("env.")})
-    run.last = {k.removeprefix("last."): x for k, x in tensors.items() if k.startswith("last.")}
-    run.step, agent.updates, run.seconds = record["step"], record["updates"], record["seconds"]
-    run.rows, run.metrics = rows(record["rows"]), rows(record["metrics"])
+    agent.updates = record["updates"]
+    restore_progress(run, run.env, agent.generators, tensors, record)

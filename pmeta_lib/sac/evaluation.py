@@ -9,7 +9,7 @@ from torch import Tensor
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.sac.agent import seed_sequence
-from pmeta_lib.sac.state import Run, deterministic
+from pmeta_lib.sac.state import Run
 
 
 def to_env(family: TaskFamily, action: Tensor) -> np.ndarray:
@@ -55,19 +55,19 @@ class Evaluator:
         self.env.close()
 
 
+def curve_rows(seeds: list[int], step: int, name: str, returns: np.ndarray) -> list[tuple]:
+    """Rows of a curve (`state.CURVE`) from the `returns (S, N, episodes)` of the policies called `name`."""
+    return [(seed, step, name, task, float(x.mean()), float(x.std()), len(x))
+            for seed, tasks in zip(seeds, returns, strict=True) for task, x in enumerate(tasks)]  # fmt: skip
+
+
 def evaluate(run: Run, evaluator: Evaluator) -> None:
     """Append the returns of the learner's policies, and the last update's losses, to the run's tables."""
     for name, actor in run.learner.deployed(run.agent, run.replay).items():
-        policy = deterministic(run.learner, run.agent, actor, len(run.family.train_tasks))
-        returns = evaluator.returns(policy, run.step)
-        for s, seed in enumerate(run.seeds):
-            for i, episodes in enumerate(returns[s]):
-                run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))
+        run.rows += curve_rows(run.seeds, run.step, name, evaluator.returns(run.deterministic(actor), run.step))
     if run.last:
-        seeds, slots = run.agent.log_alpha.shape
-        columns = {k: v.view(seeds, slots).tolist() for k, v in run.last.items()}
-        temperature = run.agent.log_alpha.exp().tolist()
-        for s, seed in enumerate(run.seeds):
-            for g in range(slots):
-                run.metrics.append((seed, run.step, g, columns["critic_loss"][s][g], columns["actor_loss"][s][g],
-                                    -columns["log_prob"][s][g], temperature[s][g]))  # fmt: skip
+        alpha, last = run.agent.log_alpha.exp(), run.last
+        columns = (last["critic_loss"], last["actor_loss"], -last["log_prob"], alpha)
+        losses = torch.stack([x.view(alpha.shape).cpu() for x in columns], -1).tolist()
+        for seed, slots in zip(run.seeds, losses, strict=True):
+            run.metrics += [(seed, run.step, slot, *row) for slot, row in enumerate(slots)]

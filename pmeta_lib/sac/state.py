@@ -1,7 +1,8 @@
 """A run's state: everything a checkpoint holds, and how it begins."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,26 +22,22 @@ from pmeta_lib.sac.settings import Settings
 
 
 @dataclass
-class Run:
-    """A run in progress, or finished: everything a checkpoint holds."""
+class Progress:
+    """What every run is of, where it stands, and its tables so far."""
 
     family: TaskFamily
     learner: Learner
     settings: Settings
     seeds: list[int]
-    agent: Agent
-    replay: Replay
-    env: TaskVectorEnv
-    observation: Tensor  # (S, N, E, o)
-    uniform: bool = True  # whether actions are uniform until `warm_up`; False: the policy's own from the start
+    _: KW_ONLY
     step: int = 0
     seconds: float = 0.0  # spent in `train`, over all its starts
-    last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, (B,) each
+    last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, one a slot each
     rows: list[tuple] = field(default_factory=list)
     metrics: list[tuple] = field(default_factory=list)
 
-    CURVE = ("seed", "step", "policy", "task", "return", "return_std", "episodes")
-    METRICS = ("seed", "step", "slot", "critic_loss", "actor_loss", "entropy", "temperature")
+    CURVE: ClassVar = ("seed", "step", "policy", "task", "return", "return_std", "episodes")
+    METRICS: ClassVar[tuple[str, ...]]
 
     @property
     def curve(self) -> pd.DataFrame:
@@ -49,8 +46,21 @@ class Run:
 
     @property
     def losses(self) -> pd.DataFrame:
-        """One row a seed, evaluated step and policy slot: the last update's losses, entropy and temperature."""
+        """One row a seed, evaluated step and policy slot: the last update's losses, and what else is in `METRICS`."""
         return pd.DataFrame(self.metrics, columns=list(self.METRICS))
+
+
+@dataclass
+class Run(Progress):
+    """A run in progress, or finished: everything a checkpoint holds."""
+
+    agent: Agent
+    replay: Replay
+    env: TaskVectorEnv
+    observation: Tensor  # (S, N, E, o)
+    uniform: bool = True  # whether actions are uniform until `warm_up`; False: the policy's own from the start
+
+    METRICS = ("seed", "step", "slot", "critic_loss", "actor_loss", "entropy", "temperature")
 
     @property
     def updates(self) -> int:
@@ -64,15 +74,23 @@ class Run:
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
-        agent = self.agent
-        tensors = {name: getattr(agent, name)[position] for name in ("actor", "critic", "target", "log_alpha")}
-        extra = {f"extra.{n}": x[position] for n, x in agent.extra.items() if x.shape[0] == len(self.seeds)}
-        return tensors | extra, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
+        agent, kept = self.agent, self.agent.parameters()
+        tensors = {name: x[position] for name, x in kept.items() if len(x) == len(self.seeds)}
+        return tensors, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
 
     def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
         """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
-        return deterministic(self.learner, self.agent, self.learner.deployed(self.agent, self.replay)[name],
-                             len(self.family.train_tasks))  # fmt: skip
+        return self.deterministic(self.learner.deployed(self.agent, self.replay)[name])
+
+    def deterministic(self, actor: Tensor) -> Callable[[Tensor], Tensor]:
+        """The mode of `actor (S, G, P)` on observations (S, N E, o) of the training tasks, widened by the learner."""
+
+        def policy(observation: Tensor) -> Tensor:
+            apart = observation.unflatten(1, (len(self.family.train_tasks), -1))
+            x = self.learner.inputs(self.agent, apart).flatten(1, 2)
+            return act(self.agent.actor_shape, actor, x)
+
+        return policy
 
 
 def start(
@@ -88,15 +106,14 @@ def start(
         raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
     if torch.device(device).type == "cuda":
         use_tensor_cores()
-    tasks = len(family.train_tasks)
+    check_size(needed(family, learner, settings, len(seeds)), device)
+    tasks, envs = len(family.train_tasks), settings.envs_per_task
     size = family.observation_size + learner.context_size(tasks)
-    capacity = min(settings.replay_capacity or settings.steps, settings.steps)
-    check_size(needed(family, settings, len(seeds), tasks, capacity, learner.policies(tasks), size), device)
     agent = new_agent(
         seeds, learner.policies(tasks), size, family.action_size, hidden=settings.hidden,
         learning_rate=settings.learning_rate, discount=settings.discount, polyak=settings.polyak, device=device,
-        initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy,
-        envs=settings.envs_per_task, product_type=hidden_type(settings.precision, device),
+        initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy, envs=envs,
+        product_type=hidden_type(settings.precision, device),
     )  # fmt: skip
     given = dict(initial or {})
     for name in given.keys() & {"actor", "critic", "log_alpha"}:
@@ -105,21 +122,9 @@ def start(
     learner.start(agent, tasks)
     for name, x in given.items():
         agent.extra[name].copy_(x)
-    replay = Replay(len(seeds), tasks, capacity, family.observation_size, family.action_size, device)
-    envs = settings.envs_per_task
+    replay = Replay(len(seeds), tasks, settings.stored, family.observation_size, family.action_size, device)
     children = [child for seed in seeds for child in seed_sequence(seed, "environments").spawn(tasks * envs)]
     rows = np.tile(family.train_tasks.repeat(envs, axis=0), (len(seeds), 1))
     env = TaskVectorEnv(family, rows, children, threads=threads)
     observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, envs, -1)
     return Run(family, learner, settings, list(seeds), agent, replay, env, observation, initial is None)
-
-
-def deterministic(learner: Learner, agent: Agent, actor: Tensor, tasks: int) -> Callable[[Tensor], Tensor]:
-    """The mode of `actor (S, G, P)` as a function of observations (S, N E, o), inputs widened by `learner`."""
-
-    def policy(observation: Tensor) -> Tensor:
-        seeds, rows, width = observation.shape
-        x = learner.inputs(agent, observation.view(seeds, tasks, rows // tasks, width))
-        return act(agent.actor_shape, actor, x.reshape(seeds, rows, -1))
-
-    return policy

@@ -7,6 +7,7 @@ its own streams of randomness, so its curve does not depend on which seeds it wa
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,7 +53,6 @@ def train(
     run = start(family, learner, settings, seeds, device, threads, initial)
     about = (str(run.agent.product_type), *([sorted(evaluate_at)] if evaluate_at else []))
     one_update = Graphed(update) if torch.device(device).type == "cuda" else update
-    evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
     steps = {settings.whole(s) for s in evaluate_at} if evaluate_at else settings.evaluation_steps()
 
     def step() -> None:
@@ -60,12 +60,11 @@ def train(
         while run.agent.updates < settings.updates_until(run.step):
             run.last = one_update(run)
 
-    try:
+    evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
+    with closing(evaluator):
         follow(run, step, lambda: evaluate(run, evaluator), steps, settings.whole(settings.steps), about, began=began,
                save=checkpoint.save_run, restore=checkpoint.restore_run, folder=folder, progress=progress,
                checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
-    finally:
-        evaluator.close()
     return run
 
 
@@ -125,14 +124,9 @@ def advance(run: Run) -> None:
         inputs = run.learner.inputs(agent, run.observation)
         action = act(agent.actor_shape, agent.actor, inputs, None if run.learner.by_mode else noise)
     env_action = to_env(run.family, action)
-    if not np.isfinite(env_action).all():
-        raise FloatingPointError(
-            f"the policy's action is not finite for {_where(run, ~np.isfinite(env_action).all(1))}"
-        )
+    _refuse(run, "the policy's action is", np.isfinite(env_action).all(1))
     observation, reward, terminated, truncated, info = run.env.step(env_action)
-    finite = np.isfinite(observation).all(1) & np.isfinite(reward)
-    if not finite.all():
-        raise FloatingPointError(f"the environment's observation or reward is not finite for {_where(run, ~finite)}")
+    _refuse(run, "the environment's observation or reward is", np.isfinite(observation).all(1) & np.isfinite(reward))
 
     def tensor(x):
         return torch.tensor(x, dtype=torch.float32, device=run.observation.device).view(*shape, *x.shape[1:])
@@ -148,6 +142,8 @@ def update(run: Run) -> dict[str, Tensor]:
     return run.learner.update(run.agent, run.replay.sample(run.settings.batch_size, run.agent.generators["replay"]))
 
 
-def _where(run: Run, slots: np.ndarray) -> str:
-    of = np.argwhere(slots.reshape(run.observation.shape[:3]))[:4]
-    return ", ".join(dict.fromkeys(f"task {task} of seed {run.seeds[seed]}" for seed, task, _ in of))
+def _refuse(run: Run, what: str, finite: np.ndarray) -> None:
+    if not finite.all():
+        of = np.argwhere(~finite.reshape(run.observation.shape[:3]))[:4]
+        where = ", ".join(dict.fromkeys(f"task {task} of seed {run.seeds[seed]}" for seed, task, _ in of))
+        raise FloatingPointError(f"{what} not finite for {where}")

@@ -27,6 +27,7 @@ class Learner:
     trained_by: ClassVar[str] = "pmeta_lib.sac.training:train"
     cost: ClassVar[float] = 1.0  # CPU time of an update, in updates of plain SAC, for what a sweep will take
     by_mode: ClassVar[bool] = False  # True: it acts by its policy's mode, without noise
+    one_phase: ClassVar[bool] = False  # True: all its updates are of one phase
 
     def policies(self, tasks: int) -> int:
         """G: `tasks` for one policy each, 1 for a shared one."""
@@ -54,12 +55,13 @@ class Learner:
     def phase(self, updates: int) -> Hashable | None:
         """What kind of update follows `updates` updates: those of equal phase do the very same operations on the
         same tensors, so that a GPU may replay one for the other. None: never replay."""
-        return None
+        return "update" if self.one_phase else None
 
     def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
         """The policies worth evaluating on the training tasks: name -> actors (S, G, P). "deployed" is the
-        learner's answer to each task; "meta" a meta-policy, where there is one."""
-        return {"deployed": agent.actor}
+        learner's answer to each task; "meta" the meta-policy "theta", where `agent.extra` holds one."""
+        meta = {"meta": agent.extra["theta"]} if "theta" in agent.extra else {}
+        return {"deployed": agent.extra.get("adapted", agent.actor)} | meta
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple["Learner", dict[str, Tensor]]]:
         """How the trained `agent` goes about tasks it never saw: its own way first, others to compare, by name.
@@ -81,6 +83,7 @@ class FineTune(Learner):
     """SAC on every task alone, by networks whose last `blank` inputs behind the observation are always 0."""
 
     name: ClassVar[str] = "fine-tuning"
+    one_phase: ClassVar[bool] = True
 
     blank: Whole = 0
 
@@ -92,9 +95,6 @@ class FineTune(Learner):
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if self.blank else batch)
-
-    def phase(self, updates: int) -> str:
-        return "update"
 
 
 def widened(batch: Batch, inputs: Callable[[Tensor], Tensor]) -> Batch:

@@ -82,6 +82,7 @@ class Pearl(Learner):
 
     name: ClassVar[str] = "pearl"
     cost: ClassVar[float] = 1.4
+    one_phase: ClassVar[bool] = True
 
     latent_size: Count = 5  # k, numbers in z
     kl_weight: NotNegative = 0.01  # of KL(q || prior) beside the critics' loss; the authors' 0.1 is 0.032 on our losses
@@ -130,9 +131,6 @@ class Pearl(Learner):
         (gradient,) = torch.autograd.grad(surrogate, encoder)
         agent.optimizers["encoder"].step(gradient)
         return losses
-
-    def phase(self, updates: int) -> str | None:
-        return "update"
 
     @torch.no_grad()
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
@@ -215,6 +213,7 @@ class Inference(Pearl):
     posterior given those n. Nothing is trained. "episodes" (S, N, E) in `agent.extra` counts what has ended."""
 
     by_mode: ClassVar[bool] = True
+    one_phase: ClassVar[bool] = False
 
     explorations: Count = 2
 
@@ -234,9 +233,6 @@ class Inference(Pearl):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         agent.updates += 1
         return {}
-
-    def phase(self, updates: int) -> str | None:
-        return None
 
 
 @options
