@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
+from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.rollout import Sampler
-from pmeta_lib.sac import checkpoint
 from pmeta_lib.sac.agent import generator
+from pmeta_lib.sac.checkpoint import part
 from pmeta_lib.sac.evaluation import Evaluator, curve_rows
 from pmeta_lib.sac.networks import Shape
 from pmeta_lib.sac.settings import Settings
@@ -43,6 +44,20 @@ class Run(Progress):
     @property
     def tasks(self) -> int:
         return len(self.family.train_tasks)
+
+    @property
+    def env(self) -> TaskVectorEnv:
+        return self.sampler.env
+
+    @property
+    def generators(self) -> dict[str, list[torch.Generator]]:
+        return {"noise": self.sampler.noise}
+
+    def kept(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        return {f"state.{name}": x for name, x in self.state.items()}, {"updates": self.updates}
+
+    def put_back(self, tensors: dict[str, Tensor], record: dict) -> None:
+        self.state, self.updates = part(tensors, "state."), record["updates"]
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of one seed's result: tensors, and the network's widths."""
@@ -82,8 +97,8 @@ def train(
     judge = Judge(family, family.train_tasks, run.seeds, learner.episodes, settings, threads)
     with closing(run.sampler), closing(judge):
         follow(run, lambda: iterate(run), lambda: evaluate(run, judge), due, settings.steps // one * one, (),
-               began=time.process_time(), clock=time.process_time, save=save, restore=restore, folder=folder,
-               progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
+               began=time.process_time(), clock=time.process_time, folder=folder, progress=progress,
+               checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
     return run
 
 
@@ -124,16 +139,3 @@ def evaluate(run: Run, judge: Judge) -> None:
         for g, h in enumerate(entropy[s]):
             losses = [float(x[s, g]) for x in run.last.values()] or [0.0, 0.0]
             run.metrics.append((seed, run.step, g, *losses, h, run.seconds))
-
-
-def save(run: Run, folder: Path, identity: str) -> None:
-    """Checkpoint the run."""
-    tensors = checkpoint.progress_tensors(run, run.sampler.env, {"noise": run.sampler.noise})
-    tensors |= {f"state.{name}": x for name, x in run.state.items()}
-    checkpoint.save(folder, run.step, tensors, checkpoint.progress_record(run, identity))
-
-
-def restore(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
-    """Put a fresh run into the state that `save` stored."""
-    run.state, run.updates = checkpoint.part(tensors, "state."), record["updates"]
-    checkpoint.restore_progress(run, run.sampler.env, {"noise": run.sampler.noise}, tensors, record)

@@ -86,15 +86,12 @@ class Agent:
                 self.shadows[name] = [pair for layers in zip(hidden, copies) for pair in zip(*layers)]
                 self.layers[name] = [*copies, head]
 
-    def parameters(self) -> dict[str, Tensor]:
-        """All that is learned and what learners add, by the names of checkpoints."""
+    def tensors(self) -> dict[str, Tensor]:
+        """All that learning changes in place, by the names of checkpoints."""
         own = {name: getattr(self, name) for name in ("actor", "critic", "target", "log_alpha")}
-        return own | {f"extra.{name}": x for name, x in self.extra.items()}
-
-    def moments(self) -> dict[str, Tensor]:
-        """The optimizers' state, by the names of checkpoints."""
+        own |= {f"extra.{name}": x for name, x in self.extra.items()}
         keys = ("first", "second", "steps")
-        return {f"adam.{n}.{key}": getattr(adam, key) for n, adam in self.optimizers.items() for key in keys}
+        return own | {f"adam.{n}.{key}": getattr(adam, key) for n, adam in self.optimizers.items() for key in keys}
 
     @property
     def slots(self) -> int:

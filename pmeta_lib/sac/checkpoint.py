@@ -15,14 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError, json_text, patiently, remove_halves, sha256, strict, write_atomically
-from pmeta_lib.sac.state import Progress, Run
 
 SCHEMA = 1
 KEEP = 2
 NAME = re.compile(r"step-([0-9]{9,})\.(json|safetensors)")  # whatever is called otherwise is somebody else's
-Generators = dict[str, list[torch.Generator]]  # of each stream, one a seed
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
@@ -122,59 +119,34 @@ def last_good(folder: Path | None) -> str:
     return f"the last good checkpoint is that of step {there[0]} in {folder}" if there else "there is no checkpoint"
 
 
-def progress_tensors(run: Progress, env: TaskVectorEnv, generators: Generators) -> dict[str, Tensor]:
-    """What all kinds of runs go on with: streams of randomness, environments, the last update's losses."""
-    tensors = {f"generator.{s}.{k}": g.get_state() for s, gs in generators.items() for k, g in enumerate(gs)}
-    tensors |= {f"env.{name}": torch.from_numpy(x) for name, x in env.state_dict().items()}
-    return tensors | {f"last.{name}": x for name, x in run.last.items()}
-
-
-def progress_record(run: Progress, identity: str) -> dict:
-    """What all kinds of runs go on with besides tensors."""
-    return {"identity": identity, "updates": run.updates, "seconds": run.seconds, "rows": run.rows,
-            "metrics": run.metrics}  # fmt: skip
-
-
-def restore_progress(
-    run: Progress, env: TaskVectorEnv, generators: Generators, tensors: dict[str, Tensor], record: dict
-) -> None:
-    """Put back what `progress_tensors` and `progress_record` took, but for `updates`."""
-    for stream, gs in generators.items():
-        for k, g in enumerate(gs):
-            g.set_state(tensors[f"generator.{stream}.{k}"])
-    env.load_state_dict({name: x.numpy() for name, x in part(tensors, "env.").items()})
-    run.step, run.seconds, run.last = record["step"], record["seconds"], part(tensors, "last.")
-    run.rows, run.metrics = rows(record["rows"]), rows(record["metrics"])
-
-
 def part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `kind`, without it."""
     return {name.removeprefix(kind): x for name, x in tensors.items() if name.startswith(kind)}
 
 
-def state_tensors(run: Run) -> dict[str, Tensor]:
+def state_tensors(run) -> dict[str, Tensor]:
     """Every tensor that the continuation of a run depends on, by name."""
-    tensors = run.agent.parameters() | run.agent.moments() | progress_tensors(run, run.env, run.agent.generators)
-    return tensors | {"replay": run.replay.rows[:, :, : len(run.replay)], "observation": run.observation}
+    tensors = run.kept()[0] | {f"last.{name}": x for name, x in run.last.items()}
+    tensors |= {f"generator.{s}.{k}": g.get_state() for s, gs in run.generators.items() for k, g in enumerate(gs)}
+    return tensors | {f"env.{name}": torch.from_numpy(x) for name, x in run.env.state_dict().items()}
 
 
-def save_run(run: Run, folder: Path, identity: str) -> None:
+def save_run(run, folder: Path, identity: str) -> None:
     """Checkpoint the run; refuses (`FloatingPointError`) to store parameters that are not finite."""
     tensors = state_tensors(run)
-    for name in ("actor", "critic", "log_alpha"):
+    for name in {"actor", "critic", "log_alpha"} & tensors.keys():
         if not torch.isfinite(tensors[name]).all():
             raise FloatingPointError(f"the {name} parameters are not finite")
-    save(folder, run.step, tensors, progress_record(run, identity) | {"added": run.replay.added})
+    record = {"identity": identity, "seconds": run.seconds, "rows": run.rows, "metrics": run.metrics}
+    save(folder, run.step, tensors, record | run.kept()[1])
 
 
-def restore_run(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
+def restore_run(run, tensors: dict[str, Tensor], record: dict) -> None:
     """Put a fresh run into the state that `save_run` stored."""
-    agent = run.agent
-    for name, x in part(tensors, "extra.").items():
-        agent.extra.setdefault(name, x.to(agent.actor.device))  # where the learner makes it at its first update
-    for name, x in (agent.parameters() | agent.moments()).items():
-        x.copy_(tensors[name])
-    run.replay.restore(tensors["replay"], record["added"])
-    run.observation = tensors["observation"].to(run.observation.device)
-    agent.updates = record["updates"]
-    restore_progress(run, run.env, agent.generators, tensors, record)
+    run.put_back(tensors, record)
+    for stream, gs in run.generators.items():
+        for k, g in enumerate(gs):
+            g.set_state(tensors[f"generator.{stream}.{k}"])
+    run.env.load_state_dict({name: x.numpy() for name, x in part(tensors, "env.").items()})
+    run.step, run.seconds, run.last = record["step"], record["seconds"], part(tensors, "last.")
+    run.rows, run.metrics = rows(record["rows"]), rows(record["metrics"])

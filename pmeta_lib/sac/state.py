@@ -13,6 +13,7 @@ from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
+from pmeta_lib.sac.checkpoint import part
 from pmeta_lib.sac.graphs import use_tensor_cores
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.memory import check_size, needed
@@ -68,13 +69,33 @@ class Run(Progress):
         return self.agent.updates
 
     @property
+    def generators(self) -> dict[str, list[torch.Generator]]:
+        return self.agent.generators
+
+    def kept(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """What a checkpoint holds of this kind of run alone: tensors and counters."""
+        own = {"replay": self.replay.rows[:, :, : len(self.replay)], "observation": self.observation}
+        return self.agent.tensors() | own, {"updates": self.agent.updates, "added": self.replay.added}
+
+    def put_back(self, tensors: dict[str, Tensor], record: dict) -> None:
+        """Take over from a checkpoint what `kept` gave it."""
+        for name, x in part(tensors, "extra.").items():  # a learner may make one at its first update
+            self.agent.extra.setdefault(name, x.to(self.agent.actor.device))
+        for name, x in self.agent.tensors().items():
+            x.copy_(tensors[name])
+        self.replay.restore(tensors["replay"], record["added"])
+        self.observation = tensors["observation"].to(self.observation.device)
+        self.agent.updates = record["updates"]
+
+    @property
     def products(self) -> str:
         """The type of the updates' hidden products: what `precision = "auto"` has chosen."""
         return str(self.agent.product_type).removeprefix("torch.")
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
-        agent, kept = self.agent, self.agent.parameters()
+        agent = self.agent
+        kept = {name: x for name, x in agent.tensors().items() if not name.startswith("adam.")}
         tensors = {name: x[position] for name, x in kept.items() if len(x) == len(self.seeds)}
         return tensors, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
 

@@ -63,15 +63,14 @@ def train(
     evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
     with closing(evaluator):
         follow(run, step, lambda: evaluate(run, evaluator), steps, settings.whole(settings.steps), about, began=began,
-               save=checkpoint.save_run, restore=checkpoint.restore_run, folder=folder, progress=progress,
-               checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
+               folder=folder, progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
     return run
 
 
 def follow(
     run, step: Callable[[], None], judge: Callable[[], None], due: set[int], last: int, about: tuple, *, began: float,
-    save: Callable, restore: Callable, clock: Callable[[], float] = time.monotonic, folder: Path | None = None,
-    progress: bool = False, checkpoint_seconds: float = 60.0, callback: Callable | None = None,
+    clock: Callable[[], float] = time.monotonic, folder: Path | None = None, progress: bool = False,
+    checkpoint_seconds: float = 60.0, callback: Callable | None = None,
 ) -> None:  # fmt: skip
     """The loop itself, which on-policy training shares: `step()` up to step `last`, `judge()` at the steps `due`.
 
@@ -81,7 +80,7 @@ def follow(
     tasks = family.train_tasks.tolist()
     identity = repr((family.name, family.preset, tasks, run.learner, asdict(run.settings), run.seeds, *about))
     if folder is not None and (saved := checkpoint.load(folder := Path(folder), identity)) is not None:
-        restore(run, *saved)
+        checkpoint.restore_run(run, *saved)
         began -= run.seconds
         print(f"going on from the checkpoint of step {run.step:,} in {folder}")
     saved_at = time.monotonic()
@@ -102,11 +101,11 @@ def follow(
                 if callback is not None and callback(run):
                     break
             if folder is not None and (signals.asked() or time.monotonic() - saved_at > checkpoint_seconds):
-                save(run, folder, identity)
+                checkpoint.save_run(run, folder, identity)
                 saved_at = time.monotonic()
                 signals.answer()
         if folder is not None:
-            save(run, folder, identity)
+            checkpoint.save_run(run, folder, identity)
     except FloatingPointError as error:
         good = checkpoint.last_good(folder)
         raise Stopped(f"{name} on {family.name} stopped at step {run.step}: {error}; {good}") from error

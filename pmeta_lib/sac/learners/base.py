@@ -127,17 +127,13 @@ def tie(agent: Agent, *names: str) -> None:
         agent.optimizers[name] = Tied(shared, agent.optimizers[name].learning_rate, copies)
 
 
-def _learned(agent: Agent) -> list[Tensor]:
-    moments = [m for optimizer in agent.optimizers.values() for m in (optimizer.first, optimizer.second)]
-    return [agent.actor, agent.critic, agent.target, agent.log_alpha, *moments]
+def snapshot(agent: Agent) -> dict[str, Tensor]:
+    """Copies of all that an update changes in the tasks' own slots."""
+    return {n: x.clone() for n, x in agent.tensors().items() if x.dim() and not n.startswith("extra.")}
 
 
-def snapshot(agent: Agent) -> list[Tensor]:
-    """Copies of all that an update changes."""
-    return [x.clone() for x in _learned(agent)]
-
-
-def restore(agent: Agent, before: list[Tensor], drawn: Tensor) -> None:
+def restore(agent: Agent, before: dict[str, Tensor], drawn: Tensor) -> None:
     """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
-    for now, old in zip(_learned(agent), before, strict=True):
-        now.copy_(torch.where(drawn.view(*drawn.shape, *[1] * (now.dim() - 2)) > 0, now, old))
+    now = agent.tensors()
+    for name, old in before.items():
+        now[name].copy_(torch.where(drawn.view(*drawn.shape, *[1] * (old.dim() - 2)) > 0, now[name], old))

@@ -37,6 +37,7 @@ Where this differs from the authors' code (github.com/katerakelly/oyster), as fa
   is the policy at the posterior's mean, without drawing z.
 """
 
+import math
 from dataclasses import asdict, replace
 from typing import ClassVar
 
@@ -96,17 +97,14 @@ class Pearl(Learner):
         return self.latent_size
 
     def start(self, agent: Agent, tasks: int) -> None:
-        seeds, device = len(agent.actor), agent.actor.device
-        width = 2 * self._observation_size(agent) + agent.actor_shape.widths[-1] // 2 + 1
-        slots = (seeds, tasks, agent.envs)
-        gib = {"option context_window": seeds * tasks * agent.envs * self.context_window * width * 4 / 2**30}
-        check_size(gib, device)
-        shape = self._encoder(agent)
+        device, shape, slots = agent.actor.device, self._encoder(agent), (len(agent.actor), tasks, agent.envs)
+        context = (*slots, self.context_window, shape.widths[0])
+        check_size({"option context_window": 4 * math.prod(context) / 2**30}, device)
         encoder = torch.stack([initialize(shape, 1, g) for g in agent.generators["learner"]])
         agent.optimizers["encoder"] = Adam(encoder, float(agent.optimizers["actor"].learning_rate))
         agent.extra |= {
             "encoder": encoder,
-            "context": torch.zeros(*slots, self.context_window, width, device=device),
+            "context": torch.zeros(context, device=device),
             "seen": torch.zeros(slots, dtype=torch.float64, device=device),
             "explores": torch.ones(slots, device=device),
             "z": agent.noise(tasks, agent.envs, self.latent_size),
@@ -164,9 +162,9 @@ class Pearl(Learner):
     def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
-        contexts = {"deployed": mean, "meta": torch.zeros_like(mean)}
-        o = self._observation_size(agent)
-        return {name: fold(agent.actor_shape, agent.actor, o, z) for name, z in contexts.items()}
+        at = self._observation_size(agent)
+        return {name: fold(agent.actor_shape, agent.actor, at, z)
+                for name, z in (("deployed", mean), ("meta", torch.zeros_like(mean)))}  # fmt: skip
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         options = asdict(self)
