@@ -6,10 +6,8 @@ since what neighbours take from the wall clock is no property of a learner; eval
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -79,15 +77,13 @@ def start(family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list
 
 
 def train(
-    family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], *, folder: Path | None = None,
-    device: str = "cpu", threads: int = 1, progress: bool = False, checkpoint_seconds: float = 60.0,
-    callback: Callable[[Run], bool | None] | None = None,
-) -> Run:  # fmt: skip
+    family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], *, device="cpu", threads=1, **how
+) -> Run:
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
-    As `pmeta_lib.sac.training.train`: resumable from `folder` to the very numbers of an undisturbed run, `callback`
-    after every evaluation but the first. Evaluations come after the last whole iteration before each of the settings'
-    evaluation steps. Raises `Stopped` when a policy or an inner step diverges; the last good checkpoint is kept.
+    `how`: `folder`, `progress`, `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Evaluations come
+    after the last whole iteration before each of the settings' evaluation steps. Raises `Stopped` when a policy or an
+    inner step diverges; the last good checkpoint is kept.
     """
     if torch.device(device).type != "cpu":
         raise UserError(f"device is {device}; {learner.name} is bounded by its environments' steps: leave --device out")
@@ -97,8 +93,7 @@ def train(
     judge = Judge(family, family.train_tasks, run.seeds, learner.episodes, settings, threads)
     with closing(run.sampler), closing(judge):
         follow(run, lambda: iterate(run), lambda: evaluate(run, judge), due, settings.steps // one * one, (),
-               began=time.process_time(), clock=time.process_time, folder=folder, progress=progress,
-               checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
+               began=time.process_time(), clock=time.process_time, **how)  # fmt: skip
     return run
 
 

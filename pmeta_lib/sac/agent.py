@@ -22,6 +22,11 @@ def seed_sequence(seed: int, stream: str, *more: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(STREAMS.index(stream), *more))
 
 
+def children(seeds: list[int], count: int, stream: str, *more: int) -> list[np.random.SeedSequence]:
+    """`count` branches below the stream's own for each of `seeds`: those of the slots of an environment."""
+    return [child for seed in seeds for child in seed_sequence(seed, stream, *more).spawn(count)]
+
+
 def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator for one stream of one root seed."""
     state = seed_sequence(seed, stream).generate_state(2, np.uint32)
@@ -134,8 +139,7 @@ def new_agent(
 
 @torch.no_grad()
 def act(shape: Shape, actor: Tensor, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Actions (S, N, …, a) in (-1, 1) of `actor (S, G, P)` at `observation (S, N, …, o)`; the mode where `noise` is
-    None."""
+    """Actions (S, N, …, a) in (-1, 1) of `actor (S, G, P)` at `observation (S, N, …, o)`; the mode without `noise`."""
     x = observation.reshape(actor.shape[0] * actor.shape[1], -1, observation.shape[-1])
     mean, log_std = gaussian(forward(shape, actor.reshape(-1, shape.size), x))
     action = torch.tanh(mean if noise is None else mean + log_std.exp() * noise.reshape(mean.shape))

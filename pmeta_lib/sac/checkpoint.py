@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pmeta_lib.files import UserError, json_text, patiently, remove_halves, sha256, strict, write_atomically
+from pmeta_lib.files import UserError, json_text, patiently, remove_halves, sha256, strict, write_atomically, writing
 
 SCHEMA = 1
 KEEP = 2
@@ -49,17 +49,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> None:
     """Add the checkpoint of `step`, then drop all but the newest `KEEP`. `UserError` if the disk refuses."""
-    stem = f"step-{step:09d}"
-    try:
+    stem, older = f"step-{step:09d}", steps(folder)
+    left = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
+    with writing(f"the checkpoint of step {step} to {folder}", left):
         patiently(folder.mkdir, parents=True, exist_ok=True)
         digest = save_tensors(folder / f"{stem}.safetensors", tensors)
         body = strict({"schema": SCHEMA, "step": step, "sha256": digest, **record})
         manifest = {"sha256": _digest(body), "body": body}
         write_atomically(folder / f"{stem}.json", json_text(manifest).encode())
-    except OSError as error:
-        older = steps(folder)
-        left = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
-        raise UserError(f"cannot write the checkpoint of step {step} to {folder}: {error}; {left}") from error
     kept = {f"step-{s:09d}" for s in steps(folder)[:KEEP]}
     remove_halves(folder)  # that a kill left
     for path in folder.glob("step-*"):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
-from pmeta_lib.sac.agent import seed_sequence
+from pmeta_lib.sac.agent import children
 from pmeta_lib.sac.state import Run
 
 
@@ -25,18 +25,15 @@ class Evaluator:
     """
 
     def __init__(self, family: TaskFamily, tasks: np.ndarray, seeds: list[int], episodes: int, device="cpu", threads=1):
-        self.family, self.seeds, self.episodes, self.device = family, seeds, episodes, device
+        self.family, self.seeds, self.device = family, seeds, device
         self.shape = (len(seeds), len(tasks), episodes)
-        rows = np.broadcast_to(tasks[None, :, None], (*self.shape, tasks.shape[1])).reshape(-1, tasks.shape[1])
-        self.env = TaskVectorEnv(family, rows, self._seeds(0), threads=threads)
-
-    def _seeds(self, key: int) -> list[np.random.SeedSequence]:
-        return [s for seed in self.seeds
-                for s in seed_sequence(seed, "evaluation", key).spawn(self.shape[1] * self.episodes)]  # fmt: skip
+        rows = np.tile(tasks.repeat(episodes, axis=0), (len(seeds), 1))
+        self.env = TaskVectorEnv(family, rows, children(seeds, len(tasks) * episodes, "evaluation", 0), threads=threads)
 
     def returns(self, policy: Callable[[Tensor], Tensor], key: int) -> np.ndarray:
         """(S, N, episodes) undiscounted returns of `policy: (S, N E, o) -> (S, N E, a)` in [-1, 1]."""
-        observation, _ = self.env.reset(seed=self._seeds(key))
+        _, tasks, episodes = self.shape
+        observation, _ = self.env.reset(seed=children(self.seeds, tasks * episodes, "evaluation", key))
         total = np.zeros(self.env.num_envs)
         alive = np.ones(self.env.num_envs, bool)
         for _ in range(self.family.horizon):

@@ -12,7 +12,7 @@ from torch import Tensor
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
-from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
+from pmeta_lib.sac.agent import Agent, act, children, new_agent
 from pmeta_lib.sac.checkpoint import part
 from pmeta_lib.sac.graphs import use_tensor_cores
 from pmeta_lib.sac.learners.base import Learner
@@ -144,8 +144,7 @@ def start(
     for name, x in given.items():
         agent.extra[name].copy_(x)
     replay = Replay(len(seeds), tasks, settings.stored, family.observation_size, family.action_size, device)
-    children = [child for seed in seeds for child in seed_sequence(seed, "environments").spawn(tasks * envs)]
     rows = np.tile(family.train_tasks.repeat(envs, axis=0), (len(seeds), 1))
-    env = TaskVectorEnv(family, rows, children, threads=threads)
+    env = TaskVectorEnv(family, rows, children(seeds, tasks * envs, "environments"), threads=threads)
     observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, envs, -1)
     return Run(family, learner, settings, list(seeds), agent, replay, env, observation, initial is None)

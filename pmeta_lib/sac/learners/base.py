@@ -46,7 +46,8 @@ class Learner:
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         """One gradient update from `batch` with leading axes (S, N, n); returns losses, (B,) each."""
-        return sac_update(agent, batch)
+        told = self.context_size(batch.reward.shape[1]) > 0
+        return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if told else batch)
 
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
         """After each step of the environments, whose transitions are `replay.last (S, N, E, ·)`; `ended (S N E,)` says
@@ -93,15 +94,11 @@ class FineTune(Learner):
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
         return torch.nn.functional.pad(observation, (0, self.blank))
 
-    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
-        return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if self.blank else batch)
-
 
 def widened(batch: Batch, inputs: Callable[[Tensor], Tensor]) -> Batch:
     """The batch (S, N, n, ·) as networks see it whose observations are `inputs` of the task's."""
     here, there = inputs(batch.observation), inputs(batch.next_observation)
-    pair = torch.cat((here, batch.action), -1)
-    return batch._replace(observation=here, next_observation=there, pair=pair)
+    return batch._replace(observation=here, next_observation=there, pair=torch.cat((here, batch.action), -1))
 
 
 @dataclass

@@ -18,10 +18,8 @@ from torch import Tensor
 
 from pmeta_lib.options import options
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import FineTune, Learner, widened
+from pmeta_lib.sac.learners.base import FineTune, Learner
 from pmeta_lib.sac.networks import fold
-from pmeta_lib.sac.replay import Batch
-from pmeta_lib.sac.update import sac_update
 
 
 @options
@@ -46,9 +44,6 @@ class JointOnehot(Joint):
         seeds, tasks, n, _ = observation.shape
         index = torch.eye(tasks, device=observation.device).view(1, tasks, 1, tasks).expand(seeds, tasks, n, tasks)
         return torch.cat((observation, index), -1)
-
-    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
-        return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)))
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         """SAC from what the networks do at the mean of all indices: a new task has none of its own."""

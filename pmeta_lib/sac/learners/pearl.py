@@ -15,26 +15,7 @@ from the replay at large would let it read the task off what the policy has alre
 At meta-test (`Inference`) the first n episodes each act on a z of the prior, and they alone are the context; from then
 on each episode acts on a z of that posterior, which rests. Policies act by their mode; no weight is trained.
 
-Where this differs from the authors' code (github.com/katerakelly/oyster), as far as we can see, completely:
-- Losses. Their critic loss is the squared error, ours half of it; their KL is a sum over a meta-batch of tasks, ours a
-  mean; their rewards are scaled by 5 (point robots: 100), ours not. So their `kl_lambda` of 0.1 at 16 tasks is our
-  `kl_weight` of 0.1 * 16 / (2 * 5^2) = 0.032 (dense point robot: 8e-5; hopper and walker: 0.02; ant-goal: 0.2).
-- Soft actor-critic. A tuned temperature, where theirs is fixed (to the inverse of the reward's scale); twin target
-  critics instead of a V network and its target; no penalty on the policy's mean and log std (theirs: 1e-3 of each).
-- Posterior. The prior is a factor of it, so that no context *is* the prior; there the factors alone make it. Variances
-  are at least 1e-6 (1e-7). s' is always part of a context, as in the paper; there for hopper and walker alone.
-- Data. All tasks step and train together, one environment step of each (or eight, at the field scale) with one update;
-  there an iteration takes 5 tasks (sparse point robot: 10), 800 to 1,000 steps of each (dense point robot: 400), then
-  1,000 to 4,000 updates of 16 (or 10) random tasks. The warm-up acts uniformly, there by the untrained policy on z of
-  the prior.
-- Context. The latest `context_window` transitions of exploration; there those of the task's latest visit, which empties
-  the store (400; point robots 100 to 200). Episodes of the posterior act on a z from all of that; there from a batch of
-  it. Batches of 64 for all families; there 64, 100, 256 or, for the sparse point robot, 1,024.
-- Networks. The encoder has the actor's hidden layers, as all networks here; there three of 200, beside three of 300.
-- Meta-test. n = 2, and 5 for the point robot, whose reward here is dense: their 5 is that of the sparse one, and what
-  their configurations leave open is 1. There the posterior takes in every episode from the n-th on; with the 3 episodes
-  that they evaluate on most robots the last return is the same, with more it is not. During training what is evaluated
-  is the policy at the posterior's mean, without drawing z.
+`docs/pearl.md` lists every difference from the authors' code (github.com/katerakelly/oyster) that we can see.
 """
 
 import math
