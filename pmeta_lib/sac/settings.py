@@ -61,10 +61,3 @@ class Settings:
     def updates_until(self, step: int) -> int:
         """How many updates belong to the first `step` transitions; fractions of one wait for the rest."""
         return int(max(0, step - self.warm_up) * self.updates_per_step + 1e-9)
-
-
-# The field's scale: what `Settings` differ in from a desk's, besides `steps`; equal for all learners.
-FIELD = {
-    "envs_per_task": 16, "updates_per_step": 0.125, "batch_size": 256, "learning_rate": 1e-3, "polyak": 0.01,
-    "hidden": (128, 128), "precision": "bfloat16",
-}  # fmt: skip
