@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.rollout import Sampler
@@ -43,18 +42,12 @@ class Run(Progress):
     def tasks(self) -> int:
         return len(self.family.train_tasks)
 
-    @property
-    def env(self) -> TaskVectorEnv:
-        return self.sampler.env
-
-    @property
-    def generators(self) -> dict[str, list[torch.Generator]]:
-        return {"noise": self.sampler.noise}
-
     def kept(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """What a checkpoint holds of this kind of run alone: tensors and counters."""
         return {f"state.{name}": x for name, x in self.state.items()}, {"updates": self.updates}
 
     def put_back(self, tensors: dict[str, Tensor], record: dict) -> None:
+        """Take over from a checkpoint what `kept` gave it."""
         self.state, self.updates = part(tensors, "state."), record["updates"]
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
@@ -73,7 +66,8 @@ def start(family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list
     fresh = torch.stack([learner.new_policy(shape, generator(seed, "networks")) for seed in seeds])
     state = learner.state(shape, fresh.repeat(1, learner.policies(len(family.train_tasks)), 1))
     sampler = Sampler(family, family.train_tasks, seeds, learner.episodes, threads)
-    return Run(family, learner, settings, list(seeds), shape, state, sampler)
+    streams = {"noise": sampler.noise}
+    return Run(family, learner, settings, list(seeds), sampler.env, streams, shape, state, sampler)
 
 
 def train(

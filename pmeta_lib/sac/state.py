@@ -30,6 +30,8 @@ class Progress:
     learner: Learner
     settings: Settings
     seeds: list[int]
+    env: TaskVectorEnv
+    generators: dict[str, list[torch.Generator]]  # stream -> one a seed
     _: KW_ONLY
     step: int = 0
     seconds: float = 0.0  # spent in `train`, over all its starts
@@ -57,7 +59,6 @@ class Run(Progress):
 
     agent: Agent
     replay: Replay
-    env: TaskVectorEnv
     observation: Tensor  # (S, N, E, o)
     uniform: bool = True  # whether actions are uniform until `warm_up`; False: the policy's own from the start
 
@@ -67,10 +68,6 @@ class Run(Progress):
     def updates(self) -> int:
         """How many updates there were."""
         return self.agent.updates
-
-    @property
-    def generators(self) -> dict[str, list[torch.Generator]]:
-        return self.agent.generators
 
     def kept(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """What a checkpoint holds of this kind of run alone: tensors and counters."""
@@ -147,4 +144,5 @@ def start(
     rows = np.tile(family.train_tasks.repeat(envs, axis=0), (len(seeds), 1))
     env = TaskVectorEnv(family, rows, children(seeds, tasks * envs, "environments"), threads=threads)
     observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, envs, -1)
-    return Run(family, learner, settings, list(seeds), agent, replay, env, observation, initial is None)
+    streams, uniform = agent.generators, initial is None
+    return Run(family, learner, settings, list(seeds), env, streams, agent, replay, observation, uniform)
