@@ -45,7 +45,7 @@ COLUMNS = ("way", "seed", "step", "policy", "episode", "task", "return", "return
 class Plan:
     """When the adapting policies are evaluated, and what they bring along. Steps are environment steps a task."""
 
-    steps: Annotated[tuple[Whole, ...], Field(min_length=1)] = (0, 1_000, 2_000, 5_000, 10_000)
+    steps: Annotated[tuple[Whole, ...], Field(strict=False, min_length=1)] = (0, 1_000, 2_000, 5_000, 10_000)
     episodes: Whole = 20  # k: the first k episodes are recorded as they are lived
     critics: Critics = "fresh"  # "learned": critics and temperature are brought along as well as the actor
     every_way: bool = False  # True: not a learner's own way alone, but plain fine-tuning too

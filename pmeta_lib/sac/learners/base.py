@@ -95,6 +95,11 @@ class FineTune(Learner):
         return torch.nn.functional.pad(observation, (0, self.blank))
 
 
+def appended(x: Tensor, context: Tensor) -> Tensor:
+    """`x (S, N, n, ·)` with `context` behind every row, (S, N, n, k) or 1 where it is the same for all."""
+    return torch.cat((x, context.expand(*x.shape[:3], context.shape[-1])), -1)
+
+
 def widened(batch: Batch, inputs: Callable[[Tensor], Tensor]) -> Batch:
     """The batch (S, N, n, ·) as networks see it whose observations are `inputs` of the task's."""
     here, there = inputs(batch.observation), inputs(batch.next_observation)

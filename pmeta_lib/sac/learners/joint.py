@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pmeta_lib.options import options
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import FineTune, Learner
+from pmeta_lib.sac.learners.base import FineTune, Learner, appended
 from pmeta_lib.sac.networks import fold
 
 
@@ -41,9 +41,8 @@ class JointOnehot(Joint):
         return tasks
 
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
-        seeds, tasks, n, _ = observation.shape
-        index = torch.eye(tasks, device=observation.device).view(1, tasks, 1, tasks).expand(seeds, tasks, n, tasks)
-        return torch.cat((observation, index), -1)
+        tasks = observation.shape[1]
+        return appended(observation, torch.eye(tasks, device=observation.device).view(1, tasks, 1, tasks))
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         """SAC from what the networks do at the mean of all indices: a new task has none of its own."""

@@ -30,7 +30,7 @@ from torch.nn.functional import softplus
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.options import Count, NotNegative, options
 from pmeta_lib.sac.agent import Adam, Agent
-from pmeta_lib.sac.learners.base import Learner, widened
+from pmeta_lib.sac.learners.base import Learner, appended, widened
 from pmeta_lib.sac.memory import check_size
 from pmeta_lib.sac.networks import Shape, fold, fused, initialize
 from pmeta_lib.sac.replay import Batch, Replay
@@ -93,7 +93,7 @@ class Pearl(Learner):
 
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
         z = agent.extra["z"]  # what an evaluation deploys has its own z in the networks, and ignores this one
-        return _append(observation, z if observation.shape[2] == z.shape[2] else z[:, :, :1])
+        return appended(observation, z if observation.shape[2] == z.shape[2] else z[:, :, :1])
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         encoder = agent.extra["encoder"].detach().requires_grad_()
@@ -103,7 +103,7 @@ class Pearl(Learner):
             mean, variance = self._infer(agent, rows, counted, encoder)
             z = mean + variance.sqrt() * noise
         at = slice(batch.observation.shape[-1], batch.observation.shape[-1] + self.latent_size)
-        losses = sac_update(agent, widened(batch, lambda x: _append(x, z.detach().unsqueeze(2))), context=at)
+        losses = sac_update(agent, widened(batch, lambda x: appended(x, z.detach().unsqueeze(2))), context=at)
         from_critics = losses.pop("context").view(*batch.reward.shape, -1).sum(2)  # (S, N, k)
         with torch.enable_grad():
             surrogate = (z * from_critics).sum() + self.kl_weight * divergence(mean, variance).mean(1).sum()
@@ -178,11 +178,6 @@ class Pearl(Learner):
         return posterior(factors.view(*rows.shape[:-1], -1), counted)
 
 
-def _append(x: Tensor, z: Tensor) -> Tensor:
-    """`x (S, N, n, ·)` with `z (S, N, n or 1, k)` behind every row."""
-    return torch.cat((x, z.expand(*x.shape[:3], z.shape[-1])), -1)
-
-
 EXPLORATIONS = {"point-robot": 5}  # n, episodes of exploration at meta-test; 2 for all other families
 
 
@@ -227,4 +222,4 @@ class TunedInference(Inference):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         mean, variance = self._infer(agent, *self._draw(agent), agent.extra["encoder"])
         z = mean + variance.sqrt() * agent.noise(*mean.shape[1:])
-        return sac_update(agent, widened(batch, lambda x: _append(x, z.unsqueeze(2))))
+        return sac_update(agent, widened(batch, lambda x: appended(x, z.unsqueeze(2))))
