@@ -109,7 +109,7 @@ class OnPolicy(Learner):
         """One fresh policy (1, P)."""
         return new_policy(shape, generator)
 
-    def state(self, shape: Shape, policies: Tensor) -> dict[str, Tensor]:
+    def state(self, policies: Tensor) -> dict[str, Tensor]:
         """All that training changes, besides streams; `policies` (S, 1, P) are fresh."""
         return {"policy": policies}
 

@@ -30,7 +30,7 @@ class ProMP(OnPolicy):
     epochs: Count = 5  # steps of Adam an iteration
     clip: Positive = 0.3  # how far a likelihood ratio may move
 
-    def state(self, shape: Shape, policies: Tensor) -> dict[str, Tensor]:
+    def state(self, policies: Tensor) -> dict[str, Tensor]:
         return {"policy": policies, **fresh_adam(policies), "weight": torch.full(policies.shape[:2], 5e-4)}
 
     def update(self, run, theta: Tensor, windows: list[Window]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -64,7 +64,7 @@ def start(family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list
                         f"{one} of each task: give more steps or fewer episodes")  # fmt: skip
     shape = learner.shape(family, settings.hidden)
     fresh = torch.stack([learner.new_policy(shape, generator(seed, "networks")) for seed in seeds])
-    state = learner.state(shape, fresh.repeat(1, learner.policies(len(family.train_tasks)), 1))
+    state = learner.state(fresh.repeat(1, learner.policies(len(family.train_tasks)), 1))
     sampler = Sampler(family, family.train_tasks, seeds, learner.episodes, threads)
     streams = {"noise": sampler.noise}
     return Run(family, learner, settings, list(seeds), sampler.env, streams, shape, state, sampler)

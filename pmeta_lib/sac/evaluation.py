@@ -60,7 +60,7 @@ def curve_rows(seeds: list[int], step: int, name: str, returns: np.ndarray) -> l
 
 def evaluate(run: Run, evaluator: Evaluator) -> None:
     """Append the returns of the learner's policies, and the last update's losses, to the run's tables."""
-    for name, actor in run.learner.deployed(run.agent, run.replay).items():
+    for name, actor in run.learner.deployed(run.agent).items():
         run.rows += curve_rows(run.seeds, run.step, name, evaluator.returns(run.deterministic(actor), run.step))
     if run.last:
         alpha, last = run.agent.log_alpha.exp(), run.last

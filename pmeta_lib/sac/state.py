@@ -98,7 +98,7 @@ class Run(Progress):
 
     def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
         """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
-        return self.deterministic(self.learner.deployed(self.agent, self.replay)[name])
+        return self.deterministic(self.learner.deployed(self.agent)[name])
 
     def deterministic(self, actor: Tensor) -> Callable[[Tensor], Tensor]:
         """The mode of `actor (S, G, P)` on observations (S, N E, o) of the training tasks, widened by the learner."""

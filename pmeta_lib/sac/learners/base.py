@@ -58,7 +58,7 @@ class Learner:
         same tensors, so that a GPU may replay one for the other. None: never replay."""
         return "update" if self.one_phase else None
 
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+    def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """The policies worth evaluating on the training tasks: name -> actors (S, G, P). "deployed" is the
         learner's answer to each task; "meta" the meta-policy "theta", where `agent.extra` holds one."""
         meta = {"meta": agent.extra["theta"]} if "theta" in agent.extra else {}

@@ -25,7 +25,7 @@ from torch import Tensor
 from pmeta_lib.options import options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner, tie
-from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
 
@@ -67,5 +67,5 @@ class PCGrad(Learner):
         own = torch.arange(tasks, device=agent.actor.device).unsqueeze(-1)
         return (torch.stack(keys).argsort(-1) + 1 + own) % tasks
 
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+    def deployed(self, agent: Agent) -> dict[str, Tensor]:
         return {"deployed": agent.actor}  # what is shared is no meta-policy

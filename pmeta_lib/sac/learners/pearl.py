@@ -140,7 +140,7 @@ class Pearl(Learner):
         counted = torch.arange(self.context_window, device=rows.device) < seen.unsqueeze(-1)
         return self._infer(agent, rows, counted.to(rows.dtype), agent.extra["encoder"])
 
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+    def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
         at = self._observation_size(agent)
