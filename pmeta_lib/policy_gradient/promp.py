@@ -16,7 +16,6 @@ from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, within
 from pmeta_lib.policy_gradient.policy import gaussian
 from pmeta_lib.policy_gradient.rollout import Window
 from pmeta_lib.sac.agent import Adam
-from pmeta_lib.sac.networks import Shape
 
 
 @options
