@@ -1,5 +1,7 @@
 """Meta-test of on-policy learners: the table that `pmeta_lib.sac.adaptation` makes for the others."""
 
+from contextlib import closing
+
 import pandas as pd
 from torch import Tensor
 
@@ -28,13 +30,11 @@ def adapt(
     unit = learner.unit(family.horizon)
     updates = learner.reach(plan, family.horizon)
     at = {s: s // unit for s in {0, unit, 2 * unit, 3 * unit, *plan.steps} if s // unit <= updates}
-    judge = Judge(family, family.test_tasks, seeds, learner.episodes, settings, threads)
     try:
-        path = list(learner.path(judge, theta, 0, updates)) if learner.policies(2) == 1 else []
+        with closing(Judge(family, family.test_tasks, seeds, learner.episodes, settings, threads)) as judge:
+            path = list(learner.path(judge, theta, 0, updates)) if learner.policies(2) == 1 else []
     except FloatingPointError as error:
         raise Stopped(f"{learner.name} on the test tasks of {family.name}: {error}") from error
-    finally:
-        judge.close()
     for k, (deployed, acting) in enumerate(path):
         for s, seed in enumerate(seeds):
             for task in range(len(family.test_tasks)):

@@ -80,6 +80,10 @@ def adapted(
 class OnPolicy(Learner):
     """A learner that throws its experience away after each update; `pmeta_lib.policy_gradient.training` trains it."""
 
+    trained_by: ClassVar[str] = "pmeta_lib.policy_gradient.training:train"
+    surrogate: ClassVar[staticmethod] = staticmethod(plain)
+    training_steps: ClassVar[bool] = True  # whether training itself takes inner steps; else only a new task brings them
+
     episodes: Count = 20  # environments of each task, stepped together
     inner_steps: Whole = 1  # policy-gradient steps from the meta-policy to a task's own
     inner_step_size: Positive = 0.1  # of each of them
@@ -88,11 +92,6 @@ class OnPolicy(Learner):
 
     def policies(self, tasks: int) -> int:
         return 1
-
-    # ---------------------------------------------------------------- what the training loop asks for
-    trained_by: ClassVar[str] = "pmeta_lib.policy_gradient.training:train"
-    surrogate: ClassVar[staticmethod] = staticmethod(plain)
-    training_steps: ClassVar[bool] = True  # whether training itself takes inner steps; else only a new task brings them
 
     def phases(self) -> int:
         """Windows of an iteration: one before each inner step and one after the last."""
@@ -110,7 +109,7 @@ class OnPolicy(Learner):
         """One fresh policy (1, P)."""
         return new_policy(shape, generator)
 
-    def state(self, shape: Shape, policies: Tensor) -> dict[str, Tensor]:
+    def state(self, policies: Tensor) -> dict[str, Tensor]:
         """All that training changes, besides streams; `policies` (S, 1, P) are fresh."""
         return {"policy": policies}
 

@@ -31,11 +31,6 @@ class Gaussian(NamedTuple):
         return (new.log_std - self.log_std + 0.5 * (ratio + shift**2 - 1)).sum(-1)
 
 
-def size(shape: Shape) -> int:
-    """P, the parameters of one policy."""
-    return shape.size + shape.widths[-1]
-
-
 def new_policy(shape: Shape, generator: torch.Generator) -> Tensor:
     """(1, P): PyTorch's own initial weights, standard deviation 1 (actions live in [-1, 1])."""
     return torch.cat((initialize(shape, 1, generator), torch.zeros(1, shape.widths[-1])), 1)

@@ -16,7 +16,6 @@ from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, within
 from pmeta_lib.policy_gradient.policy import gaussian
 from pmeta_lib.policy_gradient.rollout import Window
 from pmeta_lib.sac.agent import Adam
-from pmeta_lib.sac.networks import Shape
 
 
 @options
@@ -30,7 +29,7 @@ class ProMP(OnPolicy):
     epochs: Count = 5  # steps of Adam an iteration
     clip: Positive = 0.3  # how far a likelihood ratio may move
 
-    def state(self, shape: Shape, policies: Tensor) -> dict[str, Tensor]:
+    def state(self, policies: Tensor) -> dict[str, Tensor]:
         return {"policy": policies, **fresh_adam(policies), "weight": torch.full(policies.shape[:2], 5e-4)}
 
     def update(self, run, theta: Tensor, windows: list[Window]) -> tuple[Tensor, dict[str, Tensor]]:

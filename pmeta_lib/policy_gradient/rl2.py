@@ -118,7 +118,7 @@ class RL2(OnPolicy):
         shape.parts(flat)[-1].zero_()
         return flat
 
-    def state(self, shape: Recurrent, policies: Tensor) -> dict[str, Tensor]:
+    def state(self, policies: Tensor) -> dict[str, Tensor]:
         weight, order = torch.full(policies.shape[:2], 1.0), torch.zeros((), dtype=torch.long)
         return {"policy": policies, **fresh_adam(policies), "weight": weight, "order": order}
 

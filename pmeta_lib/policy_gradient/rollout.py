@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
-from pmeta_lib.sac.agent import generator, seed_sequence
+from pmeta_lib.sac.agent import children, generator, seed_sequence
 from pmeta_lib.sac.evaluation import to_env
 
 
@@ -52,16 +52,13 @@ class Sampler:
 
     def __init__(self, family: TaskFamily, tasks: np.ndarray, seeds: list[int], slots: int, threads: int = 1):
         self.family, self.seeds, self.tasks, self.slots = family, list(seeds), len(tasks), slots
-        rows = np.tile(np.repeat(tasks, slots, axis=0), (len(seeds), 1))
-        self.env = TaskVectorEnv(family, rows, self._children("environments"), threads=threads)
+        rows = np.tile(tasks.repeat(slots, axis=0), (len(seeds), 1))
+        self.env = TaskVectorEnv(family, rows, children(seeds, len(tasks) * slots, "environments"), threads=threads)
         self.noise = [generator(seed, "noise") for seed in seeds]
-
-    def _children(self, *key) -> list[np.random.SeedSequence]:
-        return [c for seed in self.seeds for c in seed_sequence(seed, *key).spawn(self.tasks * self.slots)]
 
     def restart(self, key: int) -> None:
         """Begin all streams anew, at the branch `key` of every seed's tree: what follows depends on nothing else."""
-        self.env.reset(seed=self._children("learner", key, 0))
+        self.env.reset(seed=children(self.seeds, self.tasks * self.slots, "learner", key, 0))
         for g, seed in zip(self.noise, self.seeds, strict=True):
             g.manual_seed(int(seed_sequence(seed, "learner", key, 1).generate_state(1, np.uint64)[0] >> 1))
 

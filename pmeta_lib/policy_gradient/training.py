@@ -6,9 +6,8 @@ since what neighbours take from the wall clock is no property of a learner; eval
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,40 +17,38 @@ from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.rollout import Sampler
-from pmeta_lib.sac import checkpoint
 from pmeta_lib.sac.agent import generator
-from pmeta_lib.sac.evaluation import Evaluator
+from pmeta_lib.sac.checkpoint import part
+from pmeta_lib.sac.evaluation import Evaluator, curve_rows
 from pmeta_lib.sac.networks import Shape
 from pmeta_lib.sac.settings import Settings
-from pmeta_lib.sac.training import Run as SacRun
+from pmeta_lib.sac.state import Progress
 from pmeta_lib.sac.training import follow
 
 
 @dataclass
-class Run:
+class Run(Progress):
     """A run in progress, or finished. `state` holds every tensor that training changes, leading axis S."""
 
-    family: TaskFamily
     learner: OnPolicy
-    settings: Settings
-    seeds: list[int]
     shape: Shape
     state: dict[str, Tensor]
     sampler: Sampler
-    step: int = 0
     updates: int = 0
-    seconds: float = 0.0  # of CPU
-    last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, (S, G) each
-    rows: list[tuple] = field(default_factory=list)
-    metrics: list[tuple] = field(default_factory=list)
 
-    CURVE = SacRun.CURVE
     METRICS = ("seed", "step", "slot", "objective", "kl", "entropy", "cpu_seconds")
-    curve, losses = SacRun.curve, SacRun.losses
 
     @property
     def tasks(self) -> int:
         return len(self.family.train_tasks)
+
+    def kept(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """What a checkpoint holds of this kind of run alone: tensors and counters."""
+        return {f"state.{name}": x for name, x in self.state.items()}, {"updates": self.updates}
+
+    def put_back(self, tensors: dict[str, Tensor], record: dict) -> None:
+        """Take over from a checkpoint what `kept` gave it."""
+        self.state, self.updates = part(tensors, "state."), record["updates"]
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of one seed's result: tensors, and the network's widths."""
@@ -67,21 +64,20 @@ def start(family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list
                         f"{one} of each task: give more steps or fewer episodes")  # fmt: skip
     shape = learner.shape(family, settings.hidden)
     fresh = torch.stack([learner.new_policy(shape, generator(seed, "networks")) for seed in seeds])
-    state = learner.state(shape, fresh.repeat(1, learner.policies(len(family.train_tasks)), 1))
+    state = learner.state(fresh.repeat(1, learner.policies(len(family.train_tasks)), 1))
     sampler = Sampler(family, family.train_tasks, seeds, learner.episodes, threads)
-    return Run(family, learner, settings, list(seeds), shape, state, sampler)
+    streams = {"noise": sampler.noise}
+    return Run(family, learner, settings, list(seeds), sampler.env, streams, shape, state, sampler)
 
 
 def train(
-    family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], *, folder: Path | None = None,
-    device: str = "cpu", threads: int = 1, progress: bool = False, checkpoint_seconds: float = 60.0,
-    callback: Callable[[Run], bool | None] | None = None,
-) -> Run:  # fmt: skip
+    family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], *, device="cpu", threads=1, **how
+) -> Run:
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
-    As `pmeta_lib.sac.training.train`: resumable from `folder` to the very numbers of an undisturbed run, `callback`
-    after every evaluation but the first. Evaluations come after the last whole iteration before each of the settings'
-    evaluation steps. Raises `Stopped` when a policy or an inner step diverges; the last good checkpoint is kept.
+    `how`: `folder`, `progress`, `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Evaluations come
+    after the last whole iteration before each of the settings' evaluation steps. Raises `Stopped` when a policy or an
+    inner step diverges; the last good checkpoint is kept.
     """
     if torch.device(device).type != "cpu":
         raise UserError(f"device is {device}; {learner.name} is bounded by its environments' steps: leave --device out")
@@ -89,13 +85,9 @@ def train(
     one = learner.steps_per_iteration(family.horizon)
     due = {step // one * one for step in settings.evaluation_steps()}
     judge = Judge(family, family.train_tasks, run.seeds, learner.episodes, settings, threads)
-    try:
+    with closing(run.sampler), closing(judge):
         follow(run, lambda: iterate(run), lambda: evaluate(run, judge), due, settings.steps // one * one, (),
-               began=time.process_time(), clock=time.process_time, save=save, restore=restore, folder=folder,
-               progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
-    finally:
-        judge.close()
-        run.sampler.close()
+               began=time.process_time(), clock=time.process_time, **how)  # fmt: skip
     return run
 
 
@@ -129,31 +121,10 @@ class Judge:
 def evaluate(run: Run, judge: Judge) -> None:
     """Append the returns of what the learner deploys, and the last update's losses, to the run's tables."""
     for name, returns in run.learner.deployed_returns(judge, run.state["policy"], run.step).items():
-        for s, seed in enumerate(run.seeds):
-            for i, episodes in enumerate(returns[s]):
-                run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))
+        run.rows += curve_rows(run.seeds, run.step, name, returns)
     log_std = run.state["policy"][..., -run.family.action_size :]  # the last parameters, whatever the network
     entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).tolist()
     for s, seed in enumerate(run.seeds):
         for g, h in enumerate(entropy[s]):
             losses = [float(x[s, g]) for x in run.last.values()] or [0.0, 0.0]
             run.metrics.append((seed, run.step, g, *losses, h, run.seconds))
-
-
-def save(run: Run, folder: Path, identity: str) -> None:
-    """Checkpoint the run."""
-    tensors = {f"state.{n}": x for n, x in run.state.items()} | {f"last.{n}": x for n, x in run.last.items()}
-    tensors |= {f"env.{n}": torch.from_numpy(x) for n, x in run.sampler.env.state_dict().items()}
-    checkpoint.save(folder, run.step, tensors | checkpoint.generator_tensors({"noise": run.sampler.noise}), {
-        "identity": identity, "updates": run.updates, "seconds": run.seconds, "rows": run.rows,
-        "metrics": run.metrics})  # fmt: skip
-
-
-def restore(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
-    """Put a fresh run into the state that `save` stored."""
-    part = lambda kind: {k.removeprefix(kind): x for k, x in tensors.items() if k.startswith(kind)}  # noqa: E731
-    run.state, run.last = part("state."), part("last.")
-    run.sampler.env.load_state_dict({k: x.numpy() for k, x in part("env.").items()})
-    checkpoint.restore_generators({"noise": run.sampler.noise}, tensors)
-    run.step, run.updates, run.seconds = (record[k] for k in ("step", "updates", "seconds"))
-    run.rows, run.metrics = checkpoint.rows(record["rows"]), checkpoint.rows(record["metrics"])

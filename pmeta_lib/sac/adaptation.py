@@ -13,44 +13,44 @@ few-shot endpoint is their mean); "deployed" is what the learner would deploy af
 episodes apart.
 """
 
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
+from pmeta_lib.options import Whole, options
 from pmeta_lib.sac.agent import Agent, generator
-from pmeta_lib.sac.evaluation import Evaluator
+from pmeta_lib.sac.evaluation import Evaluator, curve_rows
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.replay import split
 from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.state import Run
 from pmeta_lib.sac.training import train
 
-CRITICS = ("fresh", "learned")
+Critics = Literal["fresh", "learned"]
+CRITICS = get_args(Critics)
 COLUMNS = ("way", "seed", "step", "policy", "episode", "task", "return", "return_std", "episodes")
 
 
-@dataclass(frozen=True)
+@options
 class Plan:
     """When the adapting policies are evaluated, and what they bring along. Steps are environment steps a task."""
 
-    steps: tuple[int, ...] = (0, 1_000, 2_000, 5_000, 10_000)
-    episodes: int = 20  # k: the first k episodes are recorded as they are lived
-    critics: str = "fresh"  # "learned": critics and temperature are brought along as well as the actor
+    steps: Annotated[tuple[Whole, ...], Field(strict=False, min_length=1)] = (0, 1_000, 2_000, 5_000, 10_000)
+    episodes: Whole = 20  # k: the first k episodes are recorded as they are lived
+    critics: Critics = "fresh"  # "learned": critics and temperature are brought along as well as the actor
     every_way: bool = False  # True: not a learner's own way alone, but plain fine-tuning too
 
     def __post_init__(self):
-        if not self.steps or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in self.steps):
-            raise UserError(f"steps are {list(self.steps)}; give whole numbers of 0 or more, e.g. 0,1000,10000")
-        if self.episodes < 0:
-            raise UserError(f"episodes is {self.episodes}; it must be 0 or more")
-        if self.critics not in CRITICS:
-            raise UserError(f"critics is {self.critics!r}; give one of {', '.join(CRITICS)}")
         if max(self.steps) == 0 and self.episodes == 0:
             raise UserError("steps are all 0 and so is episodes: nothing would be adapted")
 
@@ -95,14 +95,17 @@ def _follow(
     on_test = replace(family, train_tasks=family.test_tasks)
     where = folder / way.replace(" + ", "-") if folder is not None else None
     run = train(on_test, adapter, settings, seeds, folder=where, initial=start, evaluate_at={0, *plan.steps}, **how)
-    rows = [
-        (seed, end, "acting", k, task, total, 0.0, 1)
+    acting = [
+        (seed, end, "acting", task, total, 0.0, 1, k)
         for seed, of_seed in zip(seeds, run.replay.rows, strict=True)
         for task, transitions in enumerate(of_seed)
         for k, (end, total) in enumerate(lived(transitions, run.replay.sizes, family.horizon, plan.episodes), 1)
     ]
-    deployed = run.curve[run.curve["policy"] == "deployed"].assign(episode=None)
-    table = pd.DataFrame([*deployed[list(COLUMNS[1:])].itertuples(index=False), *rows], columns=list(COLUMNS[1:]))
+    deployed = [(*row, None) for row in run.rows if row[2] == "deployed"]
+    return _of_way(way, pd.DataFrame([*deployed, *acting], columns=[*run.CURVE, "episode"]))
+
+
+def _of_way(way: str, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(way=way)[list(COLUMNS)].astype({"episode": "Int64"})
 
 
@@ -130,9 +133,6 @@ def random_returns(family: TaskFamily, tasks: np.ndarray, seeds: list[int], epis
         size = (observation.shape[1], family.action_size)
         return torch.stack([2.0 * torch.rand(size, generator=g) - 1.0 for g in streams])
 
-    evaluator = Evaluator(family, tasks, seeds, episodes)
-    returns = evaluator.returns(uniform, 0)
-    evaluator.close()
-    rows = [("random", seed, 0, "deployed", None, i, float(x.mean()), float(x.std()), len(x))
-            for seed, of_seed in zip(seeds, returns, strict=True) for i, x in enumerate(of_seed)]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"episode": "Int64"})
+    with closing(Evaluator(family, tasks, seeds, episodes)) as evaluator:
+        rows = curve_rows(seeds, 0, "deployed", evaluator.returns(uniform, 0))
+    return _of_way("random", pd.DataFrame(rows, columns=list(Run.CURVE)).assign(episode=None))

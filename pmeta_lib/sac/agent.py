@@ -22,6 +22,11 @@ def seed_sequence(seed: int, stream: str, *more: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(STREAMS.index(stream), *more))
 
 
+def children(seeds: list[int], count: int, stream: str, *more: int) -> list[np.random.SeedSequence]:
+    """`count` branches below the stream's own for each of `seeds`: those of the slots of an environment."""
+    return [child for seed in seeds for child in seed_sequence(seed, stream, *more).spawn(count)]
+
+
 def generator(seed: int, stream: str, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator for one stream of one root seed."""
     state = seed_sequence(seed, stream).generate_state(2, np.uint32)
@@ -86,6 +91,13 @@ class Agent:
                 self.shadows[name] = [pair for layers in zip(hidden, copies) for pair in zip(*layers)]
                 self.layers[name] = [*copies, head]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All that learning changes in place, by the names of checkpoints."""
+        own = {name: getattr(self, name) for name in ("actor", "critic", "target", "log_alpha")}
+        own |= {f"extra.{name}": x for name, x in self.extra.items()}
+        keys = ("first", "second", "steps")
+        return own | {f"adam.{n}.{key}": getattr(adam, key) for n, adam in self.optimizers.items() for key in keys}
+
     @property
     def slots(self) -> int:
         return self.actor.shape[0] * self.actor.shape[1]
@@ -116,20 +128,18 @@ def new_agent(
     actor = actor.repeat(1, policies, 1).to(device)
     critic = critic.repeat(1, policies, 1, 1).to(device)
     log_alpha = torch.full((len(seeds), policies), float(np.log(initial_temperature)), device=device)
-    agent = Agent(
+    return Agent(
         actor_shape, critic_shape, actor, critic, critic.clone(), log_alpha,
         {"actor": Adam(actor, learning_rate), "critic": Adam(critic, learning_rate),
          "log_alpha": Adam(log_alpha, learning_rate)},
         {stream: [generator(s, stream, device) for s in seeds] for stream in ("replay", "noise", "learner")},
         discount, polyak, -float(action_size) if target_entropy is None else target_entropy, envs, product_type,
     )  # fmt: skip
-    return agent
 
 
 @torch.no_grad()
 def act(shape: Shape, actor: Tensor, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Actions (S, N, …, a) in (-1, 1) of `actor (S, G, P)` at `observation (S, N, …, o)`; the mode where `noise` is
-    None."""
+    """Actions (S, N, …, a) in (-1, 1) of `actor (S, G, P)` at `observation (S, N, …, o)`; the mode without `noise`."""
     x = observation.reshape(actor.shape[0] * actor.shape[1], -1, observation.shape[-1])
     mean, log_std = gaussian(forward(shape, actor.reshape(-1, shape.size), x))
     action = torch.tanh(mean if noise is None else mean + log_std.exp() * noise.reshape(mean.shape))

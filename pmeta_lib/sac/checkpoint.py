@@ -15,8 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pmeta_lib.files import UserError, json_text, patiently, remove_halves, sha256, strict, write_atomically
-from pmeta_lib.sac.state import Run
+from pmeta_lib.files import UserError, json_text, patiently, remove_halves, sha256, strict, write_atomically, writing
 
 SCHEMA = 1
 KEEP = 2
@@ -57,17 +56,14 @@ def _blocks(x: Tensor) -> list[memoryview]:
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> None:
     """Add the checkpoint of `step`, then drop all but the newest `KEEP`. `UserError` if the disk refuses."""
-    stem = f"step-{step:09d}"
-    try:
+    stem, older = f"step-{step:09d}", steps(folder)
+    left = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
+    with writing(f"the checkpoint of step {step} to {folder}", left):
         patiently(folder.mkdir, parents=True, exist_ok=True)
         digest = save_tensors(folder / f"{stem}.safetensors", tensors)
         body = strict({"schema": SCHEMA, "step": step, "sha256": digest, **record})
         manifest = {"sha256": _digest(body), "body": body}
         write_atomically(folder / f"{stem}.json", json_text(manifest).encode())
-    except OSError as error:
-        older = steps(folder)
-        left = f"the checkpoint of step {older[0]} is kept" if older else "no earlier checkpoint exists"
-        raise UserError(f"cannot write the checkpoint of step {step} to {folder}: {error}; {left}") from error
     kept = {f"step-{s:09d}" for s in steps(folder)[:KEEP]}
     remove_halves(folder)  # that a kill left
     for path in folder.glob("step-*"):
@@ -75,7 +71,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
             path.unlink(missing_ok=True)
 
 
-def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dict] | None:
+def load(folder: Path, identity: str) -> tuple[dict[str, Tensor], dict] | None:
     """The newest sound checkpoint, `(tensors, record)`, or None if there is none at all.
 
     A truncated or altered one is named and passed over. `UserError` if the folder's checkpoints belong to another
@@ -94,7 +90,7 @@ def load(folder: Path, identity: str, say=print) -> tuple[dict[str, Tensor], dic
                 raise ValueError(f"it has schema {record['schema']}, this version reads {SCHEMA}")
             tensors = patiently(load_file, data)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            say(f"checkpoint of step {step} in {folder} is not usable: {error}; trying the one before")
+            print(f"checkpoint of step {step} in {folder} is not usable: {error}; trying the one before")
             why = error
             continue
         if record["identity"] != identity:
@@ -121,64 +117,40 @@ def _digest(body: dict) -> str:
     return hashlib.sha256(json_text(body, sort_keys=True).encode()).hexdigest()
 
 
-def generator_tensors(generators: dict[str, list[torch.Generator]]) -> dict[str, Tensor]:
-    """The states of torch generators, as uint8 tensors."""
-    return {f"generator.{s}.{k}": g.get_state() for s, gs in generators.items() for k, g in enumerate(gs)}
-
-
-def restore_generators(generators: dict[str, list[torch.Generator]], tensors: dict[str, Tensor]) -> None:
-    """Put back what `generator_tensors` took."""
-    for stream, gs in generators.items():
-        for k, g in enumerate(gs):
-            g.set_state(tensors[f"generator.{stream}.{k}"])
-
-
 def last_good(folder: Path | None) -> str:
     """Which checkpoint of `folder` a run that cannot go on leaves, in words."""
     there = steps(Path(folder)) if folder is not None else []
     return f"the last good checkpoint is that of step {there[0]} in {folder}" if there else "there is no checkpoint"
 
 
-def state_tensors(run: Run) -> dict[str, Tensor]:
+def part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `kind`, without it."""
+    return {name.removeprefix(kind): x for name, x in tensors.items() if name.startswith(kind)}
+
+
+def state_tensors(run) -> dict[str, Tensor]:
     """Every tensor that the continuation of a run depends on, by name."""
-    agent = run.agent
-    tensors = {n: getattr(agent, n) for n in ("actor", "critic", "target", "log_alpha")}
-    tensors |= {f"extra.{name}": x for name, x in agent.extra.items()}
-    for name, optimizer in agent.optimizers.items():
-        tensors |= {f"adam.{name}.{key}": getattr(optimizer, key) for key in ("first", "second", "steps")}
-    tensors["replay"] = run.replay.rows[:, :, : len(run.replay)]
-    tensors["observation"] = run.observation
-    tensors |= {f"last.{name}": x for name, x in run.last.items()}
-    tensors |= {f"env.{name}": torch.from_numpy(x) for name, x in run.env.state_dict().items()}
-    return tensors | generator_tensors(agent.generators)
+    tensors = run.kept()[0] | {f"last.{name}": x for name, x in run.last.items()}
+    tensors |= {f"generator.{s}.{k}": g.get_state() for s, gs in run.generators.items() for k, g in enumerate(gs)}
+    return tensors | {f"env.{name}": torch.from_numpy(x) for name, x in run.env.state_dict().items()}
 
 
-def save_run(run: Run, folder: Path, identity: str) -> None:
+def save_run(run, folder: Path, identity: str) -> None:
     """Checkpoint the run; refuses (`FloatingPointError`) to store parameters that are not finite."""
     tensors = state_tensors(run)
-    for name in ("actor", "critic", "log_alpha"):
+    for name in {"actor", "critic", "log_alpha"} & tensors.keys():
         if not torch.isfinite(tensors[name]).all():
             raise FloatingPointError(f"the {name} parameters are not finite")
-    save(folder, run.step, tensors, {
-        "identity": identity, "updates": run.agent.updates, "added": run.replay.added, "seconds": run.seconds,
-        "rows": run.rows, "metrics": run.metrics})  # fmt: skip
+    record = {"identity": identity, "seconds": run.seconds, "rows": run.rows, "metrics": run.metrics}
+    save(folder, run.step, tensors, record | run.kept()[1])
 
 
-def restore_run(run: Run, tensors: dict[str, Tensor], record: dict) -> None:
+def restore_run(run, tensors: dict[str, Tensor], record: dict) -> None:
     """Put a fresh run into the state that `save_run` stored."""
-    agent = run.agent
-    for name in ("actor", "critic", "target", "log_alpha"):
-        getattr(agent, name).copy_(tensors[name])
-    for key, x in tensors.items():
-        if key.startswith("extra."):  # in place, or anew where the learner makes it at its first update
-            agent.extra.setdefault(key.removeprefix("extra."), x.to(agent.actor.device)).copy_(x)
-    for name, optimizer in agent.optimizers.items():
-        for key in ("first", "second", "steps"):
-            getattr(optimizer, key).copy_(tensors[f"adam.{name}.{key}"])
-    restore_generators(agent.generators, tensors)
-    run.replay.restore(tensors["replay"], record["added"])
-    run.observation = tensors["observation"].to(run.observation.device)
-    run.env.load_state_dict({k.removeprefix("env."): x.numpy() for k, x in tensors.items() if k.startswith("env.")})
-    run.last = {k.removeprefix("last."): x for k, x in tensors.items() if k.startswith("last.")}
-    run.step, agent.updates, run.seconds = record["step"], record["updates"], record["seconds"]
+    run.put_back(tensors, record)
+    for stream, gs in run.generators.items():
+        for k, g in enumerate(gs):
+            g.set_state(tensors[f"generator.{stream}.{k}"])
+    run.env.load_state_dict({name: x.numpy() for name, x in part(tensors, "env.").items()})
+    run.step, run.seconds, run.last = record["step"], record["seconds"], part(tensors, "last.")
     run.rows, run.metrics = rows(record["rows"]), rows(record["metrics"])

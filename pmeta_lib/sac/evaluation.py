@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
-from pmeta_lib.sac.agent import seed_sequence
-from pmeta_lib.sac.state import Run, deterministic
+from pmeta_lib.sac.agent import children
+from pmeta_lib.sac.state import Run
 
 
 def to_env(family: TaskFamily, action: Tensor) -> np.ndarray:
@@ -25,18 +25,15 @@ class Evaluator:
     """
 
     def __init__(self, family: TaskFamily, tasks: np.ndarray, seeds: list[int], episodes: int, device="cpu", threads=1):
-        self.family, self.seeds, self.episodes, self.device = family, seeds, episodes, device
+        self.family, self.seeds, self.device = family, seeds, device
         self.shape = (len(seeds), len(tasks), episodes)
-        rows = np.broadcast_to(tasks[None, :, None], (*self.shape, tasks.shape[1])).reshape(-1, tasks.shape[1])
-        self.env = TaskVectorEnv(family, rows, self._seeds(0), threads=threads)
-
-    def _seeds(self, key: int) -> list[np.random.SeedSequence]:
-        return [s for seed in self.seeds
-                for s in seed_sequence(seed, "evaluation", key).spawn(self.shape[1] * self.episodes)]  # fmt: skip
+        rows = np.tile(tasks.repeat(episodes, axis=0), (len(seeds), 1))
+        self.env = TaskVectorEnv(family, rows, children(seeds, len(tasks) * episodes, "evaluation", 0), threads=threads)
 
     def returns(self, policy: Callable[[Tensor], Tensor], key: int) -> np.ndarray:
         """(S, N, episodes) undiscounted returns of `policy: (S, N E, o) -> (S, N E, a)` in [-1, 1]."""
-        observation, _ = self.env.reset(seed=self._seeds(key))
+        _, tasks, episodes = self.shape
+        observation, _ = self.env.reset(seed=children(self.seeds, tasks * episodes, "evaluation", key))
         total = np.zeros(self.env.num_envs)
         alive = np.ones(self.env.num_envs, bool)
         for _ in range(self.family.horizon):
@@ -55,19 +52,19 @@ class Evaluator:
         self.env.close()
 
 
+def curve_rows(seeds: list[int], step: int, name: str, returns: np.ndarray) -> list[tuple]:
+    """Rows of a curve (`state.CURVE`) from the `returns (S, N, episodes)` of the policies called `name`."""
+    return [(seed, step, name, task, float(x.mean()), float(x.std()), len(x))
+            for seed, tasks in zip(seeds, returns, strict=True) for task, x in enumerate(tasks)]  # fmt: skip
+
+
 def evaluate(run: Run, evaluator: Evaluator) -> None:
     """Append the returns of the learner's policies, and the last update's losses, to the run's tables."""
-    for name, actor in run.learner.deployed(run.agent, run.replay).items():
-        policy = deterministic(run.learner, run.agent, actor, len(run.family.train_tasks))
-        returns = evaluator.returns(policy, run.step)
-        for s, seed in enumerate(run.seeds):
-            for i, episodes in enumerate(returns[s]):
-                run.rows.append((seed, run.step, name, i, float(episodes.mean()), float(episodes.std()), len(episodes)))
+    for name, actor in run.learner.deployed(run.agent).items():
+        run.rows += curve_rows(run.seeds, run.step, name, evaluator.returns(run.deterministic(actor), run.step))
     if run.last:
-        seeds, slots = run.agent.log_alpha.shape
-        columns = {k: v.view(seeds, slots).tolist() for k, v in run.last.items()}
-        temperature = run.agent.log_alpha.exp().tolist()
-        for s, seed in enumerate(run.seeds):
-            for g in range(slots):
-                run.metrics.append((seed, run.step, g, columns["critic_loss"][s][g], columns["actor_loss"][s][g],
-                                    -columns["log_prob"][s][g], temperature[s][g]))  # fmt: skip
+        alpha, last = run.agent.log_alpha.exp(), run.last
+        columns = (last["critic_loss"], last["actor_loss"], -last["log_prob"], alpha)
+        losses = torch.stack([x.view(alpha.shape).cpu() for x in columns], -1).tolist()
+        for seed, slots in zip(run.seeds, losses, strict=True):
+            run.metrics += [(seed, run.step, slot, *row) for slot, row in enumerate(slots)]

@@ -17,12 +17,12 @@ from pmeta_lib.files import UserError
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def keep_freed_memory() -> bool:
-    """Ask glibc to recycle large blocks; True if it agreed, False on systems without glibc (nothing changes)."""
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_M_MMAP_THRESHOLD, 2**30) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+def keep_freed_memory() -> None:
+    """Ask glibc to recycle large blocks; on systems without glibc nothing changes."""
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 2**30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def check_size(gib: dict[str, float], device: str | torch.device = "cpu") -> None:
@@ -37,13 +37,16 @@ def check_size(gib: dict[str, float], device: str | torch.device = "cpu") -> Non
         )
 
 
-def needed(family, settings, seeds: int, tasks: int, capacity: int, policies: int, inputs: int) -> dict[str, float]:
+def needed(family, learner, settings, seeds: int) -> dict[str, float]:
     """GiB of a run's main consumers, by the settings to lower: an estimate, made before anything is allocated."""
-    widths = (inputs + family.action_size, *settings.hidden, 2 * family.action_size)
+    tasks, o, a = len(family.train_tasks), family.observation_size, family.action_size
+    widths = (o + learner.context_size(tasks) + a, *settings.hidden, 2 * a)
     parameters = sum((i + 1) * o for i, o in pairwise(widths))
-    rows = {"replay_capacity, steps": capacity * (2 * family.observation_size + family.action_size + 2)}
-    rows["batch_size, hidden"] = 5 * settings.batch_size * sum(widths)  # activations of actor and twin critics
-    rows["envs_per_task"] = 4096 * settings.envs_per_task  # a simulator's state, roughly
-    rows["evaluation_episodes"] = 4096 * settings.evaluation_episodes
-    gib = {name: 4 * seeds * tasks * n / 2**30 for name, n in rows.items()}
-    return gib | {"hidden": 4 * seeds * policies * parameters * 14 / 2**30}  # values, targets, moments, gradients
+    numbers = {
+        "replay_capacity, steps": tasks * settings.stored * (2 * o + a + 2),
+        "batch_size, hidden": tasks * 5 * settings.batch_size * sum(widths),  # activations of actor and twin critics
+        "envs_per_task": tasks * 4096 * settings.envs_per_task,  # a simulator's state, roughly
+        "evaluation_episodes": tasks * 4096 * settings.evaluation_episodes,
+        "hidden": learner.policies(tasks) * 14 * parameters,  # values, targets, moments, gradients
+    }
+    return {name: 4 * seeds * n / 2**30 for name, n in numbers.items()}

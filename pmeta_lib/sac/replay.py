@@ -42,8 +42,7 @@ class Replay:
         self.added = 0
         self.last = self.rows[:, :, :0]  # (S, N, E, width), the latest addition
         self._filled = torch.zeros((), dtype=torch.float64, device=device)  # on the device, for captured graphs
-        base = torch.arange(seeds * tasks, device=device) * capacity
-        self._base = base.view(seeds, tasks, 1)
+        self._base = (torch.arange(seeds * tasks, device=device) * capacity).view(seeds, tasks, 1)
 
     def __len__(self) -> int:
         return min(self.added, self.rows.shape[2])

@@ -33,18 +33,22 @@ class Settings:
     evaluation_episodes: Count = 5
 
     def __post_init__(self):
-        stored = min(self.replay_capacity or self.steps, self.steps)
         wrong = {
             f"setting warm_up is {self.warm_up}; it must be below steps ({self.steps})": self.warm_up >= self.steps,
             f"setting evaluations is {self.evaluations}, more than steps ({self.steps})": self.evaluations > self.steps,
-            f"setting envs_per_task is {self.envs_per_task}, but the replay of a task holds {stored} transitions":
-                self.envs_per_task > stored,
+            f"setting envs_per_task is {self.envs_per_task}, but the replay of a task holds {self.stored} transitions":
+                self.envs_per_task > self.stored,
             f"setting updates_per_step is {self.updates_per_step:g}: no update is ever reached in {self.steps} steps, "
             f"{self.warm_up} of them warm-up; raise it or steps":
                 self.warm_up < self.steps and not self.updates_until(self.whole(self.steps)),
         }  # fmt: skip
         if any(wrong.values()):
             raise UserError("; ".join(text for text, holds in wrong.items() if holds))
+
+    @property
+    def stored(self) -> int:
+        """How many transitions of a task the replay holds at most."""
+        return min(self.replay_capacity or self.steps, self.steps)
 
     def evaluation_steps(self) -> set[int]:
         """The steps after which policies are evaluated: 0, then evenly spaced up to the last."""
@@ -57,10 +61,3 @@ class Settings:
     def updates_until(self, step: int) -> int:
         """How many updates belong to the first `step` transitions; fractions of one wait for the rest."""
         return int(max(0, step - self.warm_up) * self.updates_per_step + 1e-9)
-
-
-# The field's scale: what `Settings` differ in from a desk's, besides `steps`; equal for all learners.
-FIELD = {
-    "envs_per_task": 16, "updates_per_step": 0.125, "batch_size": 256, "learning_rate": 1e-3, "polyak": 0.01,
-    "hidden": (128, 128), "precision": "bfloat16",
-}  # fmt: skip

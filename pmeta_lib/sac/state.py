@@ -1,7 +1,8 @@
 """A run's state: everything a checkpoint holds, and how it begins."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,8 @@ from torch import Tensor
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
 from pmeta_lib.files import UserError
-from pmeta_lib.sac.agent import Agent, act, new_agent, seed_sequence
+from pmeta_lib.sac.agent import Agent, act, children, new_agent
+from pmeta_lib.sac.checkpoint import part
 from pmeta_lib.sac.graphs import use_tensor_cores
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.memory import check_size, needed
@@ -21,26 +23,24 @@ from pmeta_lib.sac.settings import Settings
 
 
 @dataclass
-class Run:
-    """A run in progress, or finished: everything a checkpoint holds."""
+class Progress:
+    """What every run is of, where it stands, and its tables so far."""
 
     family: TaskFamily
     learner: Learner
     settings: Settings
     seeds: list[int]
-    agent: Agent
-    replay: Replay
     env: TaskVectorEnv
-    observation: Tensor  # (S, N, E, o)
-    uniform: bool = True  # whether actions are uniform until `warm_up`; False: the policy's own from the start
+    generators: dict[str, list[torch.Generator]]  # stream -> one a seed
+    _: KW_ONLY
     step: int = 0
     seconds: float = 0.0  # spent in `train`, over all its starts
-    last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, (B,) each
+    last: dict[str, Tensor] = field(default_factory=dict)  # the last update's losses, one a slot each
     rows: list[tuple] = field(default_factory=list)
     metrics: list[tuple] = field(default_factory=list)
 
-    CURVE = ("seed", "step", "policy", "task", "return", "return_std", "episodes")
-    METRICS = ("seed", "step", "slot", "critic_loss", "actor_loss", "entropy", "temperature")
+    CURVE: ClassVar = ("seed", "step", "policy", "task", "return", "return_std", "episodes")
+    METRICS: ClassVar[tuple[str, ...]]
 
     @property
     def curve(self) -> pd.DataFrame:
@@ -49,13 +49,40 @@ class Run:
 
     @property
     def losses(self) -> pd.DataFrame:
-        """One row a seed, evaluated step and policy slot: the last update's losses, entropy and temperature."""
+        """One row a seed, evaluated step and policy slot: the last update's losses, and what else is in `METRICS`."""
         return pd.DataFrame(self.metrics, columns=list(self.METRICS))
+
+
+@dataclass
+class Run(Progress):
+    """A run in progress, or finished: everything a checkpoint holds."""
+
+    agent: Agent
+    replay: Replay
+    observation: Tensor  # (S, N, E, o)
+    uniform: bool = True  # whether actions are uniform until `warm_up`; False: the policy's own from the start
+
+    METRICS = ("seed", "step", "slot", "critic_loss", "actor_loss", "entropy", "temperature")
 
     @property
     def updates(self) -> int:
         """How many updates there were."""
         return self.agent.updates
+
+    def kept(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """What a checkpoint holds of this kind of run alone: tensors and counters."""
+        own = {"replay": self.replay.rows[:, :, : len(self.replay)], "observation": self.observation}
+        return self.agent.tensors() | own, {"updates": self.agent.updates, "added": self.replay.added}
+
+    def put_back(self, tensors: dict[str, Tensor], record: dict) -> None:
+        """Take over from a checkpoint what `kept` gave it."""
+        for name, x in part(tensors, "extra.").items():  # a learner may make one at its first update
+            self.agent.extra.setdefault(name, x.to(self.agent.actor.device))
+        for name, x in self.agent.tensors().items():
+            x.copy_(tensors[name])
+        self.replay.restore(tensors["replay"], record["added"])
+        self.observation = tensors["observation"].to(self.observation.device)
+        self.agent.updates = record["updates"]
 
     @property
     def products(self) -> str:
@@ -65,14 +92,23 @@ class Run:
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
         agent = self.agent
-        tensors = {name: getattr(agent, name)[position] for name in ("actor", "critic", "target", "log_alpha")}
-        extra = {f"extra.{n}": x[position] for n, x in agent.extra.items() if x.shape[0] == len(self.seeds)}
-        return tensors | extra, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
+        kept = {name: x for name, x in agent.tensors().items() if not name.startswith("adam.")}
+        tensors = {name: x[position] for name, x in kept.items() if len(x) == len(self.seeds)}
+        return tensors, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
 
     def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
         """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
-        return deterministic(self.learner, self.agent, self.learner.deployed(self.agent, self.replay)[name],
-                             len(self.family.train_tasks))  # fmt: skip
+        return self.deterministic(self.learner.deployed(self.agent)[name])
+
+    def deterministic(self, actor: Tensor) -> Callable[[Tensor], Tensor]:
+        """The mode of `actor (S, G, P)` on observations (S, N E, o) of the training tasks, widened by the learner."""
+
+        def policy(observation: Tensor) -> Tensor:
+            apart = observation.unflatten(1, (len(self.family.train_tasks), -1))
+            x = self.learner.inputs(self.agent, apart).flatten(1, 2)
+            return act(self.agent.actor_shape, actor, x)
+
+        return policy
 
 
 def start(
@@ -88,15 +124,14 @@ def start(
         raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
     if torch.device(device).type == "cuda":
         use_tensor_cores()
-    tasks = len(family.train_tasks)
+    check_size(needed(family, learner, settings, len(seeds)), device)
+    tasks, envs = len(family.train_tasks), settings.envs_per_task
     size = family.observation_size + learner.context_size(tasks)
-    capacity = min(settings.replay_capacity or settings.steps, settings.steps)
-    check_size(needed(family, settings, len(seeds), tasks, capacity, learner.policies(tasks), size), device)
     agent = new_agent(
         seeds, learner.policies(tasks), size, family.action_size, hidden=settings.hidden,
         learning_rate=settings.learning_rate, discount=settings.discount, polyak=settings.polyak, device=device,
-        initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy,
-        envs=settings.envs_per_task, product_type=hidden_type(settings.precision, device),
+        initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy, envs=envs,
+        product_type=hidden_type(settings.precision, device),
     )  # fmt: skip
     given = dict(initial or {})
     for name in given.keys() & {"actor", "critic", "log_alpha"}:
@@ -105,21 +140,9 @@ def start(
     learner.start(agent, tasks)
     for name, x in given.items():
         agent.extra[name].copy_(x)
-    replay = Replay(len(seeds), tasks, capacity, family.observation_size, family.action_size, device)
-    envs = settings.envs_per_task
-    children = [child for seed in seeds for child in seed_sequence(seed, "environments").spawn(tasks * envs)]
+    replay = Replay(len(seeds), tasks, settings.stored, family.observation_size, family.action_size, device)
     rows = np.tile(family.train_tasks.repeat(envs, axis=0), (len(seeds), 1))
-    env = TaskVectorEnv(family, rows, children, threads=threads)
+    env = TaskVectorEnv(family, rows, children(seeds, tasks * envs, "environments"), threads=threads)
     observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, envs, -1)
-    return Run(family, learner, settings, list(seeds), agent, replay, env, observation, initial is None)
-
-
-def deterministic(learner: Learner, agent: Agent, actor: Tensor, tasks: int) -> Callable[[Tensor], Tensor]:
-    """The mode of `actor (S, G, P)` as a function of observations (S, N E, o), inputs widened by `learner`."""
-
-    def policy(observation: Tensor) -> Tensor:
-        seeds, rows, width = observation.shape
-        x = learner.inputs(agent, observation.view(seeds, tasks, rows // tasks, width))
-        return act(agent.actor_shape, actor, x.reshape(seeds, rows, -1))
-
-    return policy
+    streams, uniform = agent.generators, initial is None
+    return Run(family, learner, settings, list(seeds), env, streams, agent, replay, observation, uniform)

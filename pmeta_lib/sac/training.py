@@ -7,6 +7,7 @@ its own streams of randomness, so its curve does not depend on which seeds it wa
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -52,7 +53,6 @@ def train(
     run = start(family, learner, settings, seeds, device, threads, initial)
     about = (str(run.agent.product_type), *([sorted(evaluate_at)] if evaluate_at else []))
     one_update = Graphed(update) if torch.device(device).type == "cuda" else update
-    evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
     steps = {settings.whole(s) for s in evaluate_at} if evaluate_at else settings.evaluation_steps()
 
     def step() -> None:
@@ -60,19 +60,17 @@ def train(
         while run.agent.updates < settings.updates_until(run.step):
             run.last = one_update(run)
 
-    try:
+    evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
+    with closing(evaluator):
         follow(run, step, lambda: evaluate(run, evaluator), steps, settings.whole(settings.steps), about, began=began,
-               save=checkpoint.save_run, restore=checkpoint.restore_run, folder=folder, progress=progress,
-               checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
-    finally:
-        evaluator.close()
+               folder=folder, progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
     return run
 
 
 def follow(
     run, step: Callable[[], None], judge: Callable[[], None], due: set[int], last: int, about: tuple, *, began: float,
-    save: Callable, restore: Callable, clock: Callable[[], float] = time.monotonic, folder: Path | None = None,
-    progress: bool = False, checkpoint_seconds: float = 60.0, callback: Callable | None = None,
+    clock: Callable[[], float] = time.monotonic, folder: Path | None = None, progress: bool = False,
+    checkpoint_seconds: float = 60.0, callback: Callable | None = None,
 ) -> None:  # fmt: skip
     """The loop itself, which on-policy training shares: `step()` up to step `last`, `judge()` at the steps `due`.
 
@@ -82,7 +80,7 @@ def follow(
     tasks = family.train_tasks.tolist()
     identity = repr((family.name, family.preset, tasks, run.learner, asdict(run.settings), run.seeds, *about))
     if folder is not None and (saved := checkpoint.load(folder := Path(folder), identity)) is not None:
-        restore(run, *saved)
+        checkpoint.restore_run(run, *saved)
         began -= run.seconds
         print(f"going on from the checkpoint of step {run.step:,} in {folder}")
     saved_at = time.monotonic()
@@ -103,11 +101,11 @@ def follow(
                 if callback is not None and callback(run):
                     break
             if folder is not None and (signals.asked() or time.monotonic() - saved_at > checkpoint_seconds):
-                save(run, folder, identity)
+                checkpoint.save_run(run, folder, identity)
                 saved_at = time.monotonic()
                 signals.answer()
         if folder is not None:
-            save(run, folder, identity)
+            checkpoint.save_run(run, folder, identity)
     except FloatingPointError as error:
         good = checkpoint.last_good(folder)
         raise Stopped(f"{name} on {family.name} stopped at step {run.step}: {error}; {good}") from error
@@ -125,14 +123,9 @@ def advance(run: Run) -> None:
         inputs = run.learner.inputs(agent, run.observation)
         action = act(agent.actor_shape, agent.actor, inputs, None if run.learner.by_mode else noise)
     env_action = to_env(run.family, action)
-    if not np.isfinite(env_action).all():
-        raise FloatingPointError(
-            f"the policy's action is not finite for {_where(run, ~np.isfinite(env_action).all(1))}"
-        )
+    _refuse(run, "the policy's action is", np.isfinite(env_action).all(1))
     observation, reward, terminated, truncated, info = run.env.step(env_action)
-    finite = np.isfinite(observation).all(1) & np.isfinite(reward)
-    if not finite.all():
-        raise FloatingPointError(f"the environment's observation or reward is not finite for {_where(run, ~finite)}")
+    _refuse(run, "the environment's observation or reward is", np.isfinite(observation).all(1) & np.isfinite(reward))
 
     def tensor(x):
         return torch.tensor(x, dtype=torch.float32, device=run.observation.device).view(*shape, *x.shape[1:])
@@ -148,6 +141,8 @@ def update(run: Run) -> dict[str, Tensor]:
     return run.learner.update(run.agent, run.replay.sample(run.settings.batch_size, run.agent.generators["replay"]))
 
 
-def _where(run: Run, slots: np.ndarray) -> str:
-    of = np.argwhere(slots.reshape(run.observation.shape[:3]))[:4]
-    return ", ".join(dict.fromkeys(f"task {task} of seed {run.seeds[seed]}" for seed, task, _ in of))
+def _refuse(run: Run, what: str, finite: np.ndarray) -> None:
+    if not finite.all():
+        of = np.argwhere(~finite.reshape(run.observation.shape[:3]))[:4]
+        where = ", ".join(dict.fromkeys(f"task {task} of seed {run.seeds[seed]}" for seed, task, _ in of))
+        raise FloatingPointError(f"{what} not finite for {where}")

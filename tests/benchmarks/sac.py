@@ -35,7 +35,7 @@ from pmeta_lib.sac.graphs import Graphed
 from pmeta_lib.sac.learners import LEARNERS, learner
 from pmeta_lib.sac.memory import keep_freed_memory
 from pmeta_lib.sac.networks import hidden_type
-from pmeta_lib.sac.settings import FIELD, Settings
+from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import advance, start, train, update
 
 
@@ -68,6 +68,11 @@ SETTINGS = (
 FIELDS = Setting("field: 128 x 128, batch 256, 2 tasks", "half-cheetah-dir", 2, 128, 256)
 ON_GPU = Setting("device: 256 x 256, batch 256, 80 tasks", "half-cheetah-vel", 80, 256, 256)
 WARM_UP = 1000
+# The field's scale: what settings differ in from a desk's, besides `steps`; equal for all learners.
+FIELD = {
+    "envs_per_task": 16, "updates_per_step": 0.125, "batch_size": 256, "learning_rate": 1e-3, "polyak": 0.01,
+    "hidden": (128, 128), "precision": "bfloat16",
+}  # fmt: skip
 PEERS = {"Stable-Baselines3": ("stable_baselines3", "stable-baselines3"), "SBX": ("sbx", "sbx-rl")}
 
 

@@ -144,7 +144,7 @@ def test_tasks_that_are_not_held_out_are_called_so(tmp_path, capsys):
     (["joint-onehot-0", "--family", "pendulum-flip"], "take 2 observations and give 2 actions; pendulum-flip has 3"),
     (["pmeta-0", "--family", "point-robt"], "Did you mean 'point-robot'"), (["pmeta-0", "--steps", "0,x"], "--steps"),
     (["pmeta-0", "--steps", "0", "--episodes", "0"], "nothing would be adapted"),
-    (["pmeta-0", "--episodes", "-1"], "episodes is -1"), (["pmeta-0", "--critics", "old"], "fresh, learned"),
+    (["pmeta-0", "--episodes", "-1"], "episodes is -1"), (["pmeta-0", "--critics", "old"], "'fresh' or 'learned'"),
     (["pmeta-0", "--set", "hidden=4"], "--set hidden"), (["pmeta-0", "--set", "learning_rat=4"], "Did you mean"),
     (["pmeta-0", "--device", "cuda:99"], "not available"), (["damaged"], "is not the file that the run wrote"),
     (["mamel"], "1 runs are of an older version"), (["lamda"], "1 runs are of an older version"),

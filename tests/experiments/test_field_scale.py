@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchmarks.sac import FIELD
 
 from pmeta_lib.experiments import cost
 from pmeta_lib.experiments.sweep_spec import load
-from pmeta_lib.sac.settings import FIELD
 
 ROOT = Path(__file__).parents[2]
 

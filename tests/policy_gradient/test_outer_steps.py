@@ -11,7 +11,7 @@ from pmeta_lib.envs import family
 from pmeta_lib.experiments.learners import learner
 from pmeta_lib.policy_gradient.learner import adapted, grouped, log_probability, spread
 from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, conjugate_gradient, trust_region_step, within
-from pmeta_lib.policy_gradient.policy import Gaussian, gaussian, new_policy, size
+from pmeta_lib.policy_gradient.policy import Gaussian, gaussian, new_policy
 from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, linear_values
 from pmeta_lib.policy_gradient.training import start
 from pmeta_lib.sac.networks import Shape
@@ -127,7 +127,7 @@ def test_a_window_is_what_gymnasium_does():
     sampler = Sampler(place, place.train_tasks, [3], 2)
     shape = Shape((3, 8, 1))
     rows = new_policy(shape, generator()).repeat(2, 1)
-    assert rows.shape == (2, size(shape))
+    assert rows.shape == (2, shape.size + 1)
     window = sampler.roll(lambda o, n, r, e: gaussian(shape, rows, o.unsqueeze(2)).mean.squeeze(2) + n, 9)
     assert window.ended[..., -1].all() and not window.ended[..., :-1].any()
     env = gymnasium.make(place.env_id, task=place.train_tasks[1])

@@ -112,7 +112,7 @@ def test_the_first_episodes_are_recorded_as_they_were_lived(name):
 
 @pytest.mark.parametrize("options, text", [
     ({"steps": ()}, "steps"), ({"steps": (0, -1)}, "steps"), ({"steps": (0, 1.5)}, "steps"),
-    ({"episodes": -1}, "episodes is -1"), ({"critics": "old"}, "fresh, learned"),
+    ({"episodes": -1}, "episodes is -1"), ({"critics": "old"}, "'fresh' or 'learned'"),
     ({"steps": (0,), "episodes": 0}, "nothing would be adapted"),
 ])  # fmt: skip
 def test_impossible_plans_are_named(options, text):

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from benchmarks.sac import FIELD
 from scipy import stats
 
 from pmeta_lib.envs import family
 from pmeta_lib.files import UserError
+from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.memory import needed
 from pmeta_lib.sac.replay import Replay
-from pmeta_lib.sac.settings import FIELD, Settings
+from pmeta_lib.sac.settings import Settings
 
 S, N, O, A = 2, 3, 2, 1
 
@@ -103,7 +105,7 @@ def test_twenty_half_cheetah_tasks_of_100_000_steps_take_less_than_1_5_gib():
 
 def test_ten_slots_of_a_million_half_cheetah_transitions_take_less_than_2_gib():
     made, settings = family("half-cheetah-dir"), Settings(**FIELD, steps=1_000_000)
-    gib = needed(made, settings, 5, 2, settings.steps, 10, made.observation_size)
+    gib = needed(made, learner("pmeta"), settings, 5)
     assert sum(gib.values()) < 2
     rows = Replay(5, 2, 10, 17, 6).rows
     assert gib["replay_capacity, steps"] == pytest.approx(rows.nbytes * 100_000 / 2**30)

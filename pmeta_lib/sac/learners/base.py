@@ -27,6 +27,7 @@ class Learner:
     trained_by: ClassVar[str] = "pmeta_lib.sac.training:train"
     cost: ClassVar[float] = 1.0  # CPU time of an update, in updates of plain SAC, for what a sweep will take
     by_mode: ClassVar[bool] = False  # True: it acts by its policy's mode, without noise
+    one_phase: ClassVar[bool] = False  # True: all its updates are of one phase
 
     def policies(self, tasks: int) -> int:
         """G: `tasks` for one policy each, 1 for a shared one."""
@@ -45,7 +46,8 @@ class Learner:
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         """One gradient update from `batch` with leading axes (S, N, n); returns losses, (B,) each."""
-        return sac_update(agent, batch)
+        told = self.context_size(batch.reward.shape[1]) > 0
+        return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if told else batch)
 
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
         """After each step of the environments, whose transitions are `replay.last (S, N, E, ·)`; `ended (S N E,)` says
@@ -54,12 +56,13 @@ class Learner:
     def phase(self, updates: int) -> Hashable | None:
         """What kind of update follows `updates` updates: those of equal phase do the very same operations on the
         same tensors, so that a GPU may replay one for the other. None: never replay."""
-        return None
+        return "update" if self.one_phase else None
 
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+    def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """The policies worth evaluating on the training tasks: name -> actors (S, G, P). "deployed" is the
-        learner's answer to each task; "meta" a meta-policy, where there is one."""
-        return {"deployed": agent.actor}
+        learner's answer to each task; "meta" the meta-policy "theta", where `agent.extra` holds one."""
+        meta = {"meta": agent.extra["theta"]} if "theta" in agent.extra else {}
+        return {"deployed": agent.extra.get("adapted", agent.actor)} | meta
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple["Learner", dict[str, Tensor]]]:
         """How the trained `agent` goes about tasks it never saw: its own way first, others to compare, by name.
@@ -81,6 +84,7 @@ class FineTune(Learner):
     """SAC on every task alone, by networks whose last `blank` inputs behind the observation are always 0."""
 
     name: ClassVar[str] = "fine-tuning"
+    one_phase: ClassVar[bool] = True
 
     blank: Whole = 0
 
@@ -90,18 +94,16 @@ class FineTune(Learner):
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
         return torch.nn.functional.pad(observation, (0, self.blank))
 
-    def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
-        return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if self.blank else batch)
 
-    def phase(self, updates: int) -> str:
-        return "update"
+def appended(x: Tensor, context: Tensor) -> Tensor:
+    """`x (S, N, n, ·)` with `context` behind every row, (S, N, n, k) or 1 where it is the same for all."""
+    return torch.cat((x, context.expand(*x.shape[:3], context.shape[-1])), -1)
 
 
 def widened(batch: Batch, inputs: Callable[[Tensor], Tensor]) -> Batch:
     """The batch (S, N, n, ·) as networks see it whose observations are `inputs` of the task's."""
     here, there = inputs(batch.observation), inputs(batch.next_observation)
-    pair = torch.cat((here, batch.action), -1)
-    return batch._replace(observation=here, next_observation=there, pair=pair)
+    return batch._replace(observation=here, next_observation=there, pair=torch.cat((here, batch.action), -1))
 
 
 @dataclass
@@ -127,17 +129,13 @@ def tie(agent: Agent, *names: str) -> None:
         agent.optimizers[name] = Tied(shared, agent.optimizers[name].learning_rate, copies)
 
 
-def _learned(agent: Agent) -> list[Tensor]:
-    moments = [m for optimizer in agent.optimizers.values() for m in (optimizer.first, optimizer.second)]
-    return [agent.actor, agent.critic, agent.target, agent.log_alpha, *moments]
+def snapshot(agent: Agent) -> dict[str, Tensor]:
+    """Copies of all that an update changes in the tasks' own slots."""
+    return {n: x.clone() for n, x in agent.tensors().items() if x.dim() and not n.startswith("extra.")}
 
 
-def snapshot(agent: Agent) -> list[Tensor]:
-    """Copies of all that an update changes."""
-    return [x.clone() for x in _learned(agent)]
-
-
-def restore(agent: Agent, before: list[Tensor], drawn: Tensor) -> None:
+def restore(agent: Agent, before: dict[str, Tensor], drawn: Tensor) -> None:
     """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
-    for now, old in zip(_learned(agent), before, strict=True):
-        now.copy_(torch.where(drawn.view(*drawn.shape, *[1] * (now.dim() - 2)) > 0, now, old))
+    now = agent.tensors()
+    for name, old in before.items():
+        now[name].copy_(torch.where(drawn.view(*drawn.shape, *[1] * (old.dim() - 2)) > 0, now[name], old))

@@ -35,7 +35,7 @@ from pmeta_lib.options import NotNegative, options
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.networks import LOG_STD_MAX, LOG_STD_MIN, backward, forward, forward_saved, gaussian
-from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
 
@@ -58,6 +58,7 @@ def kl_gradients(mean: Tensor, log_std: Tensor, mean_0: Tensor, log_std_0: Tenso
 class Distral(Learner):
     name: ClassVar[str] = "distral"
     cost: ClassVar[float] = 1.3
+    one_phase: ClassVar[bool] = True
 
     kl_weight: NotNegative = 0.1  # c, return per nat
 
@@ -98,12 +99,6 @@ class Distral(Learner):
         divergence = kl(*policy, *(p.reshape(policy[0].shape) for p in prior)).view(seeds, tasks, n)
         left = agent.discount * (1.0 - batch.terminated)
         return batch._replace(reward=batch.reward - left * self.kl_weight * divergence)
-
-    def phase(self, updates: int) -> str:
-        return "update"
-
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
-        return {"deployed": agent.actor, "meta": agent.extra["theta"]}
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         """The way "kl": tied to pi_0, which rests, by the same KL."""

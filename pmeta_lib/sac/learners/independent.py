@@ -12,6 +12,4 @@ from pmeta_lib.sac.learners.base import Learner
 @options
 class Independent(Learner):
     name: ClassVar[str] = "independent"
-
-    def phase(self, updates: int) -> str:
-        return "update"
+    one_phase: ClassVar[bool] = True

@@ -30,7 +30,7 @@ from pmeta_lib.sac import losses
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner, tie
 from pmeta_lib.sac.networks import forward, fused, gaussian, squash
-from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
 
@@ -64,6 +64,7 @@ def inner_steps(
 class MAML(Learner):
     name: ClassVar[str] = "maml"
     cost: ClassVar[float] = 3.0
+    one_phase: ClassVar[bool] = True
 
     inner_steps: Whole = 1  # K
     inner_step_size: Positive = 0.01  # s, of plain gradient descent on the actor's loss
@@ -89,12 +90,6 @@ class MAML(Learner):
             agent.actor.copy_(inner_steps(agent, agent.actor, support, noise, self.inner_step_size))
         return metrics
 
-    def phase(self, updates: int) -> str:
-        return "update"
-
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
-        return {"deployed": agent.actor, "meta": agent.extra["theta"]}
-
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         """The way "inner + sac": the K inner steps from theta at the first update, then SAC."""
         ways = super().adapt_from(agent, tasks)
@@ -116,6 +111,3 @@ class _Adapting(MAML):
             noise = agent.noise(tasks, self.inner_steps, n, width)
             agent.actor.copy_(inner_steps(agent, agent.actor, batch.observation, noise, self.inner_step_size))
         return sac_update(agent, batch)
-
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
-        return {"deployed": agent.actor}

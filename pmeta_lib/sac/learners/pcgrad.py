@@ -49,6 +49,7 @@ def project_conflicts(gradients: Tensor, order: Tensor) -> Tensor:
 class PCGrad(Learner):
     name: ClassVar[str] = "pcgrad"
     cost: ClassVar[float] = 1.4
+    one_phase: ClassVar[bool] = True
 
     def start(self, agent: Agent, tasks: int) -> None:
         tie(agent, "actor", "critic", "log_alpha")
@@ -66,5 +67,5 @@ class PCGrad(Learner):
         own = torch.arange(tasks, device=agent.actor.device).unsqueeze(-1)
         return (torch.stack(keys).argsort(-1) + 1 + own) % tasks
 
-    def phase(self, updates: int) -> str:
-        return "update"
+    def deployed(self, agent: Agent) -> dict[str, Tensor]:
+        return {"deployed": agent.actor}  # what is shared is no meta-policy

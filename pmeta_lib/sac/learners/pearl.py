@@ -15,28 +15,10 @@ from the replay at large would let it read the task off what the policy has alre
 At meta-test (`Inference`) the first n episodes each act on a z of the prior, and they alone are the context; from then
 on each episode acts on a z of that posterior, which rests. Policies act by their mode; no weight is trained.
 
-Where this differs from the authors' code (github.com/katerakelly/oyster), as far as we can see, completely:
-- Losses. Their critic loss is the squared error, ours half of it; their KL is a sum over a meta-batch of tasks, ours a
-  mean; their rewards are scaled by 5 (point robots: 100), ours not. So their `kl_lambda` of 0.1 at 16 tasks is our
-  `kl_weight` of 0.1 * 16 / (2 * 5^2) = 0.032 (dense point robot: 8e-5; hopper and walker: 0.02; ant-goal: 0.2).
-- Soft actor-critic. A tuned temperature, where theirs is fixed (to the inverse of the reward's scale); twin target
-  critics instead of a V network and its target; no penalty on the policy's mean and log std (theirs: 1e-3 of each).
-- Posterior. The prior is a factor of it, so that no context *is* the prior; there the factors alone make it. Variances
-  are at least 1e-6 (1e-7). s' is always part of a context, as in the paper; there for hopper and walker alone.
-- Data. All tasks step and train together, one environment step of each (or eight, at the field scale) with one update;
-  there an iteration takes 5 tasks (sparse point robot: 10), 800 to 1,000 steps of each (dense point robot: 400), then
-  1,000 to 4,000 updates of 16 (or 10) random tasks. The warm-up acts uniformly, there by the untrained policy on z of
-  the prior.
-- Context. The latest `context_window` transitions of exploration; there those of the task's latest visit, which empties
-  the store (400; point robots 100 to 200). Episodes of the posterior act on a z from all of that; there from a batch of
-  it. Batches of 64 for all families; there 64, 100, 256 or, for the sparse point robot, 1,024.
-- Networks. The encoder has the actor's hidden layers, as all networks here; there three of 200, beside three of 300.
-- Meta-test. n = 2, and 5 for the point robot, whose reward here is dense: their 5 is that of the sparse one, and what
-  their configurations leave open is 1. There the posterior takes in every episode from the n-th on; with the 3 episodes
-  that they evaluate on most robots the last return is the same, with more it is not. During training what is evaluated
-  is the policy at the posterior's mean, without drawing z.
+`docs/pearl.md` lists every difference from the authors' code (github.com/katerakelly/oyster) that we can see.
 """
 
+import math
 from dataclasses import asdict, replace
 from typing import ClassVar
 
@@ -48,7 +30,7 @@ from torch.nn.functional import softplus
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.options import Count, NotNegative, options
 from pmeta_lib.sac.agent import Adam, Agent
-from pmeta_lib.sac.learners.base import Learner, widened
+from pmeta_lib.sac.learners.base import Learner, appended, widened
 from pmeta_lib.sac.memory import check_size
 from pmeta_lib.sac.networks import Shape, fold, fused, initialize
 from pmeta_lib.sac.replay import Batch, Replay
@@ -82,6 +64,7 @@ class Pearl(Learner):
 
     name: ClassVar[str] = "pearl"
     cost: ClassVar[float] = 1.4
+    one_phase: ClassVar[bool] = True
 
     latent_size: Count = 5  # k, numbers in z
     kl_weight: NotNegative = 0.01  # of KL(q || prior) beside the critics' loss; the authors' 0.1 is 0.032 on our losses
@@ -95,17 +78,14 @@ class Pearl(Learner):
         return self.latent_size
 
     def start(self, agent: Agent, tasks: int) -> None:
-        seeds, device = len(agent.actor), agent.actor.device
-        width = 2 * self._observation_size(agent) + agent.actor_shape.widths[-1] // 2 + 1
-        slots = (seeds, tasks, agent.envs)
-        gib = {"option context_window": seeds * tasks * agent.envs * self.context_window * width * 4 / 2**30}
-        check_size(gib, device)
-        shape = self._encoder(agent)
+        device, shape, slots = agent.actor.device, self._encoder(agent), (len(agent.actor), tasks, agent.envs)
+        context = (*slots, self.context_window, shape.widths[0])
+        check_size({"option context_window": 4 * math.prod(context) / 2**30}, device)
         encoder = torch.stack([initialize(shape, 1, g) for g in agent.generators["learner"]])
         agent.optimizers["encoder"] = Adam(encoder, float(agent.optimizers["actor"].learning_rate))
         agent.extra |= {
             "encoder": encoder,
-            "context": torch.zeros(*slots, self.context_window, width, device=device),
+            "context": torch.zeros(context, device=device),
             "seen": torch.zeros(slots, dtype=torch.float64, device=device),
             "explores": torch.ones(slots, device=device),
             "z": agent.noise(tasks, agent.envs, self.latent_size),
@@ -113,7 +93,7 @@ class Pearl(Learner):
 
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
         z = agent.extra["z"]  # what an evaluation deploys has its own z in the networks, and ignores this one
-        return _append(observation, z if observation.shape[2] == z.shape[2] else z[:, :, :1])
+        return appended(observation, z if observation.shape[2] == z.shape[2] else z[:, :, :1])
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         encoder = agent.extra["encoder"].detach().requires_grad_()
@@ -123,16 +103,13 @@ class Pearl(Learner):
             mean, variance = self._infer(agent, rows, counted, encoder)
             z = mean + variance.sqrt() * noise
         at = slice(batch.observation.shape[-1], batch.observation.shape[-1] + self.latent_size)
-        losses = sac_update(agent, widened(batch, lambda x: _append(x, z.detach().unsqueeze(2))), context=at)
+        losses = sac_update(agent, widened(batch, lambda x: appended(x, z.detach().unsqueeze(2))), context=at)
         from_critics = losses.pop("context").view(*batch.reward.shape, -1).sum(2)  # (S, N, k)
         with torch.enable_grad():
             surrogate = (z * from_critics).sum() + self.kl_weight * divergence(mean, variance).mean(1).sum()
         (gradient,) = torch.autograd.grad(surrogate, encoder)
         agent.optimizers["encoder"].step(gradient)
         return losses
-
-    def phase(self, updates: int) -> str | None:
-        return "update"
 
     @torch.no_grad()
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
@@ -163,12 +140,12 @@ class Pearl(Learner):
         counted = torch.arange(self.context_window, device=rows.device) < seen.unsqueeze(-1)
         return self._infer(agent, rows, counted.to(rows.dtype), agent.extra["encoder"])
 
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
+    def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
-        contexts = {"deployed": mean, "meta": torch.zeros_like(mean)}
-        o = self._observation_size(agent)
-        return {name: fold(agent.actor_shape, agent.actor, o, z) for name, z in contexts.items()}
+        at = self._observation_size(agent)
+        return {name: fold(agent.actor_shape, agent.actor, at, z)
+                for name, z in (("deployed", mean), ("meta", torch.zeros_like(mean)))}  # fmt: skip
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         options = asdict(self)
@@ -201,11 +178,6 @@ class Pearl(Learner):
         return posterior(factors.view(*rows.shape[:-1], -1), counted)
 
 
-def _append(x: Tensor, z: Tensor) -> Tensor:
-    """`x (S, N, n, ·)` with `z (S, N, n or 1, k)` behind every row."""
-    return torch.cat((x, z.expand(*x.shape[:3], z.shape[-1])), -1)
-
-
 EXPLORATIONS = {"point-robot": 5}  # n, episodes of exploration at meta-test; 2 for all other families
 
 
@@ -215,6 +187,7 @@ class Inference(Pearl):
     posterior given those n. Nothing is trained. "episodes" (S, N, E) in `agent.extra` counts what has ended."""
 
     by_mode: ClassVar[bool] = True
+    one_phase: ClassVar[bool] = False
 
     explorations: Count = 2
 
@@ -235,9 +208,6 @@ class Inference(Pearl):
         agent.updates += 1
         return {}
 
-    def phase(self, updates: int) -> str | None:
-        return None
-
 
 @options
 class TunedInference(Inference):
@@ -252,4 +222,4 @@ class TunedInference(Inference):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         mean, variance = self._infer(agent, *self._draw(agent), agent.extra["encoder"])
         z = mean + variance.sqrt() * agent.noise(*mean.shape[1:])
-        return sac_update(agent, widened(batch, lambda x: _append(x, z.unsqueeze(2))))
+        return sac_update(agent, widened(batch, lambda x: appended(x, z.unsqueeze(2))))

@@ -20,7 +20,7 @@ from pmeta_lib.files import UserError
 from pmeta_lib.options import Aggregate, Count, MetaStep, NotNegative, Whole, options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner, restore, snapshot
-from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
 
@@ -102,9 +102,6 @@ class PMeta(Learner):
             agent.extra["meta_critic"].copy_(self._mean(agent, agent.critic))
         if self.tasks_per_round:
             agent.extra["drawn"].copy_(self._draw(agent))
-
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
-        return {"deployed": agent.extra.get("adapted", agent.actor), "meta": agent.extra["theta"]}
 
     def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
         """The way "proximal": the inner problem at theta, which rests: no round ever ends, no task hears of another."""

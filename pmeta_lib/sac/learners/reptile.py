@@ -24,7 +24,7 @@ from pmeta_lib import moreau
 from pmeta_lib.options import AMetaStep, Count, options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner
-from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
 
@@ -50,6 +50,3 @@ class Reptile(Learner):
 
     def phase(self, updates: int) -> bool:
         return (updates + 1) % self.inner_steps == 0
-
-    def deployed(self, agent: Agent, replay: Replay | None = None) -> dict[str, Tensor]:
-        return {"deployed": agent.extra["adapted"], "meta": agent.extra["theta"]}
