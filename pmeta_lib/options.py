@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -64,7 +64,7 @@ def mistakes(cls: type, error: ValidationError) -> Iterator[tuple[tuple, str]]:
         if isinstance(cause, UserError):
             yield path, str(cause)
         elif entry["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            yield path, str(unknown((noun or "key") + of, last, _names(owner) or ["(it has none)"]))
+            yield path, str(unknown((noun or "key") + of, last, owner.__pydantic_fields__ or ["(it has none)"]))
         elif entry["type"] in ("missing", "missing_argument"):
             yield path, f"{last} is missing"
         elif not is_dataclass(owner):  # a file, whose path is shown beside
@@ -84,17 +84,12 @@ def _plain(text: str) -> str:
     return text
 
 
-def _names(owner: type) -> list[str]:
-    return list(getattr(owner, "model_fields", None) or (f.name for f in fields(owner)))
-
-
-def _inner(owner: type, name) -> type:
+def _inner(owner: Any, name) -> type:
     """The options that the field `name` of `owner` holds, or `owner` itself where it is an item of a list."""
-    known = getattr(owner, "model_fields", None) or getattr(owner, "__pydantic_fields__", {})
-    kinds = [known[name].annotation] if name in known else []
+    kinds = [owner.__pydantic_fields__[name].annotation] if name in owner.__pydantic_fields__ else []
     while kinds:
         kind = kinds.pop()
-        if hasattr(kind, "__pydantic_fields__") or hasattr(kind, "model_fields"):
+        if hasattr(kind, "__pydantic_fields__"):
             return kind
         kinds += getattr(kind, "__args__", ())
     return owner

@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from pmeta_lib.experiments import results  # PyTorch and all, which `--help` need not wait for
-    from pmeta_lib.experiments.adapt import OF_THE_PLAN, adapt_packed, few_shot, summary, target, trained
+    from pmeta_lib.experiments.adapt import OF_THE_PLAN, adapt_packed, few_shot, summary
     from pmeta_lib.sac.adaptation import Plan
 
     use_machine(args.device, args.threads)
@@ -49,11 +49,10 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--set {name}: the trained networks or --steps decide it here; leave it out")
     paths, shared = [], args.out or args.folders[0]
     for _, cell in results.runs(args.folders).groupby("cell", sort=False):
-        folders = [Path(folder) for folder in cell["folder"]]
-        for one in folders:  # before any long work
-            target(trained([one])[0][0], args.family, one)
-        paths += adapt_packed(folders, plan, family=args.family, out=args.out, changes=changes, device=args.device,
-                              threads=args.threads, progress=not args.quiet, shared=shared)  # fmt: skip
+        paths += adapt_packed(
+            list(map(Path, cell["folder"])), plan, family=args.family, out=args.out, changes=changes, shared=shared,
+            device=args.device, threads=args.threads, progress=not args.quiet,
+        )  # fmt: skip
     table = pd.concat([read_table(path) for path in paths], ignore_index=True)
     report, first = summary(table), few_shot(table)
     for family in report.index.unique(level=0):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec
+from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec, undamaged
 from pmeta_lib.files import UserError, json_text, read_table, write_table, writing
 
 if TYPE_CHECKING:
@@ -56,16 +56,12 @@ def runs(folders: str | Path | Iterable[str | Path]) -> "pd.DataFrame":
 
 
 def _row(folder: Path) -> dict:
-    try:
+    with undamaged(folder):
         spec, result = stored_spec(folder), json.loads((folder / "result.json").read_bytes())
         if result["run"] != spec.key:
             raise UserError(f"{folder}: result.json is of run {result['run']}, spec.json of {spec.key}, with other "
                             "options; delete the folder and run it again")  # fmt: skip
         return row(spec.to_json(), result) | {"folder": str(folder)}
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
 
 
 def row(spec: dict, result: dict) -> dict:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
-from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state, write_json
+from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state
 from pmeta_lib.experiments.worker import End
-from pmeta_lib.files import UserError, patiently, unknown, write_report
+from pmeta_lib.files import UserError, patiently, unknown, write_json, write_report
 from pmeta_lib.signals import LEAVE
 
 if TYPE_CHECKING:
@@ -149,21 +149,20 @@ def sweep(
                 if failure.get("diverged"):  # it would do so again
                     shutil.rmtree(out / key / "checkpoints", ignore_errors=True)
                 patiently((out / key / "failure.json").unlink, missing_ok=True)
-        left = {tuple(s.key for s in pack): pack for pack in packs(plan, out)}
+        todo = packs(plan, out)
     except OSError as error:
         raise UserError(f"cannot {doing} {out}: {error.strerror}; choose a folder where you can") from error
-    work = {keys: seconds(pack[0], len(pack)) for keys, pack in left.items()}
+    left = {tuple(s.key for s in pack): seconds(pack[0], len(pack)) for pack in todo}
     job = {
         "out": str(out), "device": device, "threads": threads, "attempts": attempts, "session": uuid.uuid4().hex,
         "checkpoint_seconds": checkpoint_seconds,
-        "packs": [[{"key": s.key, "spec": s.to_json()} for s in pack] for pack in left.values()],
     }  # fmt: skip
-    board = _Board(len(runs), sum(work.values()))
     if left:
-        board.show(states(out, runs), sum(work.values()), jobs or 1)
+        board = _Board(len(runs), sum(left.values()))
+        board.show(states(out, runs), sum(left.values()), jobs or 1)
         workers = engine()
         try:
-            stopped = _drive(workers, jobs or workers.capacity, job, runs, left, work, board)
+            stopped = _drive(workers, jobs or workers.capacity, job, runs, left, board)
         except OSError as error:
             stopped = f"cannot read {out}: {error.strerror or error}"
         finally:
@@ -180,8 +179,11 @@ def sweep(
     return counts
 
 
-def _drive(engine, jobs: int, job: dict, runs: dict, left: dict, work: dict, board: "_Board") -> str:
-    """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless."""
+def _drive(engine, jobs: int, job: dict, runs: dict, left: dict, board: "_Board") -> str:
+    """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless.
+
+    `left`: the keys of a pack's runs -> its estimated seconds; what is settled is taken out.
+    """
     out, alive, losses, reached = Path(job["out"]), [], 0, None
     while True:
         looked = time.monotonic()
@@ -205,9 +207,9 @@ def _drive(engine, jobs: int, job: dict, runs: dict, left: dict, work: dict, boa
         found = states(out, runs)
         waiting = [keys for keys in left if State.RUNNING not in {found[key] for key in keys}]
         if waiting and (need := min(jobs, len(left)) - len(alive)) > 0:
-            todo = [pack for pack in job["packs"] if tuple(entry["key"] for entry in pack) in left]
+            todo = [[{"key": key, "spec": runs[key].to_json()} for key in keys] for keys in left]
             alive += engine.start(job | {"packs": todo}, need)
-        board.show(found, sum(work[k] for k in left), max(1, min(len(alive), len(left))))
+        board.show(found, sum(left.values()), max(1, min(len(alive), len(left))))
         time.sleep(min(2.0, max(0.2, 50 * (time.monotonic() - looked))))
 
 
@@ -266,8 +268,7 @@ def _status(out: Path, target: Path | None) -> int:
     found = states(out, sorted({p.parent.name for p in out.glob("*/spec.json")} - {folder.name for folder in old}))
     if not found:
         raise UserError(f"{out} holds no runs; name the --out of a sweep")
-    names = (State.DONE, State.FAILED, State.RUNNING, State.WAITING)
-    counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in names}
+    counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in State}
     print(", ".join(f"{n} {name}" for name, n in counts.items()))
     reasons = _failures(out, found)
     write_report(target, counts | {"failures": reasons})

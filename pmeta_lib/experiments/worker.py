@@ -21,8 +21,8 @@ from enum import IntEnum
 from pathlib import Path
 
 from pmeta_lib import signals
-from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, write_json
-from pmeta_lib.files import HICCUPS, patiently, remove_halves
+from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled
+from pmeta_lib.files import HICCUPS, patiently, remove_halves, write_json
 
 # Errors of the folder, not of the run: no other run would fare better.
 FOLDERS_FAULT = (*HICCUPS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
