@@ -126,7 +126,7 @@ def stored_spec(folder: Path) -> RunSpec:
     exists today, and filling it in would be a guess. `UserError` if the file is damaged, `FileNotFoundError` if it
     is not there.
     """
-    path = Path(folder) / "spec.json"
+    path, why = Path(folder) / "spec.json", "its spec.json does not say all its options"
     try:
         data = json.loads(path.read_bytes())
         if data.get("version") == VERSION:
@@ -136,9 +136,8 @@ def stored_spec(folder: Path) -> RunSpec:
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
     except UserError as error:  # an option or a family that is no more
-        raise OldRun(f"{folder} holds a run of an older version ({error}); run it again in another folder") from error
-    raise OldRun(f"{folder} holds a run of an older version, whose spec.json does not say all its options; "
-                 "run it again in another folder")  # fmt: skip
+        why = str(error)
+    raise OldRun(f"{folder} holds a run of an older version ({why}); run it again in another folder")
 
 
 @contextmanager

@@ -278,12 +278,11 @@ def _status(out: Path, target: Path | None) -> int:
 def _results(folders: list[str], args: argparse.Namespace) -> int:
     from pmeta_lib.experiments import results
 
-    table = results.read(folders, allow_mixed=args.allow_mixed)
-    runs = table["run"].nunique()
     if args.out is None:
         raise UserError("--out is missing: name the Parquet file to write, e.g. --out data/results/gym.parquet")
+    table = results.read(folders, allow_mixed=args.allow_mixed)
     results.compact(table, args.out)
-    print(f"{runs} runs, {len(table):,} rows -> {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
+    print(f"{table['run'].nunique()} runs, {len(table):,} rows -> {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
     return 0
 
 

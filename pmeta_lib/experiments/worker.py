@@ -91,14 +91,12 @@ def _train(job: dict, pack: list[dict], folders: list[Path]) -> None:
         return _fail(folders, {"reason": reason, "log": str(folders[0] / "log.txt")})
     claim |= {"reached": reached, "attempts": counts | {job["session"]: vain + 1}}
     write_json(path, claim)
-    failure = {} if claim["apart"] else _run(job, pack, folders)
-    if failure and len(pack) > 1:  # one seed that diverges must not take its neighbours down: each on its own now
+    apart = claim["apart"] or len(pack) == 1
+    if not apart and _run(job, pack, folders):  # one that diverges must not take the others down: each on its own now
         shutil.rmtree(folders[0] / "checkpoints", ignore_errors=True)
-        claim["apart"] = True
-        write_json(path, claim)
-    elif failure:
-        _fail(folders, failure)
-    if claim["apart"]:
+        apart = True
+        write_json(path, claim | {"apart": True})
+    if apart:
         for entry, folder in zip(pack, folders, strict=True):
             if not ended(folder) and (failure := _run(job, [entry], [folder])):
                 _fail([folder], failure)
