@@ -55,18 +55,14 @@ def main(args: argparse.Namespace) -> int:
         )  # fmt: skip
     table = pd.concat([read_table(path) for path in paths], ignore_index=True)
     report, first = summary(table), few_shot(table)
-    for family in report.index.unique(level=0):
-        rows = table[table["family"] == family]
+    for family, rows in table.groupby("family"):
         split = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
         print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({split})")
-        parts = {
-            "of the first episodes as they were lived, one environment a task": first,
-            "after so many steps": report,
-        }
-        for words, of_all in parts.items():
-            if family in of_all.index.get_level_values(0):
-                print(f"{words}:\n" + of_all.loc[family].dropna(axis=1, how="all").to_string(
-                    float_format="{:.1f}".format, na_rep=""))  # fmt: skip
+        for words, means in (("of the first episodes as they were lived, one environment a task", first),
+                             ("after so many steps", report)):  # fmt: skip
+            if family in means.index.get_level_values(0):
+                shown = means.loc[family].dropna(axis=1, how="all")
+                print(f"{words}:\n" + shown.to_string(float_format="{:.1f}".format, na_rep=""))
     alone = table.groupby("learner")["way"].agg(lambda ways: set(ways) <= {"scratch", "random"})
     for name in alone.index[alone]:
         print(f"{name} brings nothing along to a new task: scratch is its way too")

@@ -98,19 +98,16 @@ def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) 
         for name, (value, among) in ((n, pair) for n in mixed for pair in head.groupby(n)):
             listing += f"\n  {name} {value}: {len(among)} runs, e.g. {among['folder'].iloc[0]}"
         raise UserError(f"the runs differ in {', '.join(mixed)}; read them apart or allow it (--allow-mixed){listing}")
-    head["order"] = range(len(head))
     parts = []
     for row in head.itertuples():
         path = Path(row.folder) / "curve.parquet"
         part = read_table(path, ["run", *CURVE])
         if set(part["run"]) != {row.run}:
             raise UserError(f"{path} does not belong to run {row.run}; delete its folder and run it again")
-        parts.append(part.drop(columns="run").assign(order=row.order))
-    curves = pd.concat(parts, ignore_index=True)
-    table = curves.merge(head.drop(columns="folder"), on="order", validate="many_to_one")
-    table = table.sort_values(["order", "policy", "step", "task"], ignore_index=True)
+        parts.append(part.sort_values(["policy", "step", "task"]))
+    table = pd.concat(parts).merge(head.drop(columns="folder"), on="run", validate="many_to_one")
     first = ["run", "cell", *SPEC, *CURVE]
-    return table[first + [c for c in table if c not in (*first, "order")]]
+    return table[first + [c for c in table if c not in first]]
 
 
 def compact(table: "pd.DataFrame", path: Path) -> None:

@@ -154,18 +154,18 @@ def _folders_fault(error: BaseException | None) -> OSError | None:
 @contextmanager
 def captured(path: Path) -> Iterator[None]:
     """Everything that this process prints, libraries in C included, appended to the file `path`."""
-    kept = [os.dup(1), os.dup(2)]
-    log = patiently(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
+    with patiently(open, path, "ab") as log:
+        kept = {number: os.dup(number) for number in (1, 2)}
         sys.stdout.flush(), sys.stderr.flush()
-        os.dup2(log, 1), os.dup2(log, 2)
-        yield
-        sys.stdout.flush(), sys.stderr.flush()
-    finally:
-        for number, descriptor in enumerate(kept, start=1):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-        os.close(log)
+        try:
+            for number in kept:
+                os.dup2(log.fileno(), number)
+            yield
+            sys.stdout.flush(), sys.stderr.flush()
+        finally:
+            for number, descriptor in kept.items():
+                os.dup2(descriptor, number)
+                os.close(descriptor)
 
 
 def _leave_with(driver: int) -> None:
