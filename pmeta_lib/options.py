@@ -25,20 +25,12 @@ Precision = Literal["float32", "bfloat16", "auto"]
 Widths = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]  # a list will do
 
 
-class Mistakes(UserError):
-    """Everything that is wrong with some options; `found`: (path, text) of each."""
-
-    def __init__(self, found: list[tuple[tuple, str]]):
-        super().__init__("; ".join(text for _, text in found))
-        self.found = found
-
-
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def options(cls: type) -> type:
     """A frozen dataclass whose values are held to its annotations; `noun` of the class says what a field is called.
 
-    Making one raises `Mistakes`, all of them at once. `__post_init__` may raise `UserError` for values that are wrong
-    together. `dataclasses.replace`, `asdict` and `fields` work, and `replace` checks again.
+    Making one raises `UserError`, with all mistakes at once; `__post_init__` may, for values that are wrong together.
+    `dataclasses.replace`, `asdict` and `fields` work, and `replace` checks again.
     """
     checked: Any = dataclass(frozen=True, config=STRICT)(cls)
     make, signature = checked.__init__, inspect.signature(checked)
@@ -48,7 +40,7 @@ def options(cls: type) -> type:
         try:  # by name, since a mistake in what is given by place would be called by its number
             make(self, **signature.bind_partial(*given).arguments, **named)
         except ValidationError as error:
-            raise Mistakes(list(mistakes(type(self), error))) from None
+            raise UserError("; ".join(text for _, text in mistakes(type(self), error))) from None
 
     checked.__init__ = __init__
     return checked

@@ -31,11 +31,15 @@ if TYPE_CHECKING:
     from pmeta_lib.experiments.spec import RunSpec
     from pmeta_lib.experiments.sweep_spec import Plan
 
-ENGINES = ("local", "ray", "slurm")
+ENGINES: dict[str, Callable] = {
+    "local": lambda args: Local(args.threads),
+    "ray": lambda args: Ray(args.address, args.threads, args.gpus_per_run),
+    "slurm": lambda args: Slurm(args.out.resolve() / ".slurm", args.slurm_executor, args.threads, args.gpus_per_run,
+                                args.slurm_minutes, args.slurm_partition),
+}  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of `pmeta sweep`, `pmeta sweep status` and `pmeta sweep results`."""
     add = parser.add_argument
     add("what", nargs="+", metavar="SPEC.toml | status DIR | results DIR …", help="a sweep file, or a word and folders")
     add("--out", type=Path, help="the sweep's folder; for results: the Parquet file to write")
@@ -87,20 +91,11 @@ def main(args: argparse.Namespace) -> int:
         for number in LEAVE:
             signal.signal(number, signal.default_int_handler)
     counts = sweep(
-        plan, args.out, lambda: _engine(args), jobs=args.jobs, device=args.device, threads=args.threads,
+        plan, args.out, lambda: ENGINES[args.engine](args), jobs=args.jobs, device=args.device, threads=args.threads,
         attempts=args.attempts, retry_failed=args.retry_failed, checkpoint_seconds=args.checkpoint_seconds,
     )  # fmt: skip
     write_report(args.json, counts)
     return 0 if counts["done"] == counts["planned"] else 1
-
-
-def _engine(args: argparse.Namespace):
-    if args.engine == "local":
-        return Local(args.threads)
-    if args.engine == "ray":
-        return Ray(args.address, args.threads, args.gpus_per_run)
-    folder = args.out.resolve() / ".slurm"
-    return Slurm(folder, args.slurm_executor, args.threads, args.gpus_per_run, args.slurm_minutes, args.slurm_partition)
 
 
 # -------------------------------------------------------------------------------------------- the driver

@@ -132,6 +132,7 @@ def _file() -> type[BaseModel]:
 class _Reader:
     path: Path
     found: dict[str, None] = field(default_factory=dict)  # the mistakes, each once, in the order of the file
+    lost: set[str] = field(default_factory=set)  # keys of which something was wrong, and is not there any more
 
     def wrong(self, path: tuple, text: object) -> None:
         block = path[:1] == ("block",) and len(path) > 1
@@ -159,37 +160,35 @@ def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
-    file, lost = _checked(reader, data)
+    file = _checked(reader, data)
     scales = tuple(file.get("scale", ()))
     if scale is not None and scale not in scales:
         raise unknown("scale", scale, scales or ["(the file has none)"], where=str(path))
-    plans = {name: _expand(reader, file, name, pack, lost) for name in (scales or (None,))}
+    plans = [_plan(reader, file, name, pack) for name in scales or (None,)]
     if found := list(reader.found):
         listing = "".join(f"\n  {line}" for line in found)
         raise UserError(f"{len(found)} mistake{'s' * (len(found) > 1)} in {path}, nothing was started{listing}")
-    chosen = scale or next(iter(plans))
-    cells, merged = plans[chosen]
-    if not cells:
-        raise UserError(f"{path} plans no run{f' at scale {chosen}' if chosen else ''}: give families and learners")
-    return Plan(file.get("name", reader.path.stem), chosen, scales, tuple(cells), merged)
+    chosen = next(plan for plan in plans if scale in (None, plan.scale))
+    if not chosen.cells:
+        raise UserError(f"{path} plans no run{f' at scale {chosen.scale}' * bool(scales)}: give families and learners")
+    return chosen
 
 
-def _checked(reader: _Reader, data: dict) -> tuple[dict, set[str]]:
-    """The file with every sound value, and the keys of which something had to be dropped, so that the rest can still be
-    put together and its mistakes be told in the same message."""
-    lost = set()
+def _checked(reader: _Reader, data: dict) -> dict:
+    """The file with every sound value: it can still be put together, and its mistakes be told in the same message."""
     while True:
         try:
             file = _file().model_validate(data).model_dump(exclude_unset=True)
             break
         except ValidationError as error:
-            for where, text in mistakes(_file(), error):
-                reader.wrong(_inside(data, where), text)
-            for where in sorted({_inside(data, entry["loc"]) for entry in error.errors()}, key=str, reverse=True):
+            found = [(_inside(data, where), text) for where, text in mistakes(_file(), error)]
+            for where, text in found:
+                reader.wrong(where, text)
+            for where in sorted({where for where, _ in found}, key=str, reverse=True):
+                reader.lost.add(next((part for part in reversed(where) if isinstance(part, str)), ""))
                 above = data
                 for part in where[:-1]:
                     above = above[part]
-                lost.add(next((part for part in reversed(where) if isinstance(part, str)), ""))
                 del above[where[-1]]
     for i, block in enumerate(file.get("block", ())):
         asked, known = block.pop("scales", []), file.get("scale", {})
@@ -199,10 +198,10 @@ def _checked(reader: _Reader, data: dict) -> tuple[dict, set[str]]:
     sections = [((), file), *((("block", i), b) for i, b in enumerate(file.get("block", ())))]
     sections += [(("scale", name), section) for name, section in file.get("scale", {}).items()]
     asked = {name for _, part in sections for name in part.get("learners", ())}
-    for where, part in sections if "learners" not in lost else ():
+    for where, part in sections if "learners" not in reader.lost else ():
         for name in set(part.get("options", ())) - asked:
             reader.wrong((*where, "options", name), f"options for {name}, which no run of this file uses")
-    return file, lost
+    return file
 
 
 def _inside(data: dict, loc: tuple) -> tuple:
@@ -216,8 +215,8 @@ def _inside(data: dict, loc: tuple) -> tuple:
     return where
 
 
-def _expand(reader: _Reader, file: dict, scale: str | None, pack: int | None, lost: set) -> tuple[list[Cell], int]:
-    """The cells of one scale, in the file's order, and how many runs were asked for twice."""
+def _plan(reader: _Reader, file: dict, scale: str | None, pack: int | None) -> Plan:
+    """What the file plans at one scale, in its order; a run that is asked for twice is run once."""
     cells, merged, total = {}, 0, 0
     base = [file, *([file["scale"][scale]] if scale is not None else [])]
     tuned = _tuned(reader, base, scale)
@@ -225,17 +224,18 @@ def _expand(reader: _Reader, file: dict, scale: str | None, pack: int | None, lo
         if scale is not None and scale not in block.get("scales", [scale]):
             continue
         where = ("block", i) if file.get("block") else ()
-        for spec, stack in _runs(reader, [*base, block], where, tuned, lost):
+        for spec, stack in _runs(reader, [*base, block], where, tuned):
             total += 1
             if total > MOST_RUNS:
                 reader.wrong(where, f"more than {MOST_RUNS:,} runs; split the sweep")
-                return [], 0
+                return Plan("", scale, (), ())
             if stack == "auto":  # a rule that no machine's core count enters
                 stack = max(1, STACK // spec.train_tasks)
             runs, _ = cells.setdefault(replace(spec, seed=0).key, ({}, pack or stack))
             merged += spec.seed in runs
             runs.setdefault(spec.seed, spec)
-    return [Cell(tuple(runs[seed] for seed in sorted(runs)), stack) for runs, stack in cells.values()], merged
+    found = tuple(Cell(tuple(runs[seed] for seed in sorted(runs)), stack) for runs, stack in cells.values())
+    return Plan(file.get("name", reader.path.stem), scale, tuple(file.get("scale", ())), found, merged)
 
 
 def _tuned(reader: _Reader, base: list[dict], scale: str | None) -> dict:
@@ -259,7 +259,7 @@ def _tuned(reader: _Reader, base: list[dict], scale: str | None) -> dict:
         return {}
 
 
-def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict, lost: set) -> Iterator[tuple[RunSpec, int | str]]:
+def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict) -> Iterator[tuple[RunSpec, int | str]]:
     """The runs of one block; later layers override earlier ones, option by option."""
     found: dict = {"preset": "modern", "train_tasks": None, "seeds": [0], "pack": "auto"}
     axes: dict = {}
@@ -270,7 +270,7 @@ def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict, lost: set) -
         for name, table in part.get("options", {}).items():
             options.setdefault(name, {}).update(table)
     for key, table in (("families", FAMILIES), ("learners", LEARNERS)):
-        if key not in found and key not in lost:
+        if key not in found and key not in reader.lost:
             reader.wrong(where, f"no {key} are given; choose from: {', '.join(table)}")
     for name, rival in itertools.product(found.get("families", ()), found.get("learners", ())):
         task_family = reader.made(where, family, name, found["preset"], train=found["train_tasks"])
