@@ -13,15 +13,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
+from pmeta_lib.experiments.results import compact
 from pmeta_lib.experiments.spec import RunSpec, stored_spec, undamaged
-from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, write_table, writing
+from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, writable
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.sac.adaptation import Plan, adapt, references
 from pmeta_lib.sac.agent import Agent, new_agent
 from pmeta_lib.sac.settings import Settings
 
-TABLE, REMEDY = "adaptation.parquet", "choose another --out"
+TABLE = "adaptation.parquet"
 # settings that the plan or the networks decide
 OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden", "envs_per_task", "replay_capacity"}
 
@@ -54,8 +55,7 @@ def adapt_packed(
     began, scratch = time.monotonic(), paths[0].parent / f"adaptation-{_digest(''.join(keys))}"
     shared = shared or scratch
     for folder in {*(path.parent for path in paths), shared}:  # before any long work
-        with writing(f"in {folder}", REMEDY):
-            folder.mkdir(parents=True, exist_ok=True)
+        writable(folder, "--out")
     how = {"device": device, "threads": threads, "progress": progress, "folder": scratch}
     if isinstance(learner, OnPolicy):
         own = adapt_on_policy(goal, learner, tensors["policy"], settings, seeds, plan, threads)
@@ -65,9 +65,9 @@ def adapt_packed(
     about = provenance()
     same = json_text([*tasks, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
     kept = shared / f"references-{_digest(same)}.parquet"
-    with locking(kept.with_suffix(".lock")), writing(kept, REMEDY):  # whoever comes first computes them
+    with locking(kept.with_suffix(".lock")):  # whoever comes first computes them
         if not kept.exists():
-            write_table(kept, references(goal, scratchs, seeds, plan, **how))
+            compact(references(goal, scratchs, seeds, plan, **how), kept)
         known = read_table(kept)
     parts = (own.assign(settings=json_text(asdict(settings))), known.assign(settings=json_text(asdict(scratchs))))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
@@ -80,8 +80,7 @@ def adapt_packed(
             commit=about["commit"], checkpoint_sha256=digest,
             seconds=round((time.monotonic() - began) / len(specs), 3),
         )  # fmt: skip
-        with writing(path, REMEDY):
-            write_table(path, rows)
+        compact(rows, path)
     shutil.rmtree(scratch, ignore_errors=True)
     return paths
 

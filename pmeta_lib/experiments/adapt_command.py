@@ -21,9 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--critics", default="fresh", help="fresh or learned (default: fresh)")
     parser.add_argument("--every-way", action="store_true", help="plain fine-tuning beside the learner's own way")
     parser.add_argument("--family", help="adapt to the test tasks of another family, of equal sizes")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting other than the run's, below"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another setting, below")
     parser.add_argument("--out", type=Path, metavar="DIR", help="tables go to DIR/<run>/ (default: the run's folder)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (one is the most efficient)")
