@@ -7,13 +7,11 @@ One row a run, evaluated step, policy and task, with everything needed to judge 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec, undamaged
 from pmeta_lib.files import UserError, json_text, read_table, write_table, writing
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
 # by safetensors, so the digests of equal parameters differ.)
@@ -24,14 +22,12 @@ SPEC = ("family", "preset", "learner", "seed", "train_tasks", "options", "settin
 CURVE = ("step", "policy", "task", "return", "return_std", "episodes")
 
 
-def runs(folders: str | Path | Iterable[str | Path]) -> "pd.DataFrame":
+def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """One row a finished run, sorted; `folder` says where it lies. Unfinished folders do not count.
 
     `folders`: sweeps' folders, or folders of single runs. Raises `UserError` for a folder without any finished run,
     a run whose files contradict each other, and the same run found twice.
     """
-    import pandas as pd
-
     rows, old = [], []
     for root in [folders] if isinstance(folders, str | Path) else folders:
         root = Path(root)
@@ -83,14 +79,12 @@ def spec_of(row: dict) -> RunSpec:
     return RunSpec(**named, **{name: json.loads(row[name]) for name in ("options", "settings")})
 
 
-def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> "pd.DataFrame":
+def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> pd.DataFrame:
     """The tidy table of all finished runs under `folders`, in an order that only the specs decide.
 
     Raises `UserError` as `runs` does, and if runs of different versions or devices are mixed (`allow_mixed` lets
     them): numbers of different physics or kernels do not belong in one comparison unasked.
     """
-    import pandas as pd
-
     head = runs(folders)
     mixed = [n for n in DECISIVE if head[n].nunique() > 1 or head[n].astype(str).str.contains(THEN).any()]
     if mixed and not allow_mixed:
@@ -110,14 +104,14 @@ def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) 
     return table[first + [c for c in table if c not in first]]
 
 
-def compact(table: "pd.DataFrame", path: Path) -> None:
+def compact(table: pd.DataFrame, path: Path) -> None:
     """Write the table as one Parquet file, atomically. `UserError` if that cannot be done."""
     with writing(path, "choose another --out"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(path, table)
 
 
-def same(left: "pd.DataFrame", right: "pd.DataFrame") -> bool:
+def same(left: pd.DataFrame, right: pd.DataFrame) -> bool:
     """Whether two tables hold the same results: all columns but the `VOLATILE` ones, exactly."""
     drop = [c for c in VOLATILE if c in left]
     return left.drop(columns=drop).equals(right.drop(columns=drop))

@@ -16,7 +16,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -216,15 +215,13 @@ def remaining(ahead: float, total: float, spent: float, workers: int) -> float:
     return ahead / workers if share < 0.02 else spent * (1 - share) / share
 
 
-@dataclass
 class _Board:
     """Progress: a line whenever there is news, every half a second on a terminal and every 20 elsewhere."""
 
-    planned: int
-    work: float  # estimated seconds of all that is to be done
-    shown: str = ""
-    since: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
+    def __init__(self, planned: int, work: float):
+        """`work`: estimated seconds of all that is to be done."""
+        self.planned, self.work, self.begun = planned, work, time.monotonic()
+        self.shown, self.since = "", 0.0
 
     def show(self, found: dict[str, State], ahead: float, workers: int) -> None:
         """`ahead`: estimated seconds of one worker for all that is left, which `workers` share."""
