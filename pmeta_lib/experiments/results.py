@@ -88,9 +88,8 @@ def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) 
     head = runs(folders)
     mixed = [n for n in DECISIVE if head[n].nunique() > 1 or head[n].astype(str).str.contains(THEN).any()]
     if mixed and not allow_mixed:
-        listing = ""
-        for name, (value, among) in ((n, pair) for n in mixed for pair in head.groupby(n)):
-            listing += f"\n  {name} {value}: {len(among)} runs, e.g. {among['folder'].iloc[0]}"
+        listing = "".join(f"\n  {name} {value}: {len(among)} runs, e.g. {among['folder'].iloc[0]}"
+                          for name in mixed for value, among in head.groupby(name))  # fmt: skip
         raise UserError(f"the runs differ in {', '.join(mixed)}; read them apart or allow it (--allow-mixed){listing}")
     parts = []
     for row in head.itertuples():
