@@ -33,18 +33,22 @@ TUNING_SEEDS, SEEDS = (1000, 1001), 5
 RULE = {"held": 0.6, "low": 0.3, "lambda": -0.3, "agreement": 0.05}  # docs/prediction.md, "How it will be scored"
 
 
+def read_stages(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """What each run (a group `by`) had after each amount of data: the last quarter of its evaluations until then."""
+    parts = []
+    for steps in STEPS:
+        until = table[(table["step"] <= steps) & (table["step"] > 0)]
+        late = until[last_quarter(until["step"])]
+        parts.append(late.groupby(by, as_index=False)["return"].mean().assign(steps=steps))
+    return pd.concat(parts, ignore_index=True)
+
+
 def read(folder: Path) -> pd.DataFrame:
     """One row a run, policy and amount of data, tuning seeds included; see the module."""
     table = results.read(folder)
     table = table[table["family"].str.contains("@")]
     table = table.groupby(["family", "learner", "options", "seed", "policy", "step"], as_index=False)["return"].mean()
-    parts = []
-    for steps in STEPS:
-        until = table[(table["step"] <= steps) & (table["step"] > 0)]
-        late = until[last_quarter(until["step"])]
-        by = ["family", "learner", "options", "seed", "policy"]
-        parts.append(late.groupby(by, as_index=False)["return"].mean().assign(steps=steps))
-    rows = pd.concat(parts, ignore_index=True)
+    rows = read_stages(table, ["family", "learner", "options", "seed", "policy"])
     options = rows.pop("options").map(json.loads)
     pulls = [f" lam={o['lam']:g}" + (" tied" if o["critic_lam"] else "") if "lam" in o else "" for o in options]
     names, levels = zip(*(name.split("@") for name in rows["family"]))

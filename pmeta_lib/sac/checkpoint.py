@@ -31,7 +31,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     tensors get unequal digests. It reads what is written here.
     """
     order = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # wide types first: aligned
-    arrays = {name: x.detach().cpu().contiguous() for name, x in order}
+    arrays = {name: x.detach().cpu() for name, x in order}
     header: dict = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, x in arrays.items():
@@ -40,12 +40,19 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     head = json_text(header).encode()
     head += b" " * (-len(head) % 8)
     parts: list[bytes | memoryview] = [len(head).to_bytes(8, "little"), head]
-    parts += [x.reshape(-1).view(torch.uint8).numpy().data for x in arrays.values()]
+    parts += [block for x in arrays.values() for block in _blocks(x)]
     write_atomically(path, *parts)
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
+
+
+def _blocks(x: Tensor) -> list[memoryview]:
+    """The bytes of a tensor, in order and in place: a copy of a half-filled replay would double a run's memory."""
+    if not x.is_contiguous():
+        return [block for row in x for block in _blocks(row)]
+    return [x.reshape(-1).view(torch.uint8).numpy().data]
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> None:

@@ -256,9 +256,13 @@ def test_a_missing_file_and_an_unknown_scale(tmp_path):
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_the_reproductions_files_are_sound_and_say_their_cost(path, tmp_path, capsys):
     scales = load(path).scales or (None,)
-    wanted = {"smoke": set(), "map": set(), "field_short": set(), "policy_gradient": {"desk", "field"}}.get(
-        path.stem, {"desk", "paper"}
-    )
+    wanted = {
+        "smoke": set(),
+        "map": set(),
+        "field_short": set(),
+        "stage": set(),
+        "policy_gradient": {"desk", "field"},
+    }.get(path.stem, {"desk", "paper"})
     assert wanted <= set(scales)
     for scale in scales:
         target = tmp_path / "plan.json"

@@ -3,23 +3,34 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+
+from pmeta_lib.envs import family
+from pmeta_lib.sac.learners.pmeta import PMeta
+from pmeta_lib.sac.settings import Settings
+from pmeta_lib.sac.training import train
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 
 
-@pytest.fixture(scope="module")
-def script():
+def imported(name: str):
     sys.path.insert(0, str(RESULTS))  # for what lies beside it
-    spec = importlib.util.spec_from_file_location("deep_map", RESULTS / "map.py")
+    spec = importlib.util.spec_from_file_location(f"deep_{name}", RESULTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.path.remove(str(RESULTS))
     return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return imported("map")
 
 
 @pytest.fixture
@@ -57,3 +68,17 @@ def test_a_band_is_found_where_one_is_planted_and_only_there(script, tabular, de
     found = script.score(deep.assign(**{"return": worse}), {f"{h:g}": 0.0 for h in script.H}, tabular)
     assert found["P3"]["cells"] == [[0.25, 3200]] and found["P3"]["share at the named cells"] == 1
     assert found["P3"]["verdict"] == "held"  # where joint and independent are level
+
+
+def test_with_an_anchor_of_its_own_no_task_hears_of_another():
+    """The first of two tasks learns the same whatever the second one is; with the shared anchor it does not."""
+    flip, settings = family("pendulum-flip"), Settings(steps=120, hidden=(8, 8), batch_size=8, warm_up=20)
+
+    def first(learner, second):
+        tasks = np.array([flip.train_tasks[0], [second]])
+        return train(replace(flip, train_tasks=tasks), learner, settings, [0]).agent.actor[0, 0]
+
+    own, shared = imported("spring").OwnAnchor(lam=1.0), PMeta(lam=1.0)
+    assert torch.equal(first(own, -1.0), first(own, 1.0))
+    assert not torch.equal(first(shared, -1.0), first(shared, 1.0))
+    assert not torch.equal(first(own, -1.0), first(PMeta(lam=0.0), -1.0))  # and the spring is there

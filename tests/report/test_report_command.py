@@ -167,6 +167,22 @@ def test_a_curve_shows_every_seed_the_placebos_and_the_reference(table, placebos
     assert low < 1 and high > 3 and axis.get_xlabel() and axis.get_ylabel()
 
 
+def test_the_map_shows_who_is_best_where_and_by_how_much(table, placebos, tmp_path):
+    table({("half-cheetah-dir", n): [1.0, 3.0] for n in ("pmeta", "independent")}).to_parquet(tmp_path / "gym.parquet")
+    means = {(0.0, 10): (1, 9, 5), (0.0, 300): (8, 1, 7.5), (1.0, 10): (1, 2, 6), (1.0, 300): (4, 4.2, 4.3)}
+    rows = [(h, data, n, mean + 0.2 * k) for (h, data), cell in means.items()
+            for n, mean in zip(("independent", "joint", "pmeta"), cell) for k in range(-2, 3)]  # fmt: skip
+    cells = pd.DataFrame(rows, columns=["h", "data", "learner", "value"])
+    left, right = plots.one_page({"a map": cells}, plots.load(tmp_path)[0]).axes
+    said = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in left.texts}
+    assert said == {(0, 0): "-4.0", (0, 1): "-0.5", (1, 0): "+4.0*", (1, 1): "+0.1"}
+    full = {(p.get_y() + 0.5, p.get_x() + 0.5): (p.get_facecolor()[:3], p.get_alpha() > 0.5) for p in left.patches}
+    best = {(0, 0): "joint", (0, 1): "independent", (1, 0): "pmeta", (1, 1): "pmeta"}
+    for at, name in best.items():
+        assert full[at] == (pytest.approx(plots.COLOURS[name]), at in ((0, 0), (1, 0)))
+    assert [t.get_text() for t in left.get_xticklabels()] == ["10", "300"] and "half-cheetah-dir" in right.get_title()
+
+
 def test_bars_show_the_control_and_the_placebos(table, placebos, tmp_path):
     values = {"pmeta": 3.0, "independent": 2.0, "joint": 1.0}
     table({("pendulum-flip", n): [v + 0.1 * k for k in range(5)] for n, v in values.items()}).to_parquet(

@@ -150,6 +150,26 @@ def test_halves_that_a_kill_left_are_swept_away(saved):
     assert sorted(p.name for p in saved.iterdir()) == kept
 
 
+SAVE = """
+import resource, sys
+from pathlib import Path
+import torch
+from pmeta_lib.sac.checkpoint import save_tensors
+replay = torch.full((5, 2, 20_000, 42), 0.5)  # 34 MB, of which 30 are stored
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+save_tensors(Path(sys.argv[1]), {"replay": replay[:, :, :18_000]})
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+def test_a_half_filled_replay_is_stored_without_a_copy_of_it(tmp_path):
+    path = tmp_path / "x.safetensors"
+    done = subprocess.run([sys.executable, "-c", SAVE, str(path)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 10 * 2**20
+    found = load_file(path)
+    assert found["replay"].shape == (5, 2, 18_000, 42) and (found["replay"] == 0.5).all()
+
+
 def test_the_file_is_what_safetensors_reads_and_equal_tensors_make_equal_files(tmp_path):
     made = torch.Generator().manual_seed(0)
     tensors = {f"{t}": (torch.rand(3, 5, generator=made) * 9).to(t) for t in (

@@ -5,8 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
+from pmeta_lib.envs import family
 from pmeta_lib.files import UserError
+from pmeta_lib.sac.memory import needed
 from pmeta_lib.sac.replay import Replay
+from pmeta_lib.sac.settings import FIELD, Settings
 
 S, N, O, A = 2, 3, 2, 1
 
@@ -96,3 +99,11 @@ def test_a_replay_too_large_for_the_memory_is_refused_at_once():
 def test_twenty_half_cheetah_tasks_of_100_000_steps_take_less_than_1_5_gib():
     rows = Replay(1, 20, 10, 17, 6).rows
     assert rows.element_size() * rows.shape[-1] * 20 * 100_000 < 1.5 * 2**30
+
+
+def test_ten_slots_of_a_million_half_cheetah_transitions_take_less_than_2_gib():
+    made, settings = family("half-cheetah-dir"), Settings(**FIELD, steps=1_000_000)
+    gib = needed(made, settings, 5, 2, settings.steps, 10, made.observation_size)
+    assert sum(gib.values()) < 2
+    rows = Replay(5, 2, 10, 17, 6).rows
+    assert gib["replay_capacity, steps"] == pytest.approx(rows.nbytes * 100_000 / 2**30)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from pmeta_course.reproduction import claims
 from pmeta_course.reproduction.scores import Scores, load
@@ -15,6 +17,11 @@ from pmeta_lib.figures import COLOURS, LEARNERS, use_style
 
 RESAMPLES = 2000
 STYLES = {"uniform random": ":", "zero action": "-.", "untrained": (0, (1, 3))}  # of the placebos' grey lines
+PLACES = {
+    "independent": "best: learning alone",
+    "joint": "best: one policy for all",
+    "pmeta": "best: pMeta",
+}  # of the map
 LEGEND = {"fontsize": "x-small", "frameon": True, "framealpha": 0.85, "edgecolor": "none"}
 
 
@@ -23,24 +30,59 @@ def learning_curves(found: list[Scores]) -> Figure:
     rows, columns = -(-len(found) // 2), min(2, len(found))
     figure, axes = plt.subplots(rows, columns, figsize=(9.5 if columns > 1 else 7, 3.6 * rows), squeeze=False)
     for axis, scores in zip(axes.flat, found):
-        for learner in [n for n in (*LEARNERS, "scratch") if n in scores.curves]:
-            curve = scores.curves[learner]
-            many = len(curve) > 1
-            bands = [statistics.mean_interval(x) if many else (x[0],) * 3 for x in curve.to_numpy().T]
-            _line(axis, curve.columns, tuple(zip(*bands)), learner, learner)
-        for name, returns in scores.placebos.items():
-            axis.axhline(returns.mean(), color="0.2", ls=STYLES[name], lw=1.6, label=name)
-        if "independent" in scores.curves and scores.split == "train":
-            axis.axhline(scores.final("independent").mean(), color="0.35", ls="--", label="independent, at the end")
-        steps = "environment steps per task" if scores.split == "train" else "steps of adaptation per task"
-        counts = [len(curve) for curve in scores.curves.values()]
-        seeds = "-".join(map(str, sorted({min(counts), max(counts)})))
-        axis.set(xlabel=steps, ylabel="return per episode\n(mean, 95 % interval)")
-        axis.set_title(f"{scores.name}, {scores.split} tasks, {scores.scale}, {seeds} seeds", fontsize="small")
+        _curves(axis, scores)
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     shown = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(shown.values(), shown, loc="outside lower center", ncols=min(len(shown), 3 * columns), **LEGEND)
+    return figure
+
+
+def _curves(axis: Axes, scores: Scores) -> None:
+    for learner in [n for n in (*LEARNERS, "scratch") if n in scores.curves]:
+        curve = scores.curves[learner]
+        many = len(curve) > 1
+        bands = [statistics.mean_interval(x) if many else (x[0],) * 3 for x in curve.to_numpy().T]
+        _line(axis, curve.columns, tuple(zip(*bands)), learner, learner)
+    for name, returns in scores.placebos.items():
+        axis.axhline(returns.mean(), color="0.2", ls=STYLES[name], lw=1.6, label=name)
+    if "independent" in scores.curves and scores.split == "train":
+        axis.axhline(scores.final("independent").mean(), color="0.35", ls="--", label="independent, at the end")
+    steps = "environment steps per task" if scores.split == "train" else "steps of adaptation per task"
+    counts = [len(curve) for curve in scores.curves.values()]
+    seeds = "-".join(map(str, sorted({min(counts), max(counts)})))
+    axis.set(xlabel=steps, ylabel="return per episode\n(mean, 95 % interval)")
+    axis.set_title(f"{scores.name}, {scores.split} tasks, {scores.scale}, {seeds} seeds", fontsize="small")
+
+
+def one_page(cells: dict[str, pd.DataFrame], curves: Scores) -> Figure:
+    """The page to remember: who is best over heterogeneity and data per task, and curves of two tasks in full conflict.
+
+    `cells`: title -> a row a run (`h`, `data`, `learner`, `value`), a panel each; `curves`: the family on the right.
+    A cell has the colour of the learner with the best mean, full where it is ahead of both others beyond the intervals,
+    and pMeta's mean minus the better one's of the two others; a star where pMeta is ahead of both.
+    """
+    figure, axes = plt.subplots(1, len(cells) + 1, figsize=(4.0 * len(cells) + 5.0, 4.4), squeeze=False)
+    for axis, (title, table) in zip(axes.flat, cells.items()):
+        levels, amounts = sorted(table["h"].unique()), sorted(table["data"].unique())
+        for (h, data), cell in table.groupby(["h", "data"]):
+            runs = {n: cell.loc[cell["learner"] == n, "value"].to_numpy() for n in PLACES}
+            mean = {n: x.mean() for n, x in runs.items()}
+            best = max(mean, key=mean.__getitem__)
+            ahead = all(statistics.difference_interval(runs[best], x)[1] > 0 for n, x in runs.items() if n != best)
+            corner = amounts.index(data) - 0.5, levels.index(h) - 0.5
+            axis.add_patch(Rectangle(corner, 1, 1, color=COLOURS[best], alpha=0.75 if ahead else 0.25, lw=0))
+            gain = f"{mean['pmeta'] - max(mean['independent'], mean['joint']):+.1f}" + "*" * (ahead and best == "pmeta")
+            axis.text(corner[0] + 0.5, corner[1] + 0.5, gain, ha="center", va="center", fontsize="small")
+        axis.set(xticks=range(len(amounts)), xticklabels=[f"{a:,}" for a in amounts], xlim=(-0.5, len(amounts) - 0.5),
+                 yticks=range(len(levels)), yticklabels=[f"{h:g}" for h in levels], ylim=(-0.5, len(levels) - 0.5),
+                 xlabel="data per task", ylabel="heterogeneity of the tasks, h", title=title)  # fmt: skip
+        axis.grid(False)
+    _curves(axes.flat[-1], curves)
+    axes.flat[-1].locator_params(axis="x", nbins=4)
+    patches = [Rectangle((0, 0), 1, 1, color=COLOURS[n], alpha=0.75, label=words) for n, words in PLACES.items()]
+    lines, _ = axes.flat[-1].get_legend_handles_labels()
+    figure.legend(handles=patches + lines, loc="outside lower center", ncols=5, **LEGEND)
     return figure
 
 
@@ -103,10 +145,12 @@ def draw_all(results: Path, folder: Path) -> list[Path]:
     use_style()
     found, drawn = load(results), {}
     train, test = ([s for s in found if s.split == split] for split in ("train", "test"))
-    for name, shown in (("main_result", [s for s in train if s.name == "half-cheetah-dir"][:1]),
-                        ("learning_curves", train), ("adaptation", test)):  # fmt: skip
+    for name, shown in (("learning_curves", train), ("adaptation", test)):
         if shown:
             drawn[name] = learning_curves(shown)
+    cheetah = [s for s in train if s.name == "half-cheetah-dir"]  # the field's scale first
+    if cheetah:
+        drawn["main_result"] = one_page(_maps(results), cheetah[0])
     suites = {f"{suite}, {scale} scale": claims.select(found, scale, suite, "train", ("pmeta", "independent"))[0]
               for scale in ("field", "desk") for suite in claims.CORE[scale]}  # fmt: skip
     suites = {n: families for n, families in suites.items() if families}
@@ -116,6 +160,19 @@ def draw_all(results: Path, folder: Path) -> list[Path]:
         figure.savefig(folder / f"{name}.png", metadata={"Software": None})
         plt.close(figure)
     return [folder / f"{name}.png" for name in drawn]
+
+
+def _maps(results: Path) -> dict[str, pd.DataFrame]:
+    """The maps of when personalization helps, tabular and deep, as far as they are stored."""
+    found = {}
+    if (path := results / "tabular" / "map.parquet").exists():
+        table = pd.read_parquet(path).rename(columns={"deployed": "value"})
+        found["tables, points of 100\n(data: gradient evaluations)"] = table
+    if (path := results / "map.parquet").exists():
+        table = pd.read_parquet(path).rename(columns={"steps": "data", "return": "value"})
+        for name, rows in table[table["policy"] == "deployed"].groupby("family"):
+            found[f"networks, return on {name}\n(data: environment steps)"] = rows
+    return found
 
 
 def _common(families: list[Scores]) -> list[str]:
