@@ -13,6 +13,9 @@ The runs live in `out/conflict/`: a killed command goes on where it was.
 
 `… conflict.py shared` makes `conflict_shared.parquet` instead, which no claim reads: MAML with the critics of all tasks
 in one, as joint learning has them, otherwise as above, on the scale of the stored table.
+
+`… conflict.py on-policy` makes `conflict_on_policy.parquet`, which the claim reads: MAML by policy gradients and its
+control, at the two ends of the arc and with the budget of the on-policy sweep: a million steps in all.
 """
 
 import json
@@ -27,19 +30,21 @@ from torch import Tensor
 
 from pmeta_lib.envs.classic import STEP
 from pmeta_lib.envs.families import TaskFamily, family
+from pmeta_lib.experiments.learners import learner, trainer
 from pmeta_lib.files import json_text, provenance, write_table
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.evaluation import Evaluator
-from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.networks import Shape, forward, gaussian
 from pmeta_lib.sac.settings import Settings
-from pmeta_lib.sac.training import train
 from pmeta_lib.statistics import last_quarter
 
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
 CHOSEN = TABLE.parents[1] / "tuning" / "deep" / "chosen.json"
 SPREADS, TASKS, SEEDS = (0.0, 0.25, 0.5, 0.75, 1.0), 4, [0, 1, 2, 3, 4]
 BUDGET = {"steps": 4000, "warm_up": 200, "hidden": (64, 64), "batch_size": 64, "evaluations": 40}
+
+
+ON_POLICY = {"steps": 250_000, "warm_up": 0, "hidden": (64, 64), "learning_rate": 1e-3, "evaluations": 20}
 
 
 def arc(h: float) -> TaskFamily:
@@ -83,10 +88,10 @@ def random_return(place: TaskFamily) -> float:
 
 def trained(name: str, h: float, folder: str, **options):
     """The stacked run of a learner on the arc h, and its final return for every seed."""
-    chosen = json.loads(CHOSEN.read_text())["chosen"][name]
-    made = learner(name, **{**chosen["options"], **options})
-    run = train(arc(h), made, Settings(**BUDGET, **chosen["settings"]), SEEDS,
-                folder=Path("out/conflict") / f"{folder}-{h}", progress=True)  # fmt: skip
+    chosen = json.loads(CHOSEN.read_text())["chosen"].get(name)  # nothing for the on-policy learners
+    made = learner(name, **((chosen["options"] if chosen else {}) | options))
+    settings = Settings(**(BUDGET | chosen["settings"] if chosen else ON_POLICY))
+    run = trainer(made)(arc(h), made, settings, SEEDS, folder=Path("out/conflict") / f"{folder}-{h}", progress=True)
     late = run.curve[last_quarter(run.curve["step"]) & (run.curve["policy"] == "deployed")]
     return run, late.groupby("seed")["return"].mean()
 
@@ -119,14 +124,30 @@ def shared_rows(h: float) -> list[dict]:
             for seed, value in trained("maml", h, "maml-shared", shared_critics=True)[1].items()]  # fmt: skip
 
 
+def on_policy_rows(h: float) -> list[dict]:
+    """One row a seed of MAML by policy gradients and of its control, learning alone by policy gradients."""
+    zero, found = random_return(arc(h)), {n: trained(n, h, n)[1] for n in ("pg-independent", "pg-maml")}
+    one = found["pg-independent"].mean()
+    return [{"h": h, "learner": name, "seed": seed, "return": value, "random": zero,
+             "deployed": (value - zero) / (one - zero)}
+            for name, returns in found.items() for seed, value in returns.items()]  # fmt: skip
+
+
+WAYS = {  # by the word of the command: which table, by what, on which arcs, with what budget
+    "": (TABLE, rows, SPREADS, BUDGET),
+    "shared": (TABLE.with_stem("conflict_shared"), shared_rows, SPREADS, BUDGET),
+    "on-policy": (TABLE.with_stem("conflict_on_policy"), on_policy_rows, SPREADS[:: len(SPREADS) - 1], ON_POLICY),
+}
+
 if __name__ == "__main__":
-    if sys.argv[1:] not in ([], ["shared"]):
-        raise SystemExit(f"usage: python data/results/conflict.py [shared], not {' '.join(sys.argv[1:])!r}")
+    word = " ".join(sys.argv[1:])
+    if word not in WAYS:
+        raise SystemExit(f"usage: python data/results/conflict.py [shared | on-policy], not {word!r}")
     torch.set_num_threads(1)
-    out, make = (TABLE.with_stem("conflict_shared"), shared_rows) if sys.argv[1:] else (TABLE, rows)
-    table = pd.DataFrame([row for h in SPREADS for row in make(h)])
-    command = " ".join(["python data/results/conflict.py", *sys.argv[1:]])
-    record = {"command": command, "budget": BUDGET, "tasks": TASKS, **provenance()}
+    out, make, spreads, budget = WAYS[word]
+    table = pd.DataFrame([row for h in spreads for row in make(h)])
+    record = {"command": f"python data/results/conflict.py {word}".strip(), "budget": budget, "tasks": TASKS,
+              **provenance()}  # fmt: skip
     write_table(out, table)  # after asking for the commit, which a changed table would call dirty
     out.with_suffix(".json").write_text(json_text(record, indent=1) + "\n")
     print(table.groupby(["learner", "h"]).mean(numeric_only=True).drop(columns="seed").round(3).to_string())

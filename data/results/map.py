@@ -95,7 +95,8 @@ def cells(rows: pd.DataFrame, zeros: dict[str, float]) -> dict[str, np.ndarray]:
     mine, out = rows[rows["policy"] == "deployed"], {}
     for name, part in mine.groupby("learner"):
         wide = part.pivot(index=["h", "steps"], columns="seed", values="return")
-        out[name] = wide.to_numpy().reshape(len(H), len(STEPS), -1)
+        if len(wide) == len(H) * len(STEPS) and wide.notna().all(axis=None):  # others are not run to the end
+            out[name] = wide.to_numpy().reshape(len(H), len(STEPS), -1)
     low = np.array([zeros[f"{h:g}"] for h in H])[:, None, None]
     one = out["independent"][:, -1].mean(1)[:, None, None]
     return {name: (x - low) / (one - low) for name, x in out.items()}

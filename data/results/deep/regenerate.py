@@ -16,7 +16,7 @@ import torch
 from pmeta_lib.experiments.adapt import stacked_agent, trained
 from pmeta_lib.experiments.run import finished, read_curve, run_packed
 from pmeta_lib.experiments.spec import RunSpec
-from pmeta_lib.files import json_text, provenance, write_table
+from pmeta_lib.files import UserError, json_text, provenance, write_table
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.checkpoint import save_tensors
 from pmeta_lib.sac.evaluation import Evaluator
@@ -109,8 +109,11 @@ def collect(family: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1:2] == ["weights"]:
-        for folder in sys.argv[2:]:
-            keep_weights(Path(folder))
+        try:
+            for folder in sys.argv[2:]:
+                keep_weights(Path(folder))
+        except UserError as error:
+            sys.exit(f"regenerate.py: {error}")
         raise SystemExit
     for name in sys.argv[1:] or FAMILIES:
         for pairs in plan(name).values():

@@ -1,5 +1,6 @@
 """The figures of the report, from the stored results. (`figures` holds the look alone and loads faster.)"""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ PLACES = {
     "joint": "best: one policy for all",
     "pmeta": "best: pMeta",
 }  # of the map
+NOTHING = {"hatch": "//", "edgecolor": "0.35", "lw": 0}
 LEGEND = {"fontsize": "x-small", "frameon": True, "framealpha": 0.85, "edgecolor": "none"}
 
 
@@ -58,9 +60,10 @@ def _curves(axis: Axes, scores: Scores) -> None:
 def one_page(cells: dict[str, pd.DataFrame], curves: Scores) -> Figure:
     """The page to remember: who is best over heterogeneity and data per task, and curves of two tasks in full conflict.
 
-    `cells`: title -> a row a run (`h`, `data`, `learner`, `value`), a panel each; `curves`: the family on the right.
-    A cell has the colour of the learner with the best mean, full where it is ahead of both others beyond the intervals,
-    and pMeta's mean minus the better one's of the two others; a star where pMeta is ahead of both.
+    `cells`: title -> a row a run (`h`, `data`, `learner`, `value`, `zero`: the best placebo), a panel each; `curves`:
+    the family on the right. A cell has the colour of the learner with the best mean, full where it is ahead of both
+    others beyond the intervals, hatched where even the best is no better than the placebo, and pMeta's mean minus the
+    better one's of the two others; a star where pMeta is ahead of both.
     """
     figure, axes = plt.subplots(1, len(cells) + 1, figsize=(4.0 * len(cells) + 5.0, 4.4), squeeze=False)
     for axis, (title, table) in zip(axes.flat, cells.items()):
@@ -72,6 +75,8 @@ def one_page(cells: dict[str, pd.DataFrame], curves: Scores) -> Figure:
             ahead = all(statistics.difference_interval(runs[best], x)[1] > 0 for n, x in runs.items() if n != best)
             corner = amounts.index(data) - 0.5, levels.index(h) - 0.5
             axis.add_patch(Rectangle(corner, 1, 1, color=COLOURS[best], alpha=0.75 if ahead else 0.25, lw=0))
+            if mean[best] <= cell["zero"].iloc[0]:
+                axis.add_patch(Rectangle(corner, 1, 1, fill=False, **NOTHING))
             gain = f"{mean['pmeta'] - max(mean['independent'], mean['joint']):+.1f}" + "*" * (ahead and best == "pmeta")
             axis.text(corner[0] + 0.5, corner[1] + 0.5, gain, ha="center", va="center", fontsize="small")
         axis.set(xticks=range(len(amounts)), xticklabels=[f"{a:,}" for a in amounts], xlim=(-0.5, len(amounts) - 0.5),
@@ -81,6 +86,7 @@ def one_page(cells: dict[str, pd.DataFrame], curves: Scores) -> Figure:
     _curves(axes.flat[-1], curves)
     axes.flat[-1].locator_params(axis="x", nbins=4)
     patches = [Rectangle((0, 0), 1, 1, color=COLOURS[n], alpha=0.75, label=words) for n, words in PLACES.items()]
+    patches.append(Rectangle((0, 0), 1, 1, fill=False, label="best, but no better than a placebo", **NOTHING))
     lines, _ = axes.flat[-1].get_legend_handles_labels()
     figure.legend(handles=patches + lines, loc="outside lower center", ncols=5, **LEGEND)
     return figure
@@ -166,11 +172,13 @@ def _maps(results: Path) -> dict[str, pd.DataFrame]:
     """The maps of when personalization helps, tabular and deep, as far as they are stored."""
     found = {}
     if (path := results / "tabular" / "map.parquet").exists():
-        table = pd.read_parquet(path).rename(columns={"deployed": "value"})
+        table = pd.read_parquet(path).rename(columns={"deployed": "value"}).assign(zero=0.0)  # the uniform policy
         found["tables, points of 100\n(data: gradient evaluations)"] = table
     if (path := results / "map.parquet").exists():
         table = pd.read_parquet(path).rename(columns={"steps": "data", "return": "value"})
+        zeros = json.loads((results / "map.json").read_text())["placebos"]
         for name, rows in table[table["policy"] == "deployed"].groupby("family"):
+            rows = rows.assign(zero=[zeros[name][f"{h:g}"] for h in rows["h"]])
             found[f"networks, return on {name}\n(data: environment steps)"] = rows
     return found
 
