@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -135,6 +136,11 @@ def writing(target: object, remedy: str) -> Iterator[None]:
         raise UserError(f"cannot write {target}: {error.strerror or error}; {remedy}") from error
 
 
+def write_json(path: Path, data: Any) -> None:
+    """`data` as indented JSON, atomically."""
+    write_atomically(path, json_text(data, indent=1).encode())
+
+
 def write_report(target: Path | None, data: object) -> None:
     """`data` as JSON into the file that the user named with `--json`, if there is one."""
     if target:
@@ -179,10 +185,12 @@ def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
 
 def provenance() -> dict:
     """Where and with what a result was made: versions, machine (no name, no user), commit."""
-    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    about = Path("/proc/cpuinfo")  # on Linux
+    cpu = re.search(r"^model name[^:]*:([^:\n]*)", about.read_text() if about.exists() else "", re.MULTILINE)
+    processor = cpu[1].strip() if cpu else platform.processor()
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()} {cpu or platform.processor()}".strip(),
+        "machine": f"{platform.system()} {platform.machine()} {processor}".strip(),
         "commit": commit(Path(__file__).resolve().parents[1]),
     }
 
@@ -196,10 +204,3 @@ def commit(root: Path) -> str:
     ask = [git, "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     answer = subprocess.run(ask, capture_output=True, text=True)
     return answer.stdout.strip() if answer.returncode == 0 else "unknown"
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []

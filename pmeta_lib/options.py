@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -25,20 +25,12 @@ Precision = Literal["float32", "bfloat16", "auto"]
 Widths = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]  # a list will do
 
 
-class Mistakes(UserError):
-    """Everything that is wrong with some options; `found`: (path, text) of each."""
-
-    def __init__(self, found: list[tuple[tuple, str]]):
-        super().__init__("; ".join(text for _, text in found))
-        self.found = found
-
-
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def options(cls: type) -> type:
     """A frozen dataclass whose values are held to its annotations; `noun` of the class says what a field is called.
 
-    Making one raises `Mistakes`, all of them at once. `__post_init__` may raise `UserError` for values that are wrong
-    together. `dataclasses.replace`, `asdict` and `fields` work, and `replace` checks again.
+    Making one raises `UserError`, with all mistakes at once; `__post_init__` may, for values that are wrong together.
+    `dataclasses.replace`, `asdict` and `fields` work, and `replace` checks again.
     """
     checked: Any = dataclass(frozen=True, config=STRICT)(cls)
     make, signature = checked.__init__, inspect.signature(checked)
@@ -48,7 +40,7 @@ def options(cls: type) -> type:
         try:  # by name, since a mistake in what is given by place would be called by its number
             make(self, **signature.bind_partial(*given).arguments, **named)
         except ValidationError as error:
-            raise Mistakes(list(mistakes(type(self), error))) from None
+            raise UserError("; ".join(text for _, text in mistakes(type(self), error))) from None
 
     checked.__init__ = __init__
     return checked
@@ -64,7 +56,7 @@ def mistakes(cls: type, error: ValidationError) -> Iterator[tuple[tuple, str]]:
         if isinstance(cause, UserError):
             yield path, str(cause)
         elif entry["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            yield path, str(unknown((noun or "key") + of, last, _names(owner) or ["(it has none)"]))
+            yield path, str(unknown((noun or "key") + of, last, owner.__pydantic_fields__ or ["(it has none)"]))
         elif entry["type"] in ("missing", "missing_argument"):
             yield path, f"{last} is missing"
         elif not is_dataclass(owner):  # a file, whose path is shown beside
@@ -84,17 +76,12 @@ def _plain(text: str) -> str:
     return text
 
 
-def _names(owner: type) -> list[str]:
-    return list(getattr(owner, "model_fields", None) or (f.name for f in fields(owner)))
-
-
-def _inner(owner: type, name) -> type:
+def _inner(owner: Any, name) -> type:
     """The options that the field `name` of `owner` holds, or `owner` itself where it is an item of a list."""
-    known = getattr(owner, "model_fields", None) or getattr(owner, "__pydantic_fields__", {})
-    kinds = [known[name].annotation] if name in known else []
+    kinds = [owner.__pydantic_fields__[name].annotation] if name in owner.__pydantic_fields__ else []
     while kinds:
         kind = kinds.pop()
-        if hasattr(kind, "__pydantic_fields__") or hasattr(kind, "model_fields"):
+        if hasattr(kind, "__pydantic_fields__"):
             return kind
         kinds += getattr(kind, "__args__", ())
     return owner

@@ -22,6 +22,8 @@ from scipy import stats
 
 from pmeta_lib.files import UserError
 
+LEVEL = 0.95  # of every interval
+PERCENTILES = (1 - LEVEL) / 2, (1 + LEVEL) / 2
 Interval = tuple[float, float, float]  # value, low, high
 
 
@@ -30,44 +32,48 @@ def last_quarter(steps):
     return steps > 0.75 * steps.max()
 
 
+def _sound(sample: np.ndarray) -> np.ndarray:
+    sample = np.asarray(sample, float)
+    if sample.ndim != 1 or sample.size < 2 or not np.isfinite(sample).all():
+        raise UserError(f"a sample of shape {sample.shape} must be two or more finite numbers in one row.")
+    return sample
+
+
 def _moments(samples: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     """Mean, squared standard error and degrees of freedom of each sample."""
-    samples = [np.asarray(x, float) for x in samples]
-    for x in samples:
-        if x.ndim != 1 or x.size < 2 or not np.isfinite(x).all():
-            raise UserError(f"a sample of shape {x.shape} must be two or more finite numbers in one row.")
-    return tuple(np.array(m) for m in zip(*((x.mean(), x.var(ddof=1) / x.size, x.size - 1) for x in samples)))
+    moments = ((x.mean(), x.var(ddof=1) / x.size, x.size - 1) for x in map(_sound, samples))
+    return tuple(np.array(m) for m in zip(*moments))
 
 
-def _quantile(variances: np.ndarray, freedom: np.ndarray, level: float) -> float:
+def _quantile(variances: np.ndarray, freedom: np.ndarray) -> float:
     """Student's t at a quarter of the error, with Welch and Satterthwaite's degrees of freedom."""
     total = (variances**2 / freedom).sum()
     df = variances.sum() ** 2 / total if total > 0 else freedom.sum()
-    return float(stats.t.ppf(1 - (1 - level) / 8, df))
+    return float(stats.t.ppf(1 - (1 - LEVEL) / 8, df))
 
 
-def contrast(samples: list[np.ndarray], weights: list[float], level: float = 0.95) -> Interval:
+def contrast(samples: list[np.ndarray], weights: list[float]) -> Interval:
     """The weighted sum of the samples' means, and its interval (value, low, high).
 
     `samples`: arrays (n_k,), independent of each other, two or more numbers each; `weights`: a number each.
     """
     mean, square, freedom = _moments(samples)
     parts = np.square(weights) * square
-    value, half = float(mean @ np.asarray(weights)), _quantile(parts, freedom, level) * float(np.sqrt(parts.sum()))
+    value, half = float(mean @ np.asarray(weights)), _quantile(parts, freedom) * float(np.sqrt(parts.sum()))
     return value, value - half, value + half
 
 
-def mean_interval(sample: np.ndarray, level: float = 0.95) -> Interval:
+def mean_interval(sample: np.ndarray) -> Interval:
     """The mean of a sample (n,), and its interval."""
-    return contrast([sample], [1.0], level)
+    return contrast([sample], [1.0])
 
 
-def difference_interval(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Interval:
+def difference_interval(a: np.ndarray, b: np.ndarray) -> Interval:
     """The mean of `a` minus that of `b`, and its interval; nothing is paired."""
-    return contrast([a, b], [1.0, -1.0], level)
+    return contrast([a, b], [1.0, -1.0])
 
 
-def score_interval(x: np.ndarray, one: np.ndarray, zero: np.ndarray, level: float = 0.95) -> Interval:
+def score_interval(x: np.ndarray, one: np.ndarray, zero: np.ndarray) -> Interval:
     """The mean of `x` (n,) on the scale from the mean of `zero` (0) to that of `one` (1), and Fieller's interval.
 
     The interval holds every score s for which x - s one - (1 - s) zero may have mean 0: the uncertainty of the scale
@@ -76,7 +82,7 @@ def score_interval(x: np.ndarray, one: np.ndarray, zero: np.ndarray, level: floa
     (x_, one_, zero_), (vx, v1, v0), freedom = _moments([x, one, zero])
     above, unit = x_ - zero_, one_ - zero_
     value = float(above / unit)
-    t2 = _quantile(np.array([vx, value**2 * v1, (1 - value) ** 2 * v0]), freedom, level) ** 2
+    t2 = _quantile(np.array([vx, value**2 * v1, (1 - value) ** 2 * v0]), freedom) ** 2
     a, b, c = unit**2 - t2 * (v1 + v0), above * unit - t2 * v0, above**2 - t2 * (vx + v0)
     if a <= 0:
         return value, -np.inf, np.inf
@@ -84,13 +90,13 @@ def score_interval(x: np.ndarray, one: np.ndarray, zero: np.ndarray, level: floa
     return value, float((b - root) / a), float((b + root) / a)
 
 
-def improvement_interval(ours: list[np.ndarray], theirs: list[np.ndarray], level: float = 0.95) -> Interval:
+def improvement_interval(ours: list[np.ndarray], theirs: list[np.ndarray]) -> Interval:
     """The chance that a run of ours beats one of theirs, families weighing alike, and Wilson's interval.
 
     `ours`, `theirs`: a sample (n,) a family, in the same order; a tie counts one half.
     """
     value, trials = _improvement(ours, theirs)
-    z2 = stats.norm.ppf((1 + level) / 2) ** 2
+    z2 = stats.norm.ppf((1 + LEVEL) / 2) ** 2
     centre = (value + z2 / (2 * trials)) / (1 + z2 / trials)
     half = np.sqrt(z2 * (value * (1 - value) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
     return value, float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
@@ -126,31 +132,25 @@ def holm(p: list[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def bootstrap_interval(
-    samples: np.ndarray, generator: np.random.Generator, level: float = 0.95, resamples: int = 10_000
-) -> tuple[float, float, float]:
+def bootstrap_interval(samples: np.ndarray, generator: np.random.Generator, resamples: int = 10_000) -> Interval:
     """Mean of `samples` (n,) and its percentile bootstrap interval (mean, low, high)."""
-    samples = np.asarray(samples, float)
-    if samples.ndim != 1 or samples.size < 2 or not np.isfinite(samples).all():
-        raise UserError(f"samples of shape {samples.shape} must be two or more finite numbers in one row.")
+    samples = _sound(samples)
     means = samples[generator.integers(samples.size, size=(resamples, samples.size))].mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, PERCENTILES)
     return float(samples.mean()), float(low), float(high)
 
 
-def paired_interval(
-    a: np.ndarray, b: np.ndarray, generator: np.random.Generator, level: float = 0.95, resamples: int = 10_000
-) -> tuple[float, float, float]:
+def paired_interval(a: np.ndarray, b: np.ndarray, generator: np.random.Generator, resamples: int = 10_000) -> Interval:
     """Mean of `a - b`, paired by position (the same seed and task), and its interval."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
         raise UserError(f"paired samples have shapes {a.shape} and {b.shape}; pair them seed by seed.")
-    return bootstrap_interval(a - b, generator, level, resamples)
+    return bootstrap_interval(a - b, generator, resamples)
 
 
 def spearman_interval(
-    x: np.ndarray, y: np.ndarray, generator: np.random.Generator, level: float = 0.95, resamples: int = 10_000
-) -> tuple[float, float, float]:
+    x: np.ndarray, y: np.ndarray, generator: np.random.Generator, resamples: int = 10_000
+) -> Interval:
     """Spearman correlation of x with the mean of y over seeds, and its bootstrap interval over seeds.
 
     x (k,) are the settings; y (seeds, k) the outcomes. A resample without variation counts as 0.
@@ -160,7 +160,7 @@ def spearman_interval(
         raise UserError(f"x {x.shape} and y {y.shape} must be (k,) and (seeds, k), k >= 3 and seeds >= 2.")
     draws = y[generator.integers(len(y), size=(resamples, len(y)))].mean(1)
     values = rank_correlation(x, np.concatenate([y.mean(0)[None], draws]))
-    low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values[1:], PERCENTILES)
     return float(values[0]), float(low), float(high)
 
 
@@ -174,7 +174,7 @@ def rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def stratified_bootstrap(
     strata: list[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray], generator: np.random.Generator,
-    level: float = 0.95, resamples: int = 10_000, expanded: bool = True,
+    resamples: int = 10_000, expanded: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """`statistic` of the strata and its interval: (value, low, high), each of the statistic's shape.
 
@@ -192,7 +192,7 @@ def stratified_bootstrap(
     for start in range(0, resamples, chunk):
         r = min(chunk, resamples - start)
         draws.append(statistic([s[generator.integers(len(s), size=(r, len(s)))] for s in strata]))
-    n, freedom, tail = min(len(s) for s in strata), sum(len(s) - 1 for s in strata), (1 - level) / 2
+    n, freedom, tail = min(len(s) for s in strata), sum(len(s) - 1 for s in strata), (1 - LEVEL) / 2
     if expanded:
         tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(tail, freedom))
     low, high = np.quantile(np.concatenate(draws), [tail, 1 - tail], axis=0)

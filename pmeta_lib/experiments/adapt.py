@@ -8,22 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.experiments.spec import RunSpec, stored_spec
-from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, write_table, writing
+from pmeta_lib.experiments.results import compact
+from pmeta_lib.experiments.spec import RunSpec, stored_spec, undamaged
+from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, writable
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.sac.adaptation import Plan, adapt, references
 from pmeta_lib.sac.agent import Agent, new_agent
 from pmeta_lib.sac.settings import Settings
 
-TABLE, REMEDY = "adaptation.parquet", "choose another --out"
+TABLE = "adaptation.parquet"
 # settings that the plan or the networks decide
 OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden", "envs_per_task", "replay_capacity"}
 
@@ -53,10 +52,10 @@ def adapt_packed(
     paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
     if all(_key(path) == key for path, key in zip(paths, keys)):
         return paths
-    for folder in {*(path.parent for path in paths), shared or paths[0].parent}:  # before any long work
-        with writing(f"in {folder}", REMEDY):
-            folder.mkdir(parents=True, exist_ok=True)
     began, scratch = time.monotonic(), paths[0].parent / f"adaptation-{_digest(''.join(keys))}"
+    shared = shared or scratch
+    for folder in {*(path.parent for path in paths), shared}:  # before any long work
+        writable(folder, "--out")
     how = {"device": device, "threads": threads, "progress": progress, "folder": scratch}
     if isinstance(learner, OnPolicy):
         own = adapt_on_policy(goal, learner, tensors["policy"], settings, seeds, plan, threads)
@@ -64,15 +63,12 @@ def adapt_packed(
         agent = stacked_agent(specs, tensors, widths, device)
         own = adapt(goal, learner, agent, specs[0].train_tasks, settings, seeds, plan, **how)
     about = provenance()
-    if shared is None:
-        known = references(goal, scratchs, seeds, plan, **how)
-    else:
-        same = json_text([*tasks, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
-        kept = shared / f"references-{_digest(same)}.parquet"
-        with locking(kept.with_suffix(".lock")), writing(kept, REMEDY):  # whoever comes first computes them
-            if not kept.exists():
-                write_table(kept, references(goal, scratchs, seeds, plan, **how))
-            known = read_table(kept)
+    same = json_text([*tasks, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
+    kept = shared / f"references-{_digest(same)}.parquet"
+    with locking(kept.with_suffix(".lock")):  # whoever comes first computes them
+        if not kept.exists():
+            compact(references(goal, scratchs, seeds, plan, **how), kept)
+        known = read_table(kept)
     parts = (own.assign(settings=json_text(asdict(settings))), known.assign(settings=json_text(asdict(scratchs))))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     for spec, path, key, digest in zip(specs, paths, keys, digests):
@@ -84,8 +80,7 @@ def adapt_packed(
             commit=about["commit"], checkpoint_sha256=digest,
             seconds=round((time.monotonic() - began) / len(specs), 3),
         )  # fmt: skip
-        with writing(path, REMEDY):
-            write_table(path, rows)
+        compact(rows, path)
     shutil.rmtree(scratch, ignore_errors=True)
     return paths
 
@@ -102,7 +97,7 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], di
     """
     specs, widths, tensors = [], [], []
     for folder in folders:
-        try:
+        with undamaged(folder):
             record = json.loads((folder / "result.json").read_bytes())
             specs.append(stored_spec(folder))
             if sha256(folder / "checkpoint.safetensors") != record["checkpoint_sha256"]:
@@ -110,14 +105,6 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], di
             with safe_open(folder / "checkpoint.safetensors", "pt", device=device) as file:
                 widths.append(json.loads(file.metadata()["actor"]))
                 tensors.append({name: file.get_tensor(name) for name in file.keys()})
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{folder} holds no finished run (no {Path(error.filename).name}); train it first"
-            ) from error
-        except UserError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise UserError(f"{folder} is damaged ({error}); delete it and run it again") from error
     if len({json_text({**s.to_json(), "seed": 0}, sort_keys=True) for s in specs}) != 1:
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
     return specs, {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths[0]
@@ -152,8 +139,8 @@ def target(spec: RunSpec, name: str | None, folder: Path) -> TaskFamily:
 def _key(path: Path) -> str | None:
     """What an existing table answers, None if there is none that can be read."""
     try:
-        return pq.read_table(path, columns=["adaptation"])["adaptation"][0].as_py()
-    except (OSError, pa.ArrowException, IndexError):
+        return read_table(path, ["adaptation"])["adaptation"][0]
+    except (UserError, KeyError):
         return None
 
 

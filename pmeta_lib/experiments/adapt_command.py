@@ -21,9 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--critics", default="fresh", help="fresh or learned (default: fresh)")
     parser.add_argument("--every-way", action="store_true", help="plain fine-tuning beside the learner's own way")
     parser.add_argument("--family", help="adapt to the test tasks of another family, of equal sizes")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting other than the run's, below"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another setting, below")
     parser.add_argument("--out", type=Path, metavar="DIR", help="tables go to DIR/<run>/ (default: the run's folder)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (one is the most efficient)")
@@ -36,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from pmeta_lib.experiments import results  # PyTorch and all, which `--help` need not wait for
-    from pmeta_lib.experiments.adapt import OF_THE_PLAN, adapt_packed, few_shot, summary, target, trained
+    from pmeta_lib.experiments.adapt import OF_THE_PLAN, adapt_packed, few_shot, summary
     from pmeta_lib.sac.adaptation import Plan
 
     use_machine(args.device, args.threads)
@@ -49,25 +47,20 @@ def main(args: argparse.Namespace) -> int:
         raise UserError(f"--set {name}: the trained networks or --steps decide it here; leave it out")
     paths, shared = [], args.out or args.folders[0]
     for _, cell in results.runs(args.folders).groupby("cell", sort=False):
-        folders = [Path(folder) for folder in cell["folder"]]
-        for one in folders:  # before any long work
-            target(trained([one])[0][0], args.family, one)
-        paths += adapt_packed(folders, plan, family=args.family, out=args.out, changes=changes, device=args.device,
-                              threads=args.threads, progress=not args.quiet, shared=shared)  # fmt: skip
+        paths += adapt_packed(
+            list(map(Path, cell["folder"])), plan, family=args.family, out=args.out, changes=changes, shared=shared,
+            device=args.device, threads=args.threads, progress=not args.quiet,
+        )  # fmt: skip
     table = pd.concat([read_table(path) for path in paths], ignore_index=True)
     report, first = summary(table), few_shot(table)
-    for family in report.index.unique(level=0):
-        rows = table[table["family"] == family]
+    for family, rows in table.groupby("family"):
         split = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
         print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({split})")
-        parts = {
-            "of the first episodes as they were lived, one environment a task": first,
-            "after so many steps": report,
-        }
-        for words, of_all in parts.items():
-            if family in of_all.index.get_level_values(0):
-                print(f"{words}:\n" + of_all.loc[family].dropna(axis=1, how="all").to_string(
-                    float_format="{:.1f}".format, na_rep=""))  # fmt: skip
+        for words, means in (("of the first episodes as they were lived, one environment a task", first),
+                             ("after so many steps", report)):  # fmt: skip
+            if family in means.index.get_level_values(0):
+                shown = means.loc[family].dropna(axis=1, how="all")
+                print(f"{words}:\n" + shown.to_string(float_format="{:.1f}".format, na_rep=""))
     alone = table.groupby("learner")["way"].agg(lambda ways: set(ways) <= {"scratch", "random"})
     for name in alone.index[alone]:
         print(f"{name} brings nothing along to a new task: scratch is its way too")

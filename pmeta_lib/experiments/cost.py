@@ -20,22 +20,17 @@ def seconds(spec, packed: int) -> float:
 
     from pmeta_lib.envs.families import lookup  # gymnasium and PyTorch, which `--help` need not wait for
     from pmeta_lib.policy_gradient.learner import OnPolicy
-    from pmeta_lib.sac.networks import hidden_type
 
-    settings, family = spec.settings, spec.make_family()
-    tasks = len(family.train_tasks)
-    if isinstance(spec.make_learner(), OnPolicy):
-        return packed * tasks * settings.steps * (lookup(spec.family).seconds + ON_POLICY)
-    policies = spec.make_learner().policies(tasks)
-    products = UPDATE[str(hidden_type(settings.precision, "cpu")).removeprefix("torch.")]
-    update = np.dot(products, sizes(family, settings.hidden, packed * tasks * settings.batch_size, packed * policies))
-    update *= spec.make_learner().cost
-    slot = lookup(spec.family).seconds
-    episodes = (
-        (settings.evaluations + 1) * family.horizon * (STEP + packed * tasks * settings.evaluation_episodes * slot)
-    )
-    acting = settings.steps * (STEP / settings.envs_per_task + packed * tasks * slot)
-    return float(episodes + acting + settings.updates_until(settings.steps) * update)
+    settings, family, learner = spec.settings, spec.make_family(), spec.make_learner()
+    tasks, slot = packed * spec.train_tasks, lookup(spec.family).seconds
+    if isinstance(learner, OnPolicy):
+        return tasks * settings.steps * (slot + ON_POLICY)
+    policies = packed * learner.policies(spec.train_tasks)
+    size = sizes(family, settings.hidden, tasks * settings.batch_size, policies)
+    update = learner.cost * np.dot(UPDATE[settings.precision], size)
+    evaluating = (settings.evaluations + 1) * family.horizon * (STEP + tasks * settings.evaluation_episodes * slot)
+    acting = settings.steps * (STEP / settings.envs_per_task + tasks * slot)
+    return float(evaluating + acting + settings.updates_until(settings.steps) * update)
 
 
 def sizes(family, hidden: tuple[int, ...], transitions: int, policies: int) -> tuple[float, float, float]:

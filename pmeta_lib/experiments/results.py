@@ -7,13 +7,11 @@ One row a run, evaluated step, policy and task, with everything needed to judge 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec
+import pandas as pd
+
+from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec, undamaged
 from pmeta_lib.files import UserError, json_text, read_table, write_table, writing
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
 # by safetensors, so the digests of equal parameters differ.)
@@ -24,14 +22,12 @@ SPEC = ("family", "preset", "learner", "seed", "train_tasks", "options", "settin
 CURVE = ("step", "policy", "task", "return", "return_std", "episodes")
 
 
-def runs(folders: str | Path | Iterable[str | Path]) -> "pd.DataFrame":
+def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """One row a finished run, sorted; `folder` says where it lies. Unfinished folders do not count.
 
     `folders`: sweeps' folders, or folders of single runs. Raises `UserError` for a folder without any finished run,
     a run whose files contradict each other, and the same run found twice.
     """
-    import pandas as pd
-
     rows, old = [], []
     for root in [folders] if isinstance(folders, str | Path) else folders:
         root = Path(root)
@@ -56,16 +52,12 @@ def runs(folders: str | Path | Iterable[str | Path]) -> "pd.DataFrame":
 
 
 def _row(folder: Path) -> dict:
-    try:
+    with undamaged(folder):
         spec, result = stored_spec(folder), json.loads((folder / "result.json").read_bytes())
         if result["run"] != spec.key:
             raise UserError(f"{folder}: result.json is of run {result['run']}, spec.json of {spec.key}, with other "
                             "options; delete the folder and run it again")  # fmt: skip
         return row(spec.to_json(), result) | {"folder": str(folder)}
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
 
 
 def row(spec: dict, result: dict) -> dict:
@@ -87,44 +79,38 @@ def spec_of(row: dict) -> RunSpec:
     return RunSpec(**named, **{name: json.loads(row[name]) for name in ("options", "settings")})
 
 
-def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> "pd.DataFrame":
+def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> pd.DataFrame:
     """The tidy table of all finished runs under `folders`, in an order that only the specs decide.
 
     Raises `UserError` as `runs` does, and if runs of different versions or devices are mixed (`allow_mixed` lets
     them): numbers of different physics or kernels do not belong in one comparison unasked.
     """
-    import pandas as pd
-
     head = runs(folders)
     mixed = [n for n in DECISIVE if head[n].nunique() > 1 or head[n].astype(str).str.contains(THEN).any()]
     if mixed and not allow_mixed:
-        listing = ""
-        for name, (value, among) in ((n, pair) for n in mixed for pair in head.groupby(n)):
-            listing += f"\n  {name} {value}: {len(among)} runs, e.g. {among['folder'].iloc[0]}"
+        listing = "".join(f"\n  {name} {value}: {len(among)} runs, e.g. {among['folder'].iloc[0]}"
+                          for name in mixed for value, among in head.groupby(name))  # fmt: skip
         raise UserError(f"the runs differ in {', '.join(mixed)}; read them apart or allow it (--allow-mixed){listing}")
-    head["order"] = range(len(head))
     parts = []
     for row in head.itertuples():
         path = Path(row.folder) / "curve.parquet"
         part = read_table(path, ["run", *CURVE])
         if set(part["run"]) != {row.run}:
             raise UserError(f"{path} does not belong to run {row.run}; delete its folder and run it again")
-        parts.append(part.drop(columns="run").assign(order=row.order))
-    curves = pd.concat(parts, ignore_index=True)
-    table = curves.merge(head.drop(columns="folder"), on="order", validate="many_to_one")
-    table = table.sort_values(["order", "policy", "step", "task"], ignore_index=True)
+        parts.append(part.sort_values(["policy", "step", "task"]))
+    table = pd.concat(parts).merge(head.drop(columns="folder"), on="run", validate="many_to_one")
     first = ["run", "cell", *SPEC, *CURVE]
-    return table[first + [c for c in table if c not in (*first, "order")]]
+    return table[first + [c for c in table if c not in first]]
 
 
-def compact(table: "pd.DataFrame", path: Path) -> None:
+def compact(table: pd.DataFrame, path: Path) -> None:
     """Write the table as one Parquet file, atomically. `UserError` if that cannot be done."""
     with writing(path, "choose another --out"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(path, table)
 
 
-def same(left: "pd.DataFrame", right: "pd.DataFrame") -> bool:
+def same(left: pd.DataFrame, right: pd.DataFrame) -> bool:
     """Whether two tables hold the same results: all columns but the `VOLATILE` ones, exactly."""
     drop = [c for c in VOLATILE if c in left]
     return left.drop(columns=drop).equals(right.drop(columns=drop))

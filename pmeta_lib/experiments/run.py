@@ -6,7 +6,6 @@ trained stacked, in one process, landing in a folder each.
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +15,7 @@ import torch
 from pmeta_lib.experiments.learners import trainer
 from pmeta_lib.experiments.results import THEN
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
-from pmeta_lib.files import (
-    UserError,
-    json_text,
-    patiently,
-    provenance,
-    read_table,
-    write_atomically,
-    write_table,
-    writing,
-)
+from pmeta_lib.files import UserError, json_text, patiently, provenance, read_table, write_json, write_table, writing
 from pmeta_lib.sac.checkpoint import save_tensors, steps
 from pmeta_lib.sac.training import Run
 
@@ -40,14 +30,12 @@ def run(spec: RunSpec, folder: Path, **how) -> Path:
     return run_packed([spec], [Path(folder)], **how)[0]
 
 
-def run_packed(
-    specs: list[RunSpec], folders: list[Path], *, device: str = "cpu", threads: int = 1, progress: bool = False,
-    checkpoint_seconds: float = 60.0, callback: Callable[[Run], bool | None] | None = None,
-) -> list[Path]:  # fmt: skip
+def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu", **how) -> list[Path]:
     """Train specs that differ only in their seed, stacked, each into its own folder; resumable after a kill.
 
-    The unfinished state lives in the first folder, under `checkpoints/`, and is removed at the end. Raises `UserError`
-    for specs that cannot be packed or a folder that holds another run, and `Stopped` if the training diverges.
+    The unfinished state lives in the first folder, under `checkpoints/`, and is removed at the end. `how`: `threads`,
+    `progress`, `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Raises `UserError` for specs that
+    cannot be packed or a folder that holds another run, and `Stopped` if the training diverges.
     """
     if len({replace(s, seed=0).key for s in specs}) != 1 or len(specs) != len(folders):
         raise UserError("only runs that differ in nothing but their seed can be packed together")
@@ -59,10 +47,8 @@ def run_packed(
         return folders
     made = _origins(scratch, device)
     family, learner = specs[0].make_family(), specs[0].make_learner()
-    result = trainer(learner)(
-        family, learner, specs[0].settings, [s.seed for s in specs], folder=scratch, device=device, threads=threads,
-        progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback,
-    )  # fmt: skip
+    seeds = [s.seed for s in specs]
+    result = trainer(learner)(family, learner, specs[0].settings, seeds, folder=scratch, device=device, **how)
     for position, (spec, folder) in enumerate(zip(specs, folders, strict=True)):
         _write(spec, folder, position, result, len(specs), made)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -75,7 +61,7 @@ def _claim(spec: RunSpec, folder: Path) -> None:
     with writing(f"to {folder}", "choose a folder you can write to"):
         folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
-            write_atomically(path, json_text(spec.to_json(), indent=1).encode())
+            write_json(path, spec.to_json())
         elif (there := stored_spec(folder)).key != spec.key:
             raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
 
@@ -88,7 +74,7 @@ def _origins(scratch: Path, device: str) -> dict:
     origins = before if here in before[-1:] else [*before, here]
     with writing(scratch, "choose a folder you can write to"):
         patiently(scratch.mkdir, parents=True, exist_ok=True)
-        write_atomically(path, json_text(origins, indent=1).encode())
+        write_json(path, origins)
 
     def joined(parts: list[dict]) -> dict:
         return {name: THEN.join(dict.fromkeys(part.get(name, "none") for part in parts)) for name in parts[-1]}
@@ -117,7 +103,7 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
             "preset_evaluation": family.evaluation,
             "checkpoint_sha256": digest, "family_versions": family.versions, **made,
         }  # fmt: skip
-        write_atomically(folder / "result.json", json_text(record, indent=1).encode())
+        write_json(folder / "result.json", record)
 
 
 def read_curve(folder: Path) -> pd.DataFrame:

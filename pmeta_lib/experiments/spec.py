@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pmeta_lib.envs.families import PRESETS, TaskFamily, family, lookup
 from pmeta_lib.experiments.learners import LEARNERS, learner
@@ -20,6 +22,25 @@ if TYPE_CHECKING:
 VERSION = 2  # goes up when equal specs come to mean other numbers; 1 (pmeta 0.1) left options at their default out
 
 
+def _known_family(name: str) -> str:
+    lookup(name)
+    return name
+
+
+def _among(kind: str, table: Collection[str]) -> AfterValidator:
+    def known(name: str) -> str:
+        if name not in table:
+            raise unknown(kind, name, table)
+        return name
+
+    return AfterValidator(known)
+
+
+FamilyName = Annotated[str, AfterValidator(_known_family)]
+LearnerName = Annotated[str, _among("learner", LEARNERS)]
+PresetName = Annotated[str, _among("preset", PRESETS)]
+
+
 @options
 class RunSpec:
     """One learner on one task family from one seed, with every option and setting, given or not.
@@ -28,23 +49,13 @@ class RunSpec:
     is made*, so that a later default makes another spec and never passes for this one.
     """
 
-    family: str
-    learner: str = "pmeta"
+    family: FamilyName
+    learner: LearnerName = "pmeta"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    preset: str = "modern"
+    preset: PresetName = "modern"
     train_tasks: Count | None = None  # how many meta-train tasks; None: the preset's number, which takes its place
     options: Annotated[dict, Field(validate_default=True)] = field(default_factory=dict)  # the learner's; all of them
     settings: Settings = field(default_factory=Settings)
-
-    @field_validator("family", "learner", "preset")
-    @classmethod
-    def _known(cls, name: str, field: ValidationInfo) -> str:
-        table = {"family": (), "learner": LEARNERS, "preset": PRESETS}[field.field_name]
-        if field.field_name == "family":
-            lookup(name)
-        elif name not in table:
-            raise unknown(field.field_name, name, table)
-        return name
 
     @field_validator("options")
     @classmethod
@@ -115,7 +126,7 @@ def stored_spec(folder: Path) -> RunSpec:
     exists today, and filling it in would be a guess. `UserError` if the file is damaged, `FileNotFoundError` if it
     is not there.
     """
-    path = Path(folder) / "spec.json"
+    path, why = Path(folder) / "spec.json", "its spec.json does not say all its options"
     try:
         data = json.loads(path.read_bytes())
         if data.get("version") == VERSION:
@@ -125,9 +136,21 @@ def stored_spec(folder: Path) -> RunSpec:
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
     except UserError as error:  # an option or a family that is no more
-        raise OldRun(f"{folder} holds a run of an older version ({error}); run it again in another folder") from error
-    raise OldRun(f"{folder} holds a run of an older version, whose spec.json does not say all its options; "
-                 "run it again in another folder")  # fmt: skip
+        why = str(error)
+    raise OldRun(f"{folder} holds a run of an older version ({why}); run it again in another folder")
+
+
+@contextmanager
+def undamaged(folder: Path) -> Iterator[None]:
+    """Reading the files of the finished run in `folder`: what is missing or wrong is one `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no finished run (no {Path(error.filename).name}); train it first") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
 
 
 def old_runs(folder: Path) -> list[Path]:

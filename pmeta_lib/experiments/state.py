@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pmeta_lib.files import json_text, locking, patiently, write_atomically
+from pmeta_lib.files import locking, patiently
 
 
 class State(StrEnum):
@@ -65,11 +65,6 @@ def read_json(path: Path) -> dict:
         return found if isinstance(found, dict) else {}
     except (FileNotFoundError, ValueError):
         return {}
-
-
-def write_json(path: Path, data: dict) -> None:
-    """Atomically, indented."""
-    write_atomically(path, json_text(data, indent=1).encode())
 
 
 # A file system without locks is an error (ENOSYS): filelock's marker files would outlive a worker that is killed.

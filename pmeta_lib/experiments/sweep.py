@@ -16,26 +16,29 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
-from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state, write_json
+from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state
 from pmeta_lib.experiments.worker import End
-from pmeta_lib.files import UserError, patiently, unknown, write_report
+from pmeta_lib.files import UserError, patiently, unknown, write_json, write_report
 from pmeta_lib.signals import LEAVE
 
 if TYPE_CHECKING:
     from pmeta_lib.experiments.spec import RunSpec
     from pmeta_lib.experiments.sweep_spec import Plan
 
-ENGINES = ("local", "ray", "slurm")
+ENGINES: dict[str, Callable] = {
+    "local": lambda args: Local(args.threads),
+    "ray": lambda args: Ray(args.address, args.threads, args.gpus_per_run),
+    "slurm": lambda args: Slurm(args.out.resolve() / ".slurm", args.slurm_executor, args.threads, args.gpus_per_run,
+                                args.slurm_minutes, args.slurm_partition),
+}  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The options of `pmeta sweep`, `pmeta sweep status` and `pmeta sweep results`."""
     add = parser.add_argument
     add("what", nargs="+", metavar="SPEC.toml | status DIR | results DIR …", help="a sweep file, or a word and folders")
     add("--out", type=Path, help="the sweep's folder; for results: the Parquet file to write")
@@ -87,20 +90,11 @@ def main(args: argparse.Namespace) -> int:
         for number in LEAVE:
             signal.signal(number, signal.default_int_handler)
     counts = sweep(
-        plan, args.out, lambda: _engine(args), jobs=args.jobs, device=args.device, threads=args.threads,
+        plan, args.out, lambda: ENGINES[args.engine](args), jobs=args.jobs, device=args.device, threads=args.threads,
         attempts=args.attempts, retry_failed=args.retry_failed, checkpoint_seconds=args.checkpoint_seconds,
     )  # fmt: skip
     write_report(args.json, counts)
     return 0 if counts["done"] == counts["planned"] else 1
-
-
-def _engine(args: argparse.Namespace):
-    if args.engine == "local":
-        return Local(args.threads)
-    if args.engine == "ray":
-        return Ray(args.address, args.threads, args.gpus_per_run)
-    folder = args.out.resolve() / ".slurm"
-    return Slurm(folder, args.slurm_executor, args.threads, args.gpus_per_run, args.slurm_minutes, args.slurm_partition)
 
 
 # -------------------------------------------------------------------------------------------- the driver
@@ -149,21 +143,20 @@ def sweep(
                 if failure.get("diverged"):  # it would do so again
                     shutil.rmtree(out / key / "checkpoints", ignore_errors=True)
                 patiently((out / key / "failure.json").unlink, missing_ok=True)
-        left = {tuple(s.key for s in pack): pack for pack in packs(plan, out)}
+        todo = packs(plan, out)
     except OSError as error:
         raise UserError(f"cannot {doing} {out}: {error.strerror}; choose a folder where you can") from error
-    work = {keys: seconds(pack[0], len(pack)) for keys, pack in left.items()}
+    left = {tuple(s.key for s in pack): seconds(pack[0], len(pack)) for pack in todo}
     job = {
         "out": str(out), "device": device, "threads": threads, "attempts": attempts, "session": uuid.uuid4().hex,
         "checkpoint_seconds": checkpoint_seconds,
-        "packs": [[{"key": s.key, "spec": s.to_json()} for s in pack] for pack in left.values()],
     }  # fmt: skip
-    board = _Board(len(runs), sum(work.values()))
     if left:
-        board.show(states(out, runs), sum(work.values()), jobs or 1)
+        board = _Board(len(runs), sum(left.values()))
+        board.show(states(out, runs), sum(left.values()), jobs or 1)
         workers = engine()
         try:
-            stopped = _drive(workers, jobs or workers.capacity, job, runs, left, work, board)
+            stopped = _drive(workers, jobs or workers.capacity, job, runs, left, board)
         except OSError as error:
             stopped = f"cannot read {out}: {error.strerror or error}"
         finally:
@@ -180,8 +173,11 @@ def sweep(
     return counts
 
 
-def _drive(engine, jobs: int, job: dict, runs: dict, left: dict, work: dict, board: "_Board") -> str:
-    """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless."""
+def _drive(engine, jobs: int, job: dict, runs: dict, left: dict, board: "_Board") -> str:
+    """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless.
+
+    `left`: the keys of a pack's runs -> its estimated seconds; what is settled is taken out.
+    """
     out, alive, losses, reached = Path(job["out"]), [], 0, None
     while True:
         looked = time.monotonic()
@@ -205,9 +201,9 @@ def _drive(engine, jobs: int, job: dict, runs: dict, left: dict, work: dict, boa
         found = states(out, runs)
         waiting = [keys for keys in left if State.RUNNING not in {found[key] for key in keys}]
         if waiting and (need := min(jobs, len(left)) - len(alive)) > 0:
-            todo = [pack for pack in job["packs"] if tuple(entry["key"] for entry in pack) in left]
+            todo = [[{"key": key, "spec": runs[key].to_json()} for key in keys] for keys in left]
             alive += engine.start(job | {"packs": todo}, need)
-        board.show(found, sum(work[k] for k in left), max(1, min(len(alive), len(left))))
+        board.show(found, sum(left.values()), max(1, min(len(alive), len(left))))
         time.sleep(min(2.0, max(0.2, 50 * (time.monotonic() - looked))))
 
 
@@ -219,15 +215,13 @@ def remaining(ahead: float, total: float, spent: float, workers: int) -> float:
     return ahead / workers if share < 0.02 else spent * (1 - share) / share
 
 
-@dataclass
 class _Board:
     """Progress: a line whenever there is news, every half a second on a terminal and every 20 elsewhere."""
 
-    planned: int
-    work: float  # estimated seconds of all that is to be done
-    shown: str = ""
-    since: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
+    def __init__(self, planned: int, work: float):
+        """`work`: estimated seconds of all that is to be done."""
+        self.planned, self.work, self.begun = planned, work, time.monotonic()
+        self.shown, self.since = "", 0.0
 
     def show(self, found: dict[str, State], ahead: float, workers: int) -> None:
         """`ahead`: estimated seconds of one worker for all that is left, which `workers` share."""
@@ -266,8 +260,7 @@ def _status(out: Path, target: Path | None) -> int:
     found = states(out, sorted({p.parent.name for p in out.glob("*/spec.json")} - {folder.name for folder in old}))
     if not found:
         raise UserError(f"{out} holds no runs; name the --out of a sweep")
-    names = (State.DONE, State.FAILED, State.RUNNING, State.WAITING)
-    counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in names}
+    counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in State}
     print(", ".join(f"{n} {name}" for name, n in counts.items()))
     reasons = _failures(out, found)
     write_report(target, counts | {"failures": reasons})
@@ -277,12 +270,11 @@ def _status(out: Path, target: Path | None) -> int:
 def _results(folders: list[str], args: argparse.Namespace) -> int:
     from pmeta_lib.experiments import results
 
-    table = results.read(folders, allow_mixed=args.allow_mixed)
-    runs = table["run"].nunique()
     if args.out is None:
         raise UserError("--out is missing: name the Parquet file to write, e.g. --out data/results/gym.parquet")
+    table = results.read(folders, allow_mixed=args.allow_mixed)
     results.compact(table, args.out)
-    print(f"{runs} runs, {len(table):,} rows -> {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
+    print(f"{table['run'].nunique()} runs, {len(table):,} rows -> {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
     return 0
 
 

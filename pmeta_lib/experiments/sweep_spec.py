@@ -17,15 +17,15 @@ from typing import Annotated, Any, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, create_model
 
-from pmeta_lib.envs.families import FAMILIES, PRESETS, TaskFamily, family, lookup
+from pmeta_lib.envs.families import FAMILIES, TaskFamily, family
 from pmeta_lib.experiments.learners import LEARNERS, find, learner
-from pmeta_lib.experiments.spec import RunSpec
+from pmeta_lib.experiments.spec import FamilyName, LearnerName, PresetName, RunSpec
 from pmeta_lib.files import UserError, unknown
 from pmeta_lib.options import STRICT, Count, mistakes
 from pmeta_lib.sac.settings import Settings
 
 MOST_RUNS = 100_000
-STACK = 16  # policies stacked by `pack = "auto"`; beyond, a seed more costs as much as a run of its own
+STACK = 16  # policies, at most, stacked by `pack = "auto"`; beyond, a seed more costs as much as a run of its own
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,15 @@ class Plan:
 
 
 # ------------------------------------------------------------------------------- every value on its own
-def _as_list(value) -> list:
-    return value if isinstance(value, list) else [value]
+def _several(kind: Any) -> Any:
+    """A list of `kind`, or one of it alone; where a value is a list itself, only a list of lists is several."""
+    lists = get_origin(getattr(kind, "__origin__", kind)) is tuple
 
+    def listed(value) -> list:
+        several = isinstance(value, list) and (not lists or any(isinstance(v, list) for v in value))
+        return value if several else [value]
 
-def _known_family(name: str) -> str:
-    lookup(name)
-    return name
-
-
-def _known_learner(name: str) -> str:
-    if name not in LEARNERS:
-        raise unknown("learner", name, LEARNERS)
-    return name
-
-
-def _names(known: Callable[[str], str]) -> Any:
-    """One name that is `known`, or a list of different ones."""
-
-    return Annotated[list[Annotated[str, AfterValidator(known)]], Field(min_length=1), BeforeValidator(_as_list),
-                     AfterValidator(_different)]  # fmt: skip
+    return Annotated[list[kind], Field(min_length=1), BeforeValidator(listed)]
 
 
 def _different(values: list) -> list:
@@ -100,38 +89,21 @@ def _pack(value) -> int | str:
     raise UserError(f'{value!r}: give a whole number above 0 or "auto"')
 
 
-def _preset(name: str) -> str:
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return name
-
-
 def _grid(cls: type, name: str) -> type[BaseModel]:
-    """The model of a table whose keys are the options of `cls` and whose values are one value or a list of them."""
-
-    def axis(value, inner: bool) -> list:
-        """A list of values; where a value is a list itself (`inner`), only a list of lists is one."""
-        many = isinstance(value, list) and (not inner or any(isinstance(v, list) for v in value))
-        return value if many else [value]
-
-    columns: dict[str, Any] = {}
-    for key, kind in get_type_hints(cls, include_extras=True).items():
-        if key in {f.name for f in fields(cls)}:
-            inner = get_origin(getattr(kind, "__origin__", kind)) is tuple
-            one_or_many = BeforeValidator(lambda value, inner=inner: axis(value, inner))
-            columns[key] = (Annotated[list[kind], Field(min_length=1), one_or_many], None)  # type: ignore[valid-type]  # made at run time
-    return create_model(name, __config__=STRICT, **columns)
+    """The model of a table whose keys are the options of `cls` and whose values are one or several of them."""
+    kinds = get_type_hints(cls, include_extras=True)
+    axes: Any = {f.name: (_several(kinds[f.name]), None) for f in fields(cls)}
+    return create_model(name, __config__=STRICT, **axes)
 
 
 @functools.cache
 def _file() -> type[BaseModel]:
     """The model of a whole file; made when the first is read, since it knows every learner's options."""
-
     learners: dict[str, Any] = {name: (_grid(find(name, LEARNERS), name), None) for name in LEARNERS}
     both: dict[str, Any] = {  # what may stand at the top, in a block and in a scale alike
-        "families": (_names(_known_family), None),
-        "learners": (_names(_known_learner), None),
-        "preset": (Annotated[str, AfterValidator(_preset)], None),
+        "families": (Annotated[_several(FamilyName), AfterValidator(_different)], None),
+        "learners": (Annotated[_several(LearnerName), AfterValidator(_different)], None),
+        "preset": (PresetName, None),
         "train_tasks": (Count, None),
         "seeds": (Annotated[list[int], BeforeValidator(_seeds)], None),
         "pack": (Annotated[Any, AfterValidator(_pack)], None),
@@ -141,7 +113,7 @@ def _file() -> type[BaseModel]:
     Section: Any = create_model("Section", __config__=STRICT, **both)
 
     class Block(Section):
-        scales: Annotated[list[str], BeforeValidator(_as_list)] = None
+        scales: _several(str) = None  # type: ignore[valid-type]  # made at run time
 
     class Scale(Section):
         tuned: str = None
@@ -160,12 +132,20 @@ def _file() -> type[BaseModel]:
 class _Reader:
     path: Path
     found: dict[str, None] = field(default_factory=dict)  # the mistakes, each once, in the order of the file
+    lost: set[str] = field(default_factory=set)  # keys of which something was wrong, and is not there any more
 
     def wrong(self, path: tuple, text: object) -> None:
         block = path[:1] == ("block",) and len(path) > 1
         parts = "".join(f".{part}" if isinstance(part, str) else f"[{part}]" for part in path[2 * block :])
         location = ", ".join(filter(None, (f"block {path[1] + 1}" if block else "", parts[1:])))
         self.found[f"{self.path}: {location + ': ' if location else ''}{text}"] = None
+
+    def made(self, where: tuple, make: Callable, *given, **named) -> Any:
+        """What `make` makes; None if it refuses, which is a mistake at `where`."""
+        try:
+            return make(*given, **named)
+        except UserError as error:
+            self.wrong(where, error)
 
 
 def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
@@ -180,37 +160,35 @@ def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
-    file, lost = _checked(reader, data)
+    file = _checked(reader, data)
     scales = tuple(file.get("scale", ()))
     if scale is not None and scale not in scales:
         raise unknown("scale", scale, scales or ["(the file has none)"], where=str(path))
-    plans = {name: _expand(reader, file, name, pack, lost) for name in (scales or (None,))}
+    plans = [_plan(reader, file, name, pack) for name in scales or (None,)]
     if found := list(reader.found):
         listing = "".join(f"\n  {line}" for line in found)
         raise UserError(f"{len(found)} mistake{'s' * (len(found) > 1)} in {path}, nothing was started{listing}")
-    chosen = scale or next(iter(plans))
-    cells, merged = plans[chosen]
-    if not cells:
-        raise UserError(f"{path} plans no run{f' at scale {chosen}' if chosen else ''}: give families and learners")
-    return Plan(file.get("name", reader.path.stem), chosen, scales, tuple(cells), merged)
+    chosen = next(plan for plan in plans if scale in (None, plan.scale))
+    if not chosen.cells:
+        raise UserError(f"{path} plans no run{f' at scale {chosen.scale}' * bool(scales)}: give families and learners")
+    return chosen
 
 
-def _checked(reader: _Reader, data: dict) -> tuple[dict, set[str]]:
-    """The file with every sound value, and the keys of which something had to be dropped, so that the rest can still be
-    put together and its mistakes be told in the same message."""
-    lost = set()
+def _checked(reader: _Reader, data: dict) -> dict:
+    """The file with every sound value: it can still be put together, and its mistakes be told in the same message."""
     while True:
         try:
             file = _file().model_validate(data).model_dump(exclude_unset=True)
             break
         except ValidationError as error:
-            for where, text in mistakes(_file(), error):
-                reader.wrong(_inside(data, where), text)
-            for where in sorted({_inside(data, entry["loc"]) for entry in error.errors()}, key=str, reverse=True):
+            found = [(_inside(data, where), text) for where, text in mistakes(_file(), error)]
+            for where, text in found:
+                reader.wrong(where, text)
+            for where in sorted({where for where, _ in found}, key=str, reverse=True):
+                reader.lost.add(next((part for part in reversed(where) if isinstance(part, str)), ""))
                 above = data
                 for part in where[:-1]:
                     above = above[part]
-                lost.add(next((part for part in reversed(where) if isinstance(part, str)), ""))
                 del above[where[-1]]
     for i, block in enumerate(file.get("block", ())):
         asked, known = block.pop("scales", []), file.get("scale", {})
@@ -220,10 +198,10 @@ def _checked(reader: _Reader, data: dict) -> tuple[dict, set[str]]:
     sections = [((), file), *((("block", i), b) for i, b in enumerate(file.get("block", ())))]
     sections += [(("scale", name), section) for name, section in file.get("scale", {}).items()]
     asked = {name for _, part in sections for name in part.get("learners", ())}
-    for where, part in sections if "learners" not in lost else ():
+    for where, part in sections if "learners" not in reader.lost else ():
         for name in set(part.get("options", ())) - asked:
             reader.wrong((*where, "options", name), f"options for {name}, which no run of this file uses")
-    return file, lost
+    return file
 
 
 def _inside(data: dict, loc: tuple) -> tuple:
@@ -237,34 +215,27 @@ def _inside(data: dict, loc: tuple) -> tuple:
     return where
 
 
-def _expand(reader: _Reader, file: dict, scale: str | None, pack: int | None, lost: set) -> tuple[list[Cell], int]:
-    """The cells of one scale, in the file's order, and how many runs were asked for twice."""
-    cells, packs, merged, total = {}, {}, 0, 0
+def _plan(reader: _Reader, file: dict, scale: str | None, pack: int | None) -> Plan:
+    """What the file plans at one scale, in its order; a run that is asked for twice is run once."""
+    cells, merged, total = {}, 0, 0
     base = [file, *([file["scale"][scale]] if scale is not None else [])]
     tuned = _tuned(reader, base, scale)
     for i, block in enumerate(file.get("block") or [{}]):
         if scale is not None and scale not in block.get("scales", [scale]):
             continue
         where = ("block", i) if file.get("block") else ()
-        for spec, stack in _runs(reader, [*base, block], where, tuned, lost):
+        for spec, stack in _runs(reader, [*base, block], where, tuned):
             total += 1
             if total > MOST_RUNS:
                 reader.wrong(where, f"more than {MOST_RUNS:,} runs; split the sweep")
-                return [], 0
-            cell, key = replace(spec, seed=0).key, spec.seed
-            merged += key in cells.setdefault(cell, {})
-            cells[cell].setdefault(key, spec)
-            packs.setdefault(cell, pack or stack)
-    out = []
-    for cell, runs in cells.items():
-        ordered = tuple(runs[seed] for seed in sorted(runs))
-        out.append(Cell(ordered, auto_pack(ordered[0]) if packs[cell] == "auto" else packs[cell]))
-    return out, merged
-
-
-def auto_pack(spec: RunSpec) -> int:
-    """How many seeds to stack: up to `STACK` policies in all, a rule that no machine's core count enters."""
-    return max(1, STACK // spec.train_tasks)
+                return Plan("", scale, (), ())
+            if stack == "auto":  # a rule that no machine's core count enters
+                stack = max(1, STACK // spec.train_tasks)
+            runs, _ = cells.setdefault(replace(spec, seed=0).key, ({}, pack or stack))
+            merged += spec.seed in runs
+            runs.setdefault(spec.seed, spec)
+    found = tuple(Cell(tuple(runs[seed] for seed in sorted(runs)), stack) for runs, stack in cells.values())
+    return Plan(file.get("name", reader.path.stem), scale, tuple(file.get("scale", ())), found, merged)
 
 
 def _tuned(reader: _Reader, base: list[dict], scale: str | None) -> dict:
@@ -288,7 +259,7 @@ def _tuned(reader: _Reader, base: list[dict], scale: str | None) -> dict:
         return {}
 
 
-def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict, lost: set) -> Iterator[tuple[RunSpec, int | str]]:
+def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict) -> Iterator[tuple[RunSpec, int | str]]:
     """The runs of one block; later layers override earlier ones, option by option."""
     found: dict = {"preset": "modern", "train_tasks": None, "seeds": [0], "pack": "auto"}
     axes: dict = {}
@@ -299,21 +270,19 @@ def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict, lost: set) -
         for name, table in part.get("options", {}).items():
             options.setdefault(name, {}).update(table)
     for key, table in (("families", FAMILIES), ("learners", LEARNERS)):
-        if key not in found and key not in lost:
+        if key not in found and key not in reader.lost:
             reader.wrong(where, f"no {key} are given; choose from: {', '.join(table)}")
     for name, rival in itertools.product(found.get("families", ()), found.get("learners", ())):
-        try:
-            task_family = family(name, found["preset"], train=found["train_tasks"])
-        except UserError as error:
-            reader.wrong(where, error)
+        task_family = reader.made(where, family, name, found["preset"], train=found["train_tasks"])
+        if task_family is None:
             continue
         below = tuned.get(rival, {"settings": {}, "options": {}})
         sound = [values for values in _points(below["options"] | options.get(rival, {}))
-                 if not _refused(reader, where, _try, task_family, rival, values)]  # fmt: skip
+                 if reader.made(where, _started, task_family, rival, values)]  # fmt: skip
         for values in _points(below["settings"] | axes):
-            if not _refused(reader, where, Settings, **values):
+            if settings := reader.made(where, Settings, **values):
                 for chosen, seed in itertools.product(sound, found["seeds"]):
-                    spec = RunSpec(name, rival, seed, found["preset"], found["train_tasks"], chosen, Settings(**values))
+                    spec = RunSpec(name, rival, seed, found["preset"], found["train_tasks"], chosen, settings)
                     yield spec, found["pack"]
 
 
@@ -322,17 +291,8 @@ def _points(axes: dict[str, list]) -> Iterator[dict]:
     return (dict(zip(axes, values)) for values in itertools.product(*axes.values()))
 
 
-def _refused(reader: _Reader, where: tuple, make, *given, **named) -> bool:
-    try:
-        make(*given, **named)
-        return False
-    except UserError as error:
-        reader.wrong(where, error)
-        return True
-
-
-def _try(task_family: TaskFamily, name: str, values: dict) -> None:
-    """What a learner refuses about this family, it refuses here."""
+def _started(task_family: TaskFamily, name: str, values: dict) -> object:
+    """The learner with these options; what it refuses about this family, it refuses here."""
     from pmeta_lib.sac.agent import new_agent  # PyTorch, which `--help` need not wait for
 
     chosen, tasks = learner(name, **values), len(task_family.train_tasks)
@@ -342,3 +302,4 @@ def _try(task_family: TaskFamily, name: str, values: dict) -> None:
         chosen.start(agent, tasks)
     except UserError as error:
         raise UserError(f"{error} (family {task_family.name})") from None
+    return chosen

@@ -10,16 +10,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pmeta_lib import signals
 from pmeta_lib.envs.families import FAMILIES, PRESETS
 from pmeta_lib.experiments.learners import LEARNERS
 from pmeta_lib.experiments.listing import SETTINGS, listing
 from pmeta_lib.files import UserError, writable, write_report
-
-if TYPE_CHECKING:
-    from pmeta_lib.experiments.spec import RunSpec
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
     spec = RunSpec(args.family, args.learner, args.seed, args.preset, args.tasks, parse_pairs(args.option, "--option"),
                    settings)  # fmt: skip
     folder = args.out or Path("out/runs") / spec.key
-    sink = tensorboard(args.tensorboard, spec) if args.tensorboard else None
+    sink = tensorboard(args.tensorboard / spec.key) if args.tensorboard else None
     try:
         with signals.heeded():  # before a word is said, for whoever waits for one
             where = "in" if finished(folder) else f"{spec.settings.steps:,} steps per task ->"
@@ -100,14 +97,14 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def tensorboard(folder: Path, spec: "RunSpec"):
+def tensorboard(folder: Path):
     """A callback that writes each evaluation to TensorBoard; a missing extra is one clear line."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("TensorBoard is not installed: pip install 'pmeta_lib[tensorboard]'") from error
-    writable(folder / spec.key, "--tensorboard")
-    writer = SummaryWriter(str(folder / spec.key))
+    writable(folder, "--tensorboard")
+    writer = SummaryWriter(str(folder))
     written = {"rows": 0, "metrics": 0}  # a resumed run brings the rows of its earlier part
 
     def write(run) -> None:

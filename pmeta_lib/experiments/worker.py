@@ -21,8 +21,8 @@ from enum import IntEnum
 from pathlib import Path
 
 from pmeta_lib import signals
-from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, write_json
-from pmeta_lib.files import HICCUPS, patiently, remove_halves
+from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled
+from pmeta_lib.files import HICCUPS, patiently, remove_halves, write_json
 
 # Errors of the folder, not of the run: no other run would fare better.
 FOLDERS_FAULT = (*HICCUPS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -91,14 +91,12 @@ def _train(job: dict, pack: list[dict], folders: list[Path]) -> None:
         return _fail(folders, {"reason": reason, "log": str(folders[0] / "log.txt")})
     claim |= {"reached": reached, "attempts": counts | {job["session"]: vain + 1}}
     write_json(path, claim)
-    failure = {} if claim["apart"] else _run(job, pack, folders)
-    if failure and len(pack) > 1:  # one seed that diverges must not take its neighbours down: each on its own now
+    apart = claim["apart"] or len(pack) == 1
+    if not apart and _run(job, pack, folders):  # one that diverges must not take the others down: each on its own now
         shutil.rmtree(folders[0] / "checkpoints", ignore_errors=True)
-        claim["apart"] = True
-        write_json(path, claim)
-    elif failure:
-        _fail(folders, failure)
-    if claim["apart"]:
+        apart = True
+        write_json(path, claim | {"apart": True})
+    if apart:
         for entry, folder in zip(pack, folders, strict=True):
             if not ended(folder) and (failure := _run(job, [entry], [folder])):
                 _fail([folder], failure)
@@ -156,18 +154,18 @@ def _folders_fault(error: BaseException | None) -> OSError | None:
 @contextmanager
 def captured(path: Path) -> Iterator[None]:
     """Everything that this process prints, libraries in C included, appended to the file `path`."""
-    kept = [os.dup(1), os.dup(2)]
-    log = patiently(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
+    with patiently(open, path, "ab") as log:
+        kept = {number: os.dup(number) for number in (1, 2)}
         sys.stdout.flush(), sys.stderr.flush()
-        os.dup2(log, 1), os.dup2(log, 2)
-        yield
-        sys.stdout.flush(), sys.stderr.flush()
-    finally:
-        for number, descriptor in enumerate(kept, start=1):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-        os.close(log)
+        try:
+            for number in kept:
+                os.dup2(log.fileno(), number)
+            yield
+            sys.stdout.flush(), sys.stderr.flush()
+        finally:
+            for number, descriptor in kept.items():
+                os.dup2(descriptor, number)
+                os.close(descriptor)
 
 
 def _leave_with(driver: int) -> None:

@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(sweep, tmp_pat
     for name in ("pmeta-0", "independent-0"):
         assert main(["adapt", str(sweep / name), *ASK, "--out", str(tmp_path / "file" / "out")]) == 2
         found = capsys.readouterr().err
-        assert "cannot write in" in found and "choose another --out" in found and found.count("\n") == 1
+        assert "this folder cannot be written" in found and "give another --out" in found and found.count("\n") == 1
 
 
 def test_a_run_adapts_in_company_as_it_does_alone(sweep, tmp_path):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pmeta_lib.experiments import results
-from pmeta_lib.experiments.state import write_json
 from pmeta_lib.experiments.sweep_spec import load
+from pmeta_lib.files import write_json
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sweep_tools import RUNS, SPEC, check, command, counted, environment, loop, start, training, wait_for

@@ -68,8 +68,8 @@ def test_a_pack_that_was_stopped_resumes_and_result_json_is_last(tmp_path, monke
     with pytest.raises(Killed):
         run_packed(specs, folders, checkpoint_seconds=0.0, callback=kill)
     assert list((folders[0] / "checkpoints").glob("step-*")) and not any(map(finished, folders))
-    order, write = [], module.write_atomically
-    monkeypatch.setattr(module, "write_atomically", lambda path, data: (order.append(path.name), write(path, data)))
+    order, write = [], module.write_json
+    monkeypatch.setattr(module, "write_json", lambda path, data: (order.append(path.name), write(path, data)))
     run_packed(specs, folders)
     order.remove("origins.json")  # beside the checkpoints, before the training
     assert order.count("result.json") == 2 and order[-1] == order[len(order) // 2 - 1] == "result.json"

@@ -15,11 +15,11 @@ import pytest
 
 from pmeta_lib import cli
 from pmeta_lib.experiments import results, run, worker
-from pmeta_lib.experiments.state import State, locked, locked_by_another, settled, state, write_json
+from pmeta_lib.experiments.state import State, locked, locked_by_another, settled, state
 from pmeta_lib.experiments.sweep import packs, remaining, sweep
 from pmeta_lib.experiments.sweep_spec import load
 from pmeta_lib.experiments.worker import End, attempt, work_through
-from pmeta_lib.files import HICCUPS, PAUSES, UserError, patiently
+from pmeta_lib.files import HICCUPS, PAUSES, UserError, patiently, write_json
 from pmeta_lib.sac.training import Stopped
 
 SPEC = """

@@ -19,7 +19,7 @@ import pandas as pd
 
 from pmeta_lib.envs.families import TaskFamily, family
 from pmeta_lib.experiments import results
-from pmeta_lib.experiments.adapt import trained
+from pmeta_lib.experiments.adapt import stacked_agent, trained
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.experiments.train import use_machine
 from pmeta_lib.files import json_text
@@ -42,7 +42,8 @@ def tuning_tasks(spec: RunSpec) -> TaskFamily:
 
 def one(folders: list[Path], rate: float) -> pd.DataFrame:
     """The episodes of one learner's runs (one cell) on the tuning tasks, at one rate."""
-    specs, agent = trained(folders)
+    specs, tensors, widths = trained(folders)
+    agent = stacked_agent(specs, tensors, widths, "cpu")
     place, spec, seeds = tuning_tasks(specs[0]), specs[0], [s.seed for s in specs]
     kept = TABLES / f"{spec.key}-{len(seeds)}-{rate:g}.parquet"
     if not kept.exists():
