@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,16 @@ class Local:
         return End(code) if code in set(End) else End.LOST, _last_line(output.read().decode(errors="replace"))
 
     def stop(self) -> None:
-        """Let the workers leave, as if this process had ended: they save, for half a minute at most."""
+        """Ask the workers to leave; those that have not saved within half a minute are killed."""
         for process in self.workers:
+            process.terminate()
+        patience = time.monotonic() + 30
+        for process in self.workers:
+            try:
+                process.wait(max(0.0, patience - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
             process.stdin.close()
-        for process in self.workers:
             process.wait()
 
 
