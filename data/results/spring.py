@@ -76,4 +76,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if "--judge" not in sys.argv:
         write_table(HERE / "spring.parquet", trained(Path((sys.argv[1:] or ["out/spring"])[0])))
-    print(judged().round(1).to_string())
+    print(judged().round(2).to_string())

@@ -1,7 +1,7 @@
 """Make the GIFs of this folder again, from the stored weights: `python data/videos/make.py [FAMILY ...]` (a minute).
 
-One episode a training task, each by its own personalized policy, stacked; every fourth (cheetah) or eighth of at most
-200 steps is shown, at the speed of cheetah and ant (0.05 s a step), hopper and walker (0.008 s) more than six times
+One episode a training task, each by its own personalized policy, stacked; every fourth (cheetah), eighth (ant) or
+twelfth of at most 200 steps is shown, at the speed of cheetah and ant (0.05 s a step), hopper and walker (0.008 s) more than six times
 slower. Rendered by MuJoCo where it can render off-screen, else drawn.
 """
 
@@ -21,8 +21,8 @@ from pmeta_lib.sac.networks import Shape
 HERE = Path(__file__).resolve().parent
 CHECKPOINTS = HERE.parent / "results" / "deep"
 SIZE = (100, 200)  # height and width of a frame, in pixels
-FILMS = {"half-cheetah-dir": 4, "ant-dir": 8, "hopper-params": 8, "walker2d-params": 8}  # steps between frames
-COLOURS, SEED = 48, 0  # of an episode's frames; of the state it starts from
+FILMS = {"half-cheetah-dir": 4, "ant-dir": 8, "hopper-params": 12, "walker2d-params": 12}  # steps between frames
+COLOURS, SEED = 40, 0  # of an episode's frames; of the state it starts from
 
 
 def captioned(frames: np.ndarray, episode: video.Episode, times: np.ndarray, label: str, dt: float) -> np.ndarray:
