@@ -1,8 +1,8 @@
 """Make the GIFs of this folder again, from the stored weights: `python data/videos/make.py [FAMILY ...]` (a minute).
 
 One episode a training task, each by its own personalized policy, stacked; every fourth (cheetah), eighth (ant) or
-twelfth of at most 200 steps is shown, at the speed of cheetah and ant (0.05 s a step), hopper and walker (0.008 s) more than six times
-slower. Rendered by MuJoCo where it can render off-screen, else drawn.
+twelfth of at most 200 steps is shown, at the speed of cheetah and ant (0.05 s a step), hopper and walker (0.008 s)
+more than six times slower. Rendered by MuJoCo where it can render off-screen, else drawn.
 """
 
 import json
