@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -84,7 +85,8 @@ def one_page(cells: dict[str, pd.DataFrame], curves: Scores) -> Figure:
                  yticks=range(len(levels)), yticklabels=[f"{h:g}" for h in levels], ylim=(-0.5, len(levels) - 0.5),
                  xlabel="data per task", ylabel="heterogeneity of the tasks, h", title=title)  # fmt: skip
         axis.grid(False)
-    _curves(axes.flat[-1], curves)
+    four = {n: curve for n, curve in curves.curves.items() if n in (*PLACES, "pearl")}
+    _curves(axes.flat[-1], replace(curves, curves=four))  # all of them: `learning_curves`
     axes.flat[-1].locator_params(axis="x", nbins=4)
     patches = [Rectangle((0, 0), 1, 1, color=COLOURS[n], alpha=0.75, label=words) for n, words in PLACES.items()]
     patches.append(Rectangle((0, 0), 1, 1, fill=False, label="best, but no better than a placebo", **NOTHING))
