@@ -35,7 +35,7 @@ def last_quarter(steps):
 def _sound(sample: np.ndarray) -> np.ndarray:
     sample = np.asarray(sample, float)
     if sample.ndim != 1 or sample.size < 2 or not np.isfinite(sample).all():
-        raise UserError(f"a sample of shape {sample.shape} must be two or more finite numbers in one row.")
+        raise UserError(f"samples of shape {sample.shape} must be two or more finite numbers in one row.")
     return sample
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -42,8 +43,14 @@ def command(*args) -> list[str]:
 
 def start(*args, **extra) -> subprocess.Popen:
     return subprocess.Popen(
-        command(*args), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(**extra)
-    )
+        command(*args), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(**extra),
+        preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
+
+
+def heed_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would all that it starts in turn."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition, what: str, seconds: float = 120.0):
