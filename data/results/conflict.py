@@ -107,11 +107,16 @@ def rows(h: float) -> list[dict]:
                 goals = torch.tensor(place.train_tasks, dtype=torch.float32)
                 found = return_gradients(run.agent.actor_shape, run.agent.actor[s, 0], goals, place.horizon, noise)
                 rates[seed] = {"conflict": conflict(found), "cancellation": cancellation(found)}
-    zero, one = random_return(place), returns["independent"].mean()
+    made = scaled(returns, h, random_return(place), returns["independent"].mean())
+    none = dict.fromkeys(("conflict", "cancellation"), np.nan)
+    return [row | (rates[row["seed"]] if row["learner"] == "joint" else none) for row in made]
+
+
+def scaled(found: dict[str, pd.Series], h: float, zero: float, one: float) -> list[dict]:
+    """One row a learner and seed, from its returns by seed on the arc h; the ends of the scale are given."""
     return [{"h": h, "learner": name, "seed": seed, "return": value, "random": zero,
-             "deployed": (value - zero) / (one - zero),
-             **(rates[seed] if name == "joint" else dict.fromkeys(("conflict", "cancellation"), np.nan))}
-            for name, found in returns.items() for seed, value in found.items()]  # fmt: skip
+             "deployed": (value - zero) / (one - zero)}
+            for name, returns in found.items() for seed, value in returns.items()]  # fmt: skip
 
 
 def shared_rows(h: float) -> list[dict]:
@@ -119,18 +124,13 @@ def shared_rows(h: float) -> list[dict]:
     stored = pd.read_parquet(TABLE)
     stored = stored[stored["h"] == h]
     zero, one = stored["random"].mean(), stored.loc[stored["learner"] == "independent", "return"].mean()
-    return [{"h": h, "learner": "maml, shared critics", "seed": seed, "return": value, "random": zero,
-             "deployed": (value - zero) / (one - zero)}
-            for seed, value in trained("maml", h, "maml-shared", shared_critics=True)[1].items()]  # fmt: skip
+    return scaled({"maml, shared critics": trained("maml", h, "maml-shared", shared_critics=True)[1]}, h, zero, one)
 
 
 def on_policy_rows(h: float) -> list[dict]:
     """One row a seed of MAML by policy gradients and of its control, learning alone by policy gradients."""
-    zero, found = random_return(arc(h)), {n: trained(n, h, n)[1] for n in ("pg-independent", "pg-maml")}
-    one = found["pg-independent"].mean()
-    return [{"h": h, "learner": name, "seed": seed, "return": value, "random": zero,
-             "deployed": (value - zero) / (one - zero)}
-            for name, returns in found.items() for seed, value in returns.items()]  # fmt: skip
+    found = {name: trained(name, h, name)[1] for name in ("pg-independent", "pg-maml")}
+    return scaled(found, h, random_return(arc(h)), found["pg-independent"].mean())
 
 
 WAYS = {  # by the word of the command: which table, by what, on which arcs, with what budget

@@ -1,1 +1,1 @@
-"""On-policy rivals, as their authors defined them: MAML (and two controls), ProMP and RL2, a file each."""
+"""On-policy rivals, as their authors defined them: MAML, ProMP and RL2, a file each, and two controls."""

@@ -1,5 +1,4 @@
-"""MAML by policy gradients (Finn et al., ICML 2017): TRPO on the return after inner steps on sampled episodes. And two
-controls, by TRPO on returns before any inner step: one shares nothing, the other everything.
+"""MAML by policy gradients (Finn et al., ICML 2017): TRPO on the return after inner steps on sampled episodes.
 
 The outer gradient goes through the inner steps with the sampling of their episodes included (`dice`), which the
 authors' first code dropped. The outer step is TRPO, as theirs: natural gradient in the Fisher information of the
@@ -55,22 +54,3 @@ class MAML(TrustRegion):
 
     name: ClassVar[str] = "pg-maml"
     surrogate = staticmethod(dice)
-
-
-@options
-class Independent(TrustRegion):
-    """A policy for each task, by its own return. It brings nothing along to a new task and takes no inner steps."""
-
-    name: ClassVar[str] = "pg-independent"
-    training_steps: ClassVar[bool] = False
-
-    def policies(self, tasks: int) -> int:
-        return tasks
-
-
-@options
-class Joint(TrustRegion):
-    """One policy for all tasks, by their mean return. Inner steps at meta-test only: policy-gradient fine-tuning."""
-
-    name: ClassVar[str] = "pg-joint"
-    training_steps: ClassVar[bool] = False

@@ -57,6 +57,7 @@ def _curves(axis: Axes, scores: Scores) -> None:
     seeds = "-".join(map(str, sorted({min(counts), max(counts)})))
     axis.set(xlabel=steps, ylabel="return per episode\n(mean, 95 % interval)")
     axis.set_title(f"{scores.name}, {scores.split} tasks, {scores.scale}, {seeds} seeds", fontsize="small")
+    axis.locator_params(axis="x", nbins=4)
 
 
 def one_page(cells: dict[str, pd.DataFrame], curves: Scores) -> Figure:
@@ -87,7 +88,6 @@ def one_page(cells: dict[str, pd.DataFrame], curves: Scores) -> Figure:
         axis.grid(False)
     four = {n: curve for n, curve in curves.curves.items() if n in (*PLACES, "pearl")}
     _curves(axes.flat[-1], replace(curves, curves=four))  # all of them: `learning_curves`
-    axes.flat[-1].locator_params(axis="x", nbins=4)
     patches = [Rectangle((0, 0), 1, 1, color=COLOURS[n], alpha=0.75, label=words) for n, words in PLACES.items()]
     patches.append(Rectangle((0, 0), 1, 1, fill=False, label="best, but no better than a placebo", **NOTHING))
     lines, _ = axes.flat[-1].get_legend_handles_labels()
