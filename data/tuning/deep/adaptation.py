@@ -5,7 +5,9 @@ adapt, with fresh critics, to tuning tasks: tasks of the family's distribution t
 of any result. A rate's result is the few-shot endpoint, the mean return of episodes 1 to 20; per family 0 is the worst
 and 1 the best that any learner has at any rate, and the mean over families decides. A rate at the grid's edge is
 refused: extend RATES. "scratch" is SAC from a fresh network. PEARL takes no gradient step and has no rate.
-`adaptation.json` holds the choice and every score, `adaptation.parquet` the episodes.
+`adaptation.json` holds the choice and every score, `adaptation.parquet` the episodes. With `--field` it is the field
+scale, whose settings all learners share: SWEEP_FOLDER is that of `data/sweeps/field_gpu.toml --scale tuning`, and the
+files are `adaptation_field.json` and `.parquet`.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from pmeta_lib.files import json_text
 from pmeta_lib.sac.adaptation import Plan, adapt, references
 
 HERE = Path(__file__).resolve().parent
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 PLAN = Plan((0,), 20)
 TABLES = Path("out/adaptation-tuning")
 
@@ -75,15 +77,15 @@ def choose(table: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame, list[st
 
 def main(args: argparse.Namespace) -> None:
     chosen = json.loads((HERE / "chosen.json").read_text())["chosen"]
-    runs = results.runs(args.folders)
-    runs = runs[(runs["learner"] != "pearl") & [at(chosen, row) for row in runs.to_dict("records")]]
+    runs, stem = results.runs(args.folders), HERE / ("adaptation_field" if args.field else "adaptation")
+    runs = runs[[r["learner"] != "pearl" and (args.field or at(chosen, r)) for r in runs.to_dict("records")]]
     if runs.empty:
         raise SystemExit(f"no run of {', '.join(args.folders)} has the settings of chosen.json: nothing to adapt")
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), use_machine, ("cpu", 1)) as pool:
         made = [pool.submit(one, list(map(Path, cell["folder"])), rate)
                 for _, cell in runs.groupby("cell", sort=False) for rate in RATES]  # fmt: skip
         table = pd.concat([part.result() for part in made], ignore_index=True)
-    results.compact(table, HERE / "adaptation.parquet")
+    results.compact(table, stem.with_suffix(".parquet"))
     best, wide, edges = choose(table)
     print(wide.round(3).to_string())
     if edges:
@@ -91,7 +93,7 @@ def main(args: argparse.Namespace) -> None:
     facts = {"chosen": {name: {"learning_rate": rate} for name, rate in best.items()},
              "grid": [{"learner": n, "learning_rate": r, **x.round(4).to_dict()} for (n, r), x in wide.iterrows()],
              "seeds": sorted(int(s) for s in table["seed"].unique())}  # fmt: skip
-    (HERE / "adaptation.json").write_text(json_text(facts, indent=1) + "\n")
+    stem.with_suffix(".json").write_text(json_text(facts, indent=1) + "\n")
 
 
 def at(chosen: dict, row: dict) -> bool:
@@ -104,4 +106,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--field", action="store_true", help="the field scale")
     main(parser.parse_args())
