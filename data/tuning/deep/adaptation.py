@@ -3,9 +3,11 @@
 SWEEP_FOLDER is that of `data/sweeps/tuning.toml`. Its runs at each learner's chosen point (seeds that no result uses)
 adapt, with fresh critics, to tuning tasks: tasks of the family's distribution that are neither training nor test tasks
 of any result. A rate's result is the few-shot endpoint, the mean return of episodes 1 to 20; per family 0 is the worst
-and 1 the best that any learner has at any rate, and the mean over families decides. A rate at the grid's edge is
-refused: extend RATES. "scratch" is SAC from a fresh network. PEARL takes no gradient step and has no rate.
-`adaptation.json` holds the choice and every score, `adaptation.parquet` the episodes. With `--field` it is the field
+and 1 the best that any learner has at any rate, and the mean over families decides. A rate at the grid's upper edge is
+refused: extend RATES. Its lower end is next to no learning at all and may be chosen: twenty episodes at 1e-5 leave a
+policy nearly as it was brought along. "scratch" is SAC from a fresh network. PEARL takes no gradient step and has no
+rate. `adaptation.json` holds the choice and every score, `adaptation.parquet` the episodes. Without a folder the stored
+episodes are judged again. With `--field` it is the field
 scale, whose settings all learners share: SWEEP_FOLDER is that of `data/sweeps/field_gpu.toml --scale tuning`, and the
 files are `adaptation_field.json` and `.parquet`.
 """
@@ -71,21 +73,15 @@ def choose(table: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame, list[st
     best = wide["score"].groupby(level="learner").idxmax().map(lambda pair: pair[1]).to_dict()
     tried = {name: sorted(wide.loc[name].index) for name in best}
     edges = [f"{name}: {rate:g} is at the edge of {', '.join(f'{r:g}' for r in tried[name])}"
-             for name, rate in best.items() if rate in (tried[name][0], tried[name][-1])]  # fmt: skip
+             for name, rate in best.items() if rate == tried[name][-1]]  # fmt: skip
     return best, wide, edges
 
 
 def main(args: argparse.Namespace) -> None:
-    chosen = json.loads((HERE / "chosen.json").read_text())["chosen"]
-    runs, stem = results.runs(args.folders), HERE / ("adaptation_field" if args.field else "adaptation")
-    runs = runs[[r["learner"] != "pearl" and (args.field or at(chosen, r)) for r in runs.to_dict("records")]]
-    if runs.empty:
-        raise SystemExit(f"no run of {', '.join(args.folders)} has the settings of chosen.json: nothing to adapt")
-    with ProcessPoolExecutor(args.jobs, get_context("spawn"), use_machine, ("cpu", 1)) as pool:
-        made = [pool.submit(one, list(map(Path, cell["folder"])), rate)
-                for _, cell in runs.groupby("cell", sort=False) for rate in RATES]  # fmt: skip
-        table = pd.concat([part.result() for part in made], ignore_index=True)
-    results.compact(table, stem.with_suffix(".parquet"))
+    stem = HERE / ("adaptation_field" if args.field else "adaptation")
+    if args.folders:
+        results.compact(episodes(args), stem.with_suffix(".parquet"))
+    table = pd.read_parquet(stem.with_suffix(".parquet"))
     best, wide, edges = choose(table)
     print(wide.round(3).to_string())
     if edges:
@@ -96,6 +92,19 @@ def main(args: argparse.Namespace) -> None:
     stem.with_suffix(".json").write_text(json_text(facts, indent=1) + "\n")
 
 
+def episodes(args: argparse.Namespace) -> pd.DataFrame:
+    """The episodes of all learners at all rates, from the runs' folders."""
+    chosen = json.loads((HERE / "chosen.json").read_text())["chosen"]
+    runs = results.runs(args.folders)
+    runs = runs[[r["learner"] != "pearl" and (args.field or at(chosen, r)) for r in runs.to_dict("records")]]
+    if runs.empty:
+        raise SystemExit(f"no run of {', '.join(args.folders)} has the settings of chosen.json: nothing to adapt")
+    with ProcessPoolExecutor(args.jobs, get_context("spawn"), use_machine, ("cpu", 1)) as pool:
+        made = [pool.submit(one, list(map(Path, cell["folder"])), rate)
+                for _, cell in runs.groupby("cell", sort=False) for rate in RATES]  # fmt: skip
+        return pd.concat([part.result() for part in made], ignore_index=True)
+
+
 def at(chosen: dict, row: dict) -> bool:
     """Whether a run, a row of `results.runs`, has its learner's chosen settings and options."""
     wanted, settings, options = chosen[row["learner"]], json.loads(row["settings"]), json.loads(row["options"])
@@ -104,7 +113,7 @@ def at(chosen: dict, row: dict) -> bool:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+")
+    parser.add_argument("folders", nargs="*")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--field", action="store_true", help="the field scale")
     main(parser.parse_args())
