@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pmeta_lib.options import options
-from pmeta_lib.policy_gradient.learner import OnPolicy, adapted, dice, grouped, log_probability, spread
+from pmeta_lib.policy_gradient.learner import OnPolicy, dice, grouped, spread
 from pmeta_lib.policy_gradient.outer import trust_region_step
-from pmeta_lib.policy_gradient.policy import gaussian
+from pmeta_lib.policy_gradient.policy import Gaussian, gaussian
 from pmeta_lib.policy_gradient.rollout import Window
 
 
@@ -24,28 +24,30 @@ class TrustRegion(OnPolicy):
 
     def update(self, run, theta: Tensor, windows: list[Window]) -> tuple[Tensor, dict[str, Tensor]]:
         *inner, post = windows
-        groups, shape = theta.shape[:2], run.shape
+        groups, shape, tasks = theta.shape[:2], run.shape, run.sampler.tasks
 
-        def after(x: Tensor, graph: bool = False):
-            rows = adapted(spread(x, run.tasks), inner, log_probability(shape), self.surrogate, self.inner_step_size,
-                           graph=graph)[-1]  # fmt: skip
-            return rows, gaussian(shape, rows, post.observation)
-
-        def gain(policy) -> Tensor:
+        def scored(x: Tensor, graph: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+            """The adapted policies, what they gain, and how far they are from those that acted, (S, G) each."""
+            rows = self.adapted(shape, spread(x, tasks), inner, graph)[-1]
+            policy = gaussian(shape, rows, post.observation)
             ratio = torch.exp(policy.log_prob(post.action) - post.log_prob)
-            return grouped((ratio * post.advantage).mean((1, 2)), groups)
+            gain, apart = ratio * post.advantage, post.policy.kl(policy)
+            return rows, grouped(gain.mean((1, 2)), groups), grouped(apart.mean((1, 2)), groups)
 
         theta = theta.detach().requires_grad_()
-        rows, policy = after(theta, graph=True)
-        (gradient,) = torch.autograd.grad(gain(policy).sum(), theta)
-        moved = lambda policy: grouped(post.policy.kl(policy).mean((1, 2)), groups)  # noqa: E731
-        with torch.no_grad():
-            new = trust_region_step(
-                theta.detach(), gradient, self.fisher(shape, rows, post, groups), lambda x: gain(after(x)[1]),
-                lambda x: moved(after(x)[1]), self.kl_limit,
-            )  # fmt: skip
-            policy = after(new)[1]
-        return new, {"objective": gain(policy).detach(), "kl": moved(policy).detach()}
+        rows, gain, _ = scored(theta, graph=True)
+        (gradient,) = torch.autograd.grad(gain.sum(), theta)
+        rows = rows.detach().requires_grad_()
+        policy = gaussian(shape, rows, post.observation[:, :, ::5])
+        apart = Gaussian(*(x.detach() for x in policy)).kl(policy).mean((1, 2)).sum()
+        (slope,) = torch.autograd.grad(apart, rows, create_graph=True)
+
+        def fisher(v: Tensor) -> Tensor:
+            """The Fisher information of `rows` times v (S, G, P), mean over a policy's tasks, every fifth step."""
+            (out,) = torch.autograd.grad(slope, rows, spread(v, tasks), retain_graph=True)
+            return grouped(out, groups) + 1e-2 * v
+
+        return trust_region_step(theta.detach(), gradient, fisher, lambda x: scored(x)[1:], self.kl_limit)
 
 
 @options

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pmeta_lib.sac.networks import Shape, initialize
+from pmeta_lib.sac.networks import Shape, forward
 
 
 class Gaussian(NamedTuple):
@@ -31,16 +31,7 @@ class Gaussian(NamedTuple):
         return (new.log_std - self.log_std + 0.5 * (ratio + shift**2 - 1)).sum(-1)
 
 
-def new_policy(shape: Shape, generator: torch.Generator) -> Tensor:
-    """(1, P): PyTorch's own initial weights, standard deviation 1 (actions live in [-1, 1])."""
-    return torch.cat((initialize(shape, 1, generator), torch.zeros(1, shape.widths[-1])), 1)
-
-
 def gaussian(shape: Shape, rows: Tensor, observation: Tensor) -> Gaussian:
     """The policies `rows (B, P)` at `observation (B, E, H, o)`, by operations that can be differentiated twice."""
-    *hidden, (weight, bias) = shape.layers(rows[:, : shape.size])
-    x = observation.flatten(1, 2)
-    for w, b in hidden:
-        x = torch.tanh(torch.baddbmm(b, x, w))
-    mean = torch.baddbmm(bias, x, weight)
+    mean = forward(shape, rows[:, : shape.size], observation.flatten(1, 2), torch.tanh)
     return Gaussian(mean.view(*observation.shape[:-1], -1), rows[:, None, None, shape.size :])

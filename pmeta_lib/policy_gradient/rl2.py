@@ -16,10 +16,9 @@ from torch import Tensor
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.options import Count, Positive, Several, Share, options
 from pmeta_lib.policy_gradient.learner import OnPolicy
-from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, within
+from pmeta_lib.policy_gradient.outer import clipped, new_state, penalised_step
 from pmeta_lib.policy_gradient.policy import Gaussian
-from pmeta_lib.policy_gradient.promp import adam, fresh_adam
-from pmeta_lib.policy_gradient.rollout import Window, advantages, normalised
+from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, normalised
 
 
 class Recurrent(NamedTuple):
@@ -52,8 +51,7 @@ def step(shape: Recurrent, theta: Tensor, x: Tensor, h: Tensor) -> tuple[Tensor,
 
 
 def unrolled(shape: Recurrent, theta: Tensor, x: Tensor) -> tuple[Gaussian, Tensor]:
-    """Policies (S, n, H, a) and values (S, n, H) over whole trials of inputs `x (S, n, H, i)`; PyTorch's own GRU, a
-    call a seed."""
+    """Policies (S, n, H, a), values (S, n, H) over trials of inputs `x (S, n, H, i)`: PyTorch's GRU for each seed."""
     out = []
     for one, inputs in zip(theta, x, strict=True):
         wi, wh, bi, bh, wo, bo, _ = shape.parts(one)
@@ -62,31 +60,6 @@ def unrolled(shape: Recurrent, theta: Tensor, x: Tensor) -> tuple[Gaussian, Tens
         out.append(torch.addmm(bo, hidden.flatten(0, 1), wo.mT).view(*hidden.shape[:2], -1).transpose(0, 1))
     mean, value = torch.stack(out).split([shape.actions, 1], -1)
     return Gaussian(mean, shape.parts(theta)[-1][:, None, None]), value.squeeze(-1)
-
-
-class Memory:
-    """Acts by the network, carrying its hidden state: `act` of `Sampler.roll`. `mean`: without noise."""
-
-    def __init__(self, shape: Recurrent, theta: Tensor, mean: bool = False):
-        self.shape, self.theta, self.mean = shape, theta, mean
-        self.hidden: Tensor | None = None
-        self.seen: list[Tensor] = []  # inputs of every step (S, n, i)
-
-    def __call__(self, observation: Tensor, noise: Tensor, reward: Tensor, ended: Tensor) -> Tensor:
-        seeds = len(self.theta)
-        if self.hidden is None:  # a trial begins
-            n = noise.shape[0] * noise.shape[1] // seeds
-            self.hidden = torch.zeros(seeds, n, self.shape.hidden)
-            self.action = torch.zeros_like(noise)
-            ended = torch.ones_like(ended)
-        parts = (observation, self.action, reward.unsqueeze(-1), ended.unsqueeze(-1).float())
-        x = torch.cat(parts, -1).view(seeds, -1, self.shape.inputs)
-        out, self.hidden = step(self.shape, self.theta, x, self.hidden)
-        self.seen.append(x)
-        spread = 0.0 if self.mean else self.shape.parts(self.theta)[-1].exp().unsqueeze(1)
-        action = (out[..., :-1] + spread * noise.reshape(seeds, -1, noise.shape[-1])).view(noise.shape)
-        self.action = action.clamp(-1.0, 1.0)
-        return action
 
 
 @options
@@ -109,8 +82,7 @@ class RL2(OnPolicy):
         return self.trial_episodes
 
     def shape(self, family: TaskFamily, hidden: tuple[int, ...]) -> Recurrent:
-        a = family.action_size
-        return Recurrent(family.observation_size + a + 2, hidden[0], a)
+        return Recurrent(family.observation_size + family.action_size + 2, hidden[0], family.action_size)
 
     def new_policy(self, shape: Recurrent, generator: torch.Generator) -> Tensor:
         bound = shape.hidden**-0.5  # PyTorch's own
@@ -119,14 +91,25 @@ class RL2(OnPolicy):
         return flat
 
     def state(self, policies: Tensor) -> dict[str, Tensor]:
-        weight, order = torch.full(policies.shape[:2], 1.0), torch.zeros((), dtype=torch.long)
-        return {"policy": policies, **fresh_adam(policies), "weight": weight, "order": order}
+        return {**new_state(policies, weight=1.0), "order": torch.zeros((), dtype=torch.long)}
 
-    def trial(self, shape: Recurrent, theta: Tensor, sampler, mean: bool = False, episodes: int = 0):
-        """A trial of every slot (`Window`), and the inputs (S, n, H, i) that the network saw."""
-        memory = Memory(shape, theta.flatten(0, 1), mean)
-        window = sampler.roll(memory, sampler.family.horizon * (episodes or self.trial_episodes))
-        return window, torch.stack(memory.seen, 2)
+    def trial(self, shape: Recurrent, theta: Tensor, sampler: Sampler, mean: bool = False, episodes: int = 0):
+        """A trial of every slot, and the inputs (S, n, H, i) that the network saw; `mean`: it acts without noise."""
+        theta, slots = theta.flatten(0, 1), (len(theta), sampler.tasks * sampler.slots)
+        deviation = 0.0 if mean else shape.parts(theta)[-1].exp().unsqueeze(1)
+        hidden, done, seen = torch.zeros(*slots, shape.hidden), torch.zeros(*slots, shape.actions), []
+
+        def act(observation, noise, reward, begins):
+            nonlocal hidden, done
+            parts = (observation.reshape(*slots, -1), done, reward.view(*slots, 1), begins.view(*slots, 1).float())
+            seen.append(torch.cat(parts, -1))
+            out, hidden = step(shape, theta, seen[-1], hidden)
+            action = out[..., :-1] + deviation * noise.reshape(*slots, -1)
+            done = action.clamp(-1.0, 1.0)
+            return action.view(noise.shape)
+
+        window = sampler.roll(act, sampler.family.horizon * (episodes or self.trial_episodes))
+        return window, torch.stack(seen, 2)
 
     def collect(self, run, theta: Tensor) -> list[tuple[Window, Tensor]]:
         return [self.trial(run.shape, theta, run.sampler)]
@@ -134,51 +117,41 @@ class RL2(OnPolicy):
     def update(self, run, theta: Tensor, windows) -> tuple[Tensor, dict[str, Tensor]]:
         ((window, inputs),) = windows
         shape, seeds, state = run.shape, len(theta), run.state
-        per_seed = lambda x: x.reshape(seeds, -1, *x.shape[2:])  # noqa: E731
-        action, reward = per_seed(window.action), per_seed(window.reward)
-        with torch.no_grad():
-            old, value = unrolled(shape, theta[:, 0], inputs)
-            before = old.log_prob(action)
-            never = torch.zeros_like(reward, dtype=torch.bool)  # a trial's episodes are one piece; its end is the end
-            scale = reward.pow(2).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3) * 10.0  # values of order 1 to 10
-            nothing, discount = torch.zeros_like(value[..., 0]), run.settings.discount
-            gain = advantages(reward / scale, never, value, nothing, discount, self.gae_lambda)
-            target, advantage = gain + value, normalised(gain)
-        new = theta.detach().clone()
-        optimizer = adam(new, run.settings.learning_rate, state)
+        action, reward = (x.reshape(seeds, -1, *x.shape[2:]) for x in (window.action, window.reward))
+        old, value = unrolled(shape, theta[:, 0], inputs)
+        before = old.log_prob(action)
+        never = torch.zeros_like(reward, dtype=torch.bool)  # a trial's episodes are one piece; its end is the end
+        scale = reward.pow(2).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3) * 10.0  # values of order 1 to 10
+        nothing, discount = torch.zeros(value.shape[:2]), run.settings.discount
+        gain = advantages(reward / scale, never, value, nothing, discount, self.gae_lambda)
+        target, advantage = gain + value, normalised(gain)
+
+        def objective(x: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+            policy, value = unrolled(shape, x[:, 0], inputs[:, part])
+            ratio = torch.exp(policy.log_prob(action[:, part]) - before[:, part])
+            gained = clipped(ratio, advantage[:, part], self.clip).mean((1, 2))
+            moved = Gaussian(old.mean[:, part], old.log_std).kl(policy).mean((1, 2))
+            error = ((value - target[:, part]) ** 2).mean((1, 2))
+            return gained.unsqueeze(1), gained - 0.5 * error - state["weight"][:, 0] * moved
+
+        parts: list[Tensor] = []
         for _ in range(self.epochs):
             # an order of the update's own: every seed the same, and none of the acting's randomness used up
             shuffled = torch.randperm(inputs.shape[1], generator=torch.Generator().manual_seed(int(state["order"])))
             state["order"] += 1
-            for part in shuffled.chunk(self.minibatches):
-                x = new.detach().requires_grad_()
-                policy, value = unrolled(shape, x[:, 0], inputs[:, part])
-                ratio = torch.exp(policy.log_prob(action[:, part]) - before[:, part])
-                gained = clipped(ratio, advantage[:, part], self.clip).mean((1, 2))
-                moved = Gaussian(old.mean[:, part], old.log_std).kl(policy).mean((1, 2))
-                error = ((value - target[:, part]) ** 2).mean((1, 2))
-                loss = 0.5 * error - gained + state["weight"][:, 0] * moved
-                (gradient,) = torch.autograd.grad(loss.sum(), x)
-                optimizer.step(gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1.0))
-        with torch.no_grad():
-            apart = lambda x: old.kl(unrolled(shape, x[:, 0], inputs)[0]).mean((1, 2)).unsqueeze(1)  # noqa: E731
-            new = within(theta.detach(), new, lambda x: apart(x) <= 2.0 * self.kl_limit)
-            kl = apart(new)
-        state["weight"] = adapted_weight(state["weight"], kl, self.kl_limit)
-        return new, {"objective": gained.detach().unsqueeze(1), "kl": kl}
+            parts += shuffled.chunk(self.minibatches)
+        apart = lambda x: old.kl(unrolled(shape, x[:, 0], inputs)[0]).mean((1, 2)).unsqueeze(1)  # noqa: E731
+        return penalised_step(run, objective, parts, apart, self.kl_limit, longest=1.0)
 
     def path(self, judge, theta: Tensor, key: int, updates: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The first, second, … episode of one trial: returns (S, N, E) of the mean, (S, N, 1, E) of what is sampled."""
-        shape, found = self.shape(judge.family, judge.hidden), []
+        shape, found = self.shape(judge.family, judge.settings.hidden), []
         for mean in (True, False):
             judge.sampler.restart(key)
             window, _ = self.trial(shape, theta, judge.sampler, mean, updates + 1)
-            found.append(window.episode_returns(updates + 1).view(len(judge.seeds), len(judge.tasks), -1, updates + 1))
+            found.append(window.episode_returns(updates + 1).view(*judge.shape[:2], -1, updates + 1))
         for mean, sampled in zip(*(x.unbind(-1) for x in found), strict=True):
             yield mean.numpy(), sampled.unsqueeze(2).numpy()
 
-    def unit(self, horizon: int) -> int:
-        return horizon
-
-    def reach(self, plan, horizon: int) -> int:
-        return max(self.trial_episodes, plan.episodes) - 1
+    def schedule(self, plan, horizon: int) -> tuple[int, int]:
+        return horizon, max(self.trial_episodes, plan.episodes) - 1

@@ -35,10 +35,7 @@ class Window:
     @property
     def first(self) -> Tensor:
         """(B, E, H) the step of the window at which the episode of each step began."""
-        steps = torch.arange(self.reward.shape[-1])
-        begins = torch.zeros_like(self.ended)
-        begins[..., 1:] = self.ended[..., :-1]
-        return torch.where(begins, steps, 0).cummax(-1).values
+        return torch.where(self.ended.roll(1, -1), torch.arange(self.ended.shape[-1]), 0).cummax(-1).values
 
     def episode_returns(self, count: int) -> Tensor:
         """(B, E, count) undiscounted returns of the first `count` episodes of each slot."""
@@ -64,32 +61,24 @@ class Sampler:
 
     @torch.no_grad()
     def roll(self, act: Callable[..., Tensor], steps: int) -> Window:
-        """`steps` steps of every slot from fresh episodes. `act(observation, noise, reward, ended)`, tensors
-        (B, E, ·) with the last step's reward and ending, gives the actions, which are clipped to [-1, 1] to be done.
-        """
-        B, a, family = len(self.seeds) * self.tasks, self.family.action_size, self.family
-        slots = (B, self.slots)
-        noise = torch.cat([torch.randn(self.tasks, self.slots, steps, a, generator=g) for g in self.noise])
-        seen = torch.empty(steps + 1, *slots, family.observation_size)
-        did, got = torch.empty(steps, *slots, a), torch.zeros(steps, *slots)
-        ends = torch.zeros(steps, *slots, dtype=torch.bool)
-        seen[0] = torch.from_numpy(self.env.reset()[0]).view(*slots, -1)
-        reward, ended = torch.zeros(slots), torch.zeros(slots, dtype=torch.bool)
+        """`steps` steps of every slot from fresh episodes, by `act(observation, noise, reward, begins)`: tensors
+        (B, E, ·), the last step's reward and whether an episode begins -> actions, clipped to [-1, 1] to be done."""
+        slots = (len(self.seeds) * self.tasks, self.slots)
+        size = (self.tasks, self.slots, steps, self.family.action_size)
+        noise = torch.cat([torch.randn(size, generator=g) for g in self.noise])
+        observation = torch.from_numpy(self.env.reset()[0]).view(*slots, -1)
+        reward, ended, taken = torch.zeros(slots), torch.ones(slots, dtype=torch.bool), []
         for t in range(steps):
-            action = act(seen[t], noise[:, :, t], reward, ended)
-            did[t] = action
-            if not torch.isfinite(did[t]).all():
+            action = act(observation, noise[:, :, t], reward, ended)
+            if not torch.isfinite(action).all():
                 raise FloatingPointError("a policy's action is not finite")
-            observation, paid, terminated, truncated, info = self.env.step(to_env(family, action.clamp(-1.0, 1.0)))
+            now, paid, terminated, truncated, info = self.env.step(to_env(self.family, action.clamp(-1.0, 1.0)))
             reward, ended = (torch.from_numpy(x).view(slots) for x in (paid, terminated | truncated))
-            got[t], ends[t] = reward, ended
-            seen[t + 1] = torch.from_numpy(observation).view(*slots, -1)
+            taken.append((observation, action, reward, ended))
+            observation = torch.from_numpy(now).view(*slots, -1)
         last = torch.from_numpy(np.ascontiguousarray(info["final_obs"])).view(*slots, -1)
-        seen, did, got, ends = (x.movedim(0, 2).contiguous() for x in (seen[:-1], did, got, ends))
+        seen, did, got, ends = (torch.stack(x, 2) for x in zip(*taken, strict=True))
         return Window(seen, did, got, ends, last)
-
-    def close(self) -> None:
-        self.env.close()
 
 
 def discounted(delta: Tensor, ended: Tensor, factor: float) -> Tensor:
@@ -103,10 +92,8 @@ def discounted(delta: Tensor, ended: Tensor, factor: float) -> Tensor:
 
 
 def advantages(reward: Tensor, ended: Tensor, value: Tensor, last: Tensor, discount: float, lam: float) -> Tensor:
-    """Generalised advantage estimates (B, E, H); Schulman et al., 2016.
-
-    `value (B, E, H)` of the observations, `last (B, E)` of what follows the window; an ended episode has no future.
-    """
+    """Generalised advantage estimates (B, E, H) from `value (B, E, H)` of the observations and `last (B, E)` of what
+    follows the window; an ended episode has no future. Schulman et al., 2016."""
     following = torch.cat((value[..., 1:], last.unsqueeze(-1)), -1) * ~ended
     return discounted(reward + discount * following - value, ended, discount * lam)
 

@@ -38,10 +38,6 @@ class Run(Progress):
 
     METRICS = ("seed", "step", "slot", "objective", "kl", "entropy", "cpu_seconds")
 
-    @property
-    def tasks(self) -> int:
-        return len(self.family.train_tasks)
-
     def kept(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """What a checkpoint holds of this kind of run alone: tensors and counters."""
         return {f"state.{name}": x for name, x in self.state.items()}, {"updates": self.updates}
@@ -57,17 +53,14 @@ class Run(Progress):
 
 def start(family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], threads: int = 1) -> Run:
     """A run at step 0; `UserError` for seeds that are not different and for fewer steps than one iteration has."""
-    if not len(seeds) or len(set(seeds)) != len(seeds):
-        raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
     if (one := learner.steps_per_iteration(family.horizon)) > settings.steps:
         raise UserError(f"setting steps is {settings.steps}; one iteration of {learner.name} on {family.name} takes "
                         f"{one} of each task: give more steps or fewer episodes")  # fmt: skip
+    sampler = Sampler(family, family.train_tasks, seeds, learner.episodes, threads)
     shape = learner.shape(family, settings.hidden)
     fresh = torch.stack([learner.new_policy(shape, generator(seed, "networks")) for seed in seeds])
     state = learner.state(fresh.repeat(1, learner.policies(len(family.train_tasks)), 1))
-    sampler = Sampler(family, family.train_tasks, seeds, learner.episodes, threads)
-    streams = {"noise": sampler.noise}
-    return Run(family, learner, settings, list(seeds), sampler.env, streams, shape, state, sampler)
+    return Run(family, learner, settings, list(seeds), sampler.env, {"noise": sampler.noise}, shape, state, sampler)
 
 
 def train(
@@ -85,7 +78,7 @@ def train(
     one = learner.steps_per_iteration(family.horizon)
     due = {step // one * one for step in settings.evaluation_steps()}
     judge = Judge(family, family.train_tasks, run.seeds, learner.episodes, settings, threads)
-    with closing(run.sampler), closing(judge):
+    with closing(run.env), closing(judge):
         follow(run, lambda: iterate(run), lambda: evaluate(run, judge), due, settings.steps // one * one, (),
                began=time.process_time(), clock=time.process_time, **how)  # fmt: skip
     return run
@@ -94,8 +87,7 @@ def train(
 def iterate(run: Run) -> None:
     """Windows of all tasks, one update."""
     theta = run.state["policy"]
-    windows = run.learner.collect(run, theta)
-    new, run.last = run.learner.update(run, theta, windows)
+    new, run.last = run.learner.update(run, theta, run.learner.collect(run, theta))
     if not torch.isfinite(new).all():
         raise FloatingPointError("the policy's parameters are not finite")
     run.state["policy"] = new.detach()
@@ -103,28 +95,29 @@ def iterate(run: Run) -> None:
     run.updates += 1
 
 
-class Judge:
+class Judge(Evaluator):
     """Environments to evaluate in, apart from those of training: what is drawn depends on (seed, step) alone."""
 
     def __init__(self, family: TaskFamily, tasks: np.ndarray, seeds: list[int], slots: int, settings: Settings,
                  threads: int = 1):  # fmt: skip
-        self.family, self.tasks, self.seeds = family, tasks, seeds
-        self.discount, self.hidden = settings.discount, settings.hidden
-        self.evaluator = Evaluator(family, tasks, seeds, settings.evaluation_episodes, "cpu", threads)
-        self.sampler = Sampler(family, tasks, seeds, slots, threads)
+        super().__init__(family, tasks, seeds, settings.evaluation_episodes, threads=threads)
+        self.settings, self.sampler = settings, Sampler(family, tasks, seeds, slots, threads)
 
     def close(self) -> None:
-        self.evaluator.close()
-        self.sampler.close()
+        super().close()
+        self.sampler.env.close()
 
 
 def evaluate(run: Run, judge: Judge) -> None:
-    """Append the returns of what the learner deploys, and the last update's losses, to the run's tables."""
-    for name, returns in run.learner.deployed_returns(judge, run.state["policy"], run.step).items():
+    """Append to the run's tables the last update's losses and the returns of what the learner deploys: the policy after
+    adapting, or before where the preset counts a task's first episode alone. Before it is "meta" where it adapts."""
+    path = run.learner.path(judge, run.state["policy"], run.step, run.learner.phases() - 1)
+    before, *after = [deployed for deployed, _ in path]
+    deployed = after[-1] if after and run.family.preset != "varibad2020" else before
+    found = {"deployed": deployed} | ({"meta": before} if after else {})
+    for name, returns in found.items():
         run.rows += curve_rows(run.seeds, run.step, name, returns)
     log_std = run.state["policy"][..., -run.family.action_size :]  # the last parameters, whatever the network
-    entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).tolist()
-    for s, seed in enumerate(run.seeds):
-        for g, h in enumerate(entropy[s]):
-            losses = [float(x[s, g]) for x in run.last.values()] or [0.0, 0.0]
-            run.metrics.append((seed, run.step, g, *losses, h, run.seconds))
+    entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+    last = [*run.last.values()] or [torch.zeros_like(entropy)] * 2
+    run.add_losses(torch.stack([*last, entropy], -1), run.seconds)

@@ -101,12 +101,13 @@ def _follow(
         for task, transitions in enumerate(of_seed)
         for k, (end, total) in enumerate(lived(transitions, run.replay.sizes, family.horizon, plan.episodes), 1)
     ]
-    deployed = [(*row, None) for row in run.rows if row[2] == "deployed"]
-    return _of_way(way, pd.DataFrame([*deployed, *acting], columns=[*run.CURVE, "episode"]))
+    return of_way(way, [*((*row, None) for row in run.rows if row[2] == "deployed"), *acting])
 
 
-def _of_way(way: str, table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(way=way)[list(COLUMNS)].astype({"episode": "Int64"})
+def of_way(way: str, rows: list[tuple]) -> pd.DataFrame:
+    """A table with `COLUMNS` from rows of a curve (`state.CURVE`), each with its episode's number or None behind."""
+    table = pd.DataFrame(rows, columns=[*Run.CURVE, "episode"]).assign(way=way)
+    return table[list(COLUMNS)].astype({"episode": "Int64"})
 
 
 def lived(transitions: Tensor, sizes: tuple[int, int], horizon: int, most: int) -> list[tuple[int, float]]:
@@ -135,4 +136,4 @@ def random_returns(family: TaskFamily, tasks: np.ndarray, seeds: list[int], epis
 
     with closing(Evaluator(family, tasks, seeds, episodes)) as evaluator:
         rows = curve_rows(seeds, 0, "deployed", evaluator.returns(uniform, 0))
-    return _of_way("random", pd.DataFrame(rows, columns=list(Run.CURVE)).assign(episode=None))
+    return of_way("random", [(*row, None) for row in rows])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.networks import Layers, Shape, forward, gaussian, initialize
 
 # Independent streams of one root seed. The environments' slots spawn theirs below ENVIRONMENTS, EVALUATION.
@@ -23,7 +24,12 @@ def seed_sequence(seed: int, stream: str, *more: int) -> np.random.SeedSequence:
 
 
 def children(seeds: list[int], count: int, stream: str, *more: int) -> list[np.random.SeedSequence]:
-    """`count` branches below the stream's own for each of `seeds`: those of the slots of an environment."""
+    """`count` branches below the stream's own for each of `seeds`: those of the slots of an environment.
+
+    `UserError` for seeds that are not different, since what is stacked is to be independent.
+    """
+    if not len(seeds) or len(set(seeds)) != len(seeds):
+        raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
     return [child for seed in seeds for child in seed_sequence(seed, stream, *more).spawn(count)]
 
 

@@ -65,6 +65,4 @@ def evaluate(run: Run, evaluator: Evaluator) -> None:
     if run.last:
         alpha, last = run.agent.log_alpha.exp(), run.last
         columns = (last["critic_loss"], last["actor_loss"], -last["log_prob"], alpha)
-        losses = torch.stack([x.view(alpha.shape).cpu() for x in columns], -1).tolist()
-        for seed, slots in zip(run.seeds, losses, strict=True):
-            run.metrics += [(seed, run.step, slot, *row) for slot, row in enumerate(slots)]
+        run.add_losses(torch.stack([x.view(alpha.shape).cpu() for x in columns], -1))

@@ -7,6 +7,7 @@ tasks, a gradient projection, an optimizer) is one line of arithmetic on rows.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -71,11 +72,11 @@ def initialize(shape: Shape, slots: int, generator: torch.Generator) -> Tensor:
     return flat
 
 
-def forward(shape: Shape, flat: Tensor, x: Tensor) -> Tensor:
+def forward(shape: Shape, flat: Tensor, x: Tensor, activation: Callable[[Tensor], Tensor] = torch.relu) -> Tensor:
     """`x (B, n, i)` -> (B, n, o) by plain differentiable operations: readable, twice differentiable."""
     *hidden, (weight, bias) = shape.layers(flat)
     for w, b in hidden:
-        x = torch.baddbmm(b, x, w).relu()
+        x = activation(torch.baddbmm(b, x, w))
     return torch.baddbmm(bias, x, weight)
 
 

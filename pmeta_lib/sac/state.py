@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
-from pmeta_lib.files import UserError
 from pmeta_lib.sac.agent import Agent, act, children, new_agent
 from pmeta_lib.sac.checkpoint import part
 from pmeta_lib.sac.graphs import use_tensor_cores
@@ -51,6 +50,11 @@ class Progress:
     def losses(self) -> pd.DataFrame:
         """One row a seed, evaluated step and policy slot: the last update's losses, and what else is in `METRICS`."""
         return pd.DataFrame(self.metrics, columns=list(self.METRICS))
+
+    def add_losses(self, columns: Tensor, *more: float) -> None:
+        """Rows of this step, with numbers for `METRICS` behind the first three: `columns (S, G, ·)`, then `more`."""
+        for seed, slots in zip(self.seeds, columns.tolist(), strict=True):
+            self.metrics += [(seed, self.step, slot, *row, *more) for slot, row in enumerate(slots)]
 
 
 @dataclass
@@ -120,12 +124,12 @@ def start(
     `initial` names tensors of the agent, "actor", "critic" and "log_alpha" (S, 1, ·) or of `extra`, that begin with
     these values instead of fresh ones; then there is a policy to act with, and no action is uniform.
     """
-    if not len(seeds) or len(set(seeds)) != len(seeds):
-        raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
     if torch.device(device).type == "cuda":
         use_tensor_cores()
     check_size(needed(family, learner, settings, len(seeds)), device)
     tasks, envs = len(family.train_tasks), settings.envs_per_task
+    rows = np.tile(family.train_tasks.repeat(envs, axis=0), (len(seeds), 1))
+    env = TaskVectorEnv(family, rows, children(seeds, tasks * envs, "environments"), threads=threads)
     size = family.observation_size + learner.context_size(tasks)
     agent = new_agent(
         seeds, learner.policies(tasks), size, family.action_size, hidden=settings.hidden,
@@ -141,8 +145,6 @@ def start(
     for name, x in given.items():
         agent.extra[name].copy_(x)
     replay = Replay(len(seeds), tasks, settings.stored, family.observation_size, family.action_size, device)
-    rows = np.tile(family.train_tasks.repeat(envs, axis=0), (len(seeds), 1))
-    env = TaskVectorEnv(family, rows, children(seeds, tasks * envs, "environments"), threads=threads)
     observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, envs, -1)
     streams, uniform = agent.generators, initial is None
     return Run(family, learner, settings, list(seeds), env, streams, agent, replay, observation, uniform)

@@ -10,7 +10,7 @@ import torch
 
 from pmeta_lib.cli import main
 from pmeta_lib.envs import family
-from pmeta_lib.experiments.learners import LEARNERS, learner
+from pmeta_lib.experiments.learners import LEARNERS, learner, trainer
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient import training
 from pmeta_lib.policy_gradient.learner import OnPolicy
@@ -120,6 +120,14 @@ def test_too_few_steps_and_other_devices_are_refused(small):
         small(steps=100)
     with pytest.raises(UserError, match="device is cuda"):
         small(how={"device": "cuda"})
+
+
+@pytest.mark.parametrize("name", ["promp", "independent"])
+@pytest.mark.parametrize("seeds", [[], [1, 1]])
+def test_seeds_must_be_different(name, seeds):
+    made = learner(name)
+    with pytest.raises(UserError, match="give one or more different ones"):
+        trainer(made)(family("pendulum-params", train=2), made, Settings(hidden=(8,), replay_capacity=100), seeds)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,9 +9,9 @@ import torch
 
 from pmeta_lib.envs import family
 from pmeta_lib.experiments.learners import learner
-from pmeta_lib.policy_gradient.learner import adapted, grouped, log_probability, spread
+from pmeta_lib.policy_gradient.learner import grouped, spread
 from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, conjugate_gradient, trust_region_step, within
-from pmeta_lib.policy_gradient.policy import Gaussian, gaussian, new_policy
+from pmeta_lib.policy_gradient.policy import Gaussian, gaussian
 from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, linear_values
 from pmeta_lib.policy_gradient.training import start
 from pmeta_lib.sac.networks import Shape
@@ -35,7 +35,7 @@ def test_a_trpo_step_moves_the_adapted_policies_and_holds_their_divergence(name,
     run, theta, windows = windows_of(name, kl_limit=limit)
     new, losses = run.learner.update(run, theta, windows)
     *inner, post = windows
-    rows = adapted(spread(new, 3), inner, log_probability(run.shape), run.learner.surrogate, 0.1, graph=False)[-1]
+    rows = run.learner.adapted(run.shape, spread(new, 3), inner)[-1]
     with torch.no_grad():
         kl = grouped(post.policy.kl(gaussian(run.shape, rows, post.observation)).mean((1, 2)), theta.shape[:2])
     torch.testing.assert_close(kl, losses["kl"])
@@ -65,7 +65,9 @@ def test_a_row_whose_objective_cannot_get_better_stays():
     better = torch.tensor([[True], [False]])
     objective = lambda x: torch.where(better[..., None], x, -x).sum(-1)  # noqa: E731
     divergence = lambda x: 0.5 * (x**2).sum(-1)  # noqa: E731
-    new = trust_region_step(theta, torch.ones(2, 1, 3), lambda v: v, objective, divergence, 0.02)
+    scored = lambda x: (objective(x), divergence(x))  # noqa: E731
+    new, losses = trust_region_step(theta, torch.ones(2, 1, 3), lambda v: v, scored, 0.02)
+    assert torch.equal(losses["objective"], objective(new)) and torch.equal(losses["kl"], divergence(new))
     assert torch.allclose(0.5 * (new[0] ** 2).sum(), torch.tensor(0.02)) and not new[1].any()
     assert torch.equal(within(theta, theta + 1, lambda x: x.sum(-1) <= 0.8), torch.full((2, 1, 3), 0.25))
 
@@ -126,7 +128,7 @@ def test_a_window_is_what_gymnasium_does():
     place = dataclasses.replace(family("pendulum-params", train=2), horizon=9)
     sampler = Sampler(place, place.train_tasks, [3], 2)
     shape = Shape((3, 8, 1))
-    rows = new_policy(shape, generator()).repeat(2, 1)
+    rows = learner("promp").new_policy(shape, generator()).repeat(2, 1)
     assert rows.shape == (2, shape.size + 1)
     window = sampler.roll(lambda o, n, r, e: gaussian(shape, rows, o.unsqueeze(2)).mean.squeeze(2) + n, 9)
     assert window.ended[..., -1].all() and not window.ended[..., :-1].any()

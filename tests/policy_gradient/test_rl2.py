@@ -8,7 +8,7 @@ import torch
 from pmeta_lib.envs import family
 from pmeta_lib.experiments.learners import learner
 from pmeta_lib.files import UserError
-from pmeta_lib.policy_gradient.rl2 import Memory, Recurrent, step, unrolled
+from pmeta_lib.policy_gradient.rl2 import Recurrent, step, unrolled
 from pmeta_lib.policy_gradient.rollout import Sampler, Window
 
 SHAPE = Recurrent(5, 8, 2)
@@ -59,14 +59,20 @@ def test_memory_is_reset_between_trials_and_not_between_episodes(theta):
         assert not inputs[:, :, 0, 2:5].any() and inputs[:, :, 4, 2:4].any()
 
 
-def test_a_memory_says_what_the_unrolled_network_says(theta):
-    memory = Memory(SHAPE, theta, mean=True)
-    acts = []
-    for t in range(5):
-        observation = torch.randn(2, 3, 1, generator=torch.Generator().manual_seed(t))
-        acts.append(memory(observation, torch.zeros(2, 3, 2), torch.full((2, 3), float(t)), torch.zeros(2, 3).bool()))
-    policy, _ = unrolled(SHAPE, theta, torch.stack(memory.seen, 2))
-    torch.testing.assert_close(torch.stack(acts, 2), policy.mean)
+def test_a_trial_does_what_the_unrolled_network_says(theta):
+    class Scripted:  # observations and rewards that no environment gives; without noise the actions are the means
+        tasks, slots, family = 1, 3, family("point-robot")
+
+        def roll(self, act, steps):
+            draw = [torch.randn(2, 3, 1, generator=torch.Generator().manual_seed(t)) for t in range(5)]
+            done = [act(x, torch.ones(2, 3, 2), torch.full((2, 3), float(t)), torch.full((2, 3), t == 0))
+                    for t, x in enumerate(draw)]  # fmt: skip
+            return torch.stack(done, 2)
+
+    acts, inputs = learner("rl2").trial(SHAPE, theta.unsqueeze(1), Scripted(), mean=True)
+    policy, _ = unrolled(SHAPE, theta, inputs)
+    torch.testing.assert_close(acts, policy.mean)
+    assert inputs[0, 0, :, 3].tolist() == [0, 1, 2, 3, 4] and inputs[0, 0, :, 4].tolist() == [1, 0, 0, 0, 0]
 
 
 def test_episodes_of_a_trial_are_told_apart():
