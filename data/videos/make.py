@@ -72,10 +72,9 @@ def film(name: str) -> bytes:
 def stored_trial() -> tuple[RunSpec, torch.Tensor]:
     """The run whose trial is filmed, and its policy (P,)."""
     path = CHECKPOINTS / f"{TRIAL.replace('-', '_')}_rl2_seed{SEED}.safetensors"
+    spec = json.loads(path.with_suffix(".json").read_text())["spec"]
     with safe_open(path, "pt") as stored:
-        return RunSpec.from_json(json.loads(path.with_suffix(".json").read_text())["spec"]), stored.get_tensor(
-            "policy"
-        )[0]
+        return RunSpec.from_json(spec), stored.get_tensor("policy")[0]
 
 
 def goals(tests: np.ndarray) -> np.ndarray:
@@ -109,14 +108,11 @@ def seen_from_above(trials: list[list[video.Episode]], e: int, t: int) -> Figure
     """A picture of every trial after `t` steps of episode `e` (from 0), side by side; all paths fit into it."""
     figure, axes = plt.subplots(1, len(trials), figsize=(9, 2.9), sharex=True, sharey=True)
     paths, arc = np.concatenate([e.observations for episodes in trials for e in episodes]), np.linspace(0, np.pi, 100)
-    side, low, high = np.abs(paths[:, 0]).max(), paths[:, 1].min(), paths[:, 1].max()
     looks = [(COLOURS["joint"], "--"), (COLOURS["pearl"], "-")]
     looks += [(COLOURS[name], "-.") for name in ("independent", "pmeta", "reptile")]
     for axis, episodes in zip(axes, trials, strict=True):
         axis.plot(np.cos(arc), np.sin(arc), color="0.8", lw=3, label="possible goals")
-        axis.plot(
-            *episodes[0].task, "*", color="gold", mec="black", ms=16, ls="", label="goal, which the robot is not shown"
-        )
+        axis.plot(*episodes[0].task, "*", color="gold", mec="black", ms=16, ls="", label="goal, hidden from the robot")
         for k, episode in enumerate(episodes):
             colour, line = looks[k % len(looks)]
             path = episode.observations[: 0 if k > e else t + 1 if k == e else None]
@@ -125,7 +121,8 @@ def seen_from_above(trials: list[list[video.Episode]], e: int, t: int) -> Figure
                 axis.plot(*path[-1], "o", color=colour, mec="black", ms=9)
         axis.set_title(f"episode {e + 1}, step {t}: return {episodes[e].rewards[:t].sum():.1f}", fontsize="medium")
         axis.set(xlabel="x", aspect="equal")
-    side, low, high = max(1.2, side + 0.1), min(-0.3, low - 0.1), max(1.2, high + 0.1)
+    side, low, high = np.abs(paths[:, 0]).max() + 0.1, paths[:, 1].min() - 0.1, paths[:, 1].max() + 0.1
+    side, low, high = max(1.2, side), min(-0.3, low), max(1.2, high)
     axes[0].set(xlim=(-side, side), ylim=(low, high), xticks=(-1, 0, 1), yticks=(0, 1))
     axes[0].set_ylabel("y")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=4, fontsize="small")

@@ -105,7 +105,7 @@ def test_a_picture_shows_what_has_happened_and_nothing_more(films, random_run):
         lines = {line.get_label(): line.get_xydata() for line in axis.lines}
         assert np.array_equal(lines["episode 1"], first.observations) and not len(lines["episode 3"])
         assert np.array_equal(lines["episode 2"], second.observations[:8])
-        assert np.array_equal(lines["goal, which the robot is not shown"], [first.task])
+        assert np.array_equal(lines["goal, hidden from the robot"], [first.task])
         np.testing.assert_allclose(np.hypot(*lines["possible goals"].T), 1.0)
         assert f"episode 2, step 7: return {sum(second.rewards[:7]):.1f}" == axis.get_title()
         (x0, x1), (y0, y1) = axis.get_xlim(), axis.get_ylim()
