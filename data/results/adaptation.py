@@ -5,7 +5,7 @@ are runs of gym.toml and mujoco.toml too) by `pmeta adapt`: episodes 1 to 20 as 
 and what is deployed after 2,000 and 10,000 steps. The tables, one below the other, are the result. Each learner adapts
 at the learning rate that was chosen for it on tuning tasks (`data/tuning/deep/adaptation.json`), learning from scratch
 at its own. The tables go to `out/adaptation/`; one that is there is not made again. `--critics learned` is the ablation
-and another machine's runs, such as those of `--device cuda`, are tables of their own (`--out`). At the field's settings:
+and another machine's runs, such as those of `--device cuda`, are tables of their own (`--out`). At the field's scale:
 `--rates data/tuning/deep/adaptation_field.json --out data/results/adaptation_field.parquet`; what is stored of it was
 made with `--steps 0,2000`.
 """
