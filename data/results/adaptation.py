@@ -5,7 +5,9 @@ are runs of gym.toml and mujoco.toml too) by `pmeta adapt`: episodes 1 to 20 as 
 and what is deployed after 2,000 and 10,000 steps. The tables, one below the other, are the result. Each learner adapts
 at the learning rate that was chosen for it on tuning tasks (`data/tuning/deep/adaptation.json`), learning from scratch
 at its own. The tables go to `out/adaptation/`; one that is there is not made again. `--critics learned` is the ablation
-and another machine's runs, such as those of `--device cuda`, are tables of their own (`--out`).
+and another machine's runs, such as those of `--device cuda`, are tables of their own (`--out`). At the field's scale:
+`--rates data/tuning/deep/adaptation_field.json --out data/results/adaptation_field.parquet`; what is stored of it was
+made with `--steps 0,2000`.
 """
 
 import argparse
@@ -26,7 +28,6 @@ from pmeta_lib.sac.learners import LEARNERS as ON_SAC
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
 RATES = TABLE.parents[1] / "tuning" / "deep" / "adaptation.json"
 TABLES = Path("out/adaptation")
-STEPS = (0, 2_000, 10_000)
 ADAPTING = set(ON_SAC) - {"pearl", "independent"}  # those who need a rate: their own steps of Adam on a test task
 
 
@@ -37,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
         raise SystemExit(f"no family with held-out test tasks in {', '.join(args.folders)}: nothing to adapt to")
     chosen = rates(args.rates, set(runs["learner"]))
     first = runs.sort_values("learner", key=lambda name: name != "independent", kind="stable")  # makes what all share
-    plan, where = Plan(STEPS, critics=args.critics), TABLES / args.critics
+    plan, where = Plan(tuple(map(int, args.steps.split(","))), critics=args.critics), TABLES / args.critics
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), use_machine, (args.device, 1)) as pool:
         made = [
             pool.submit(
@@ -71,6 +72,7 @@ if __name__ == "__main__":
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--critics", default="fresh", choices=CRITICS)
+    parser.add_argument("--steps", default="0,2000,10000", help="when what is deployed is evaluated")
     parser.add_argument("--rates", type=Path, default=RATES)
     parser.add_argument("--out", type=Path, default=TABLE)
     main(parser.parse_args())

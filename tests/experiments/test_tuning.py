@@ -155,9 +155,20 @@ def test_the_rate_of_adaptation_is_the_one_with_the_best_episodes_and_not_at_an_
     made = pd.DataFrame(rows, columns=["family", "learner", "learning_rate", "return"])
     best, wide, edges = rates.choose(made)
     assert best == {"pmeta": 3e-3, "scratch": 1e-2} and not edges and wide["score"].max() == 1.0
-    low = made[made["learning_rate"] <= 3e-3]
+    low = made[made["learning_rate"].between(3e-4, 3e-3)]
     assert rates.choose(low)[2] == ["pmeta: 0.003 is at the edge of 0.0003, 0.001, 0.003",
                                     "scratch: 0.003 is at the edge of 0.0003, 0.001, 0.003"]  # fmt: skip
+    high = made[made["learning_rate"] >= 1e-2]  # the lower end is next to no learning: it may be chosen
+    assert rates.choose(high)[0]["pmeta"] == 1e-2 and not rates.choose(high)[2]
+
+
+def test_the_stored_rates_follow_from_the_stored_episodes():
+    stem = DATA / "tuning/deep/adaptation_field"
+    stored, table = json.loads(stem.with_suffix(".json").read_text()), pd.read_parquet(stem.with_suffix(".parquet"))
+    best, wide, edges = rates.choose(table)
+    assert {name: {"learning_rate": rate} for name, rate in best.items()} == stored["chosen"] and not edges
+    used = set(pd.read_parquet(DATA / "results/gym_field.parquet", columns=["seed"])["seed"])
+    assert not used & set(stored["seeds"]) and len(stored["grid"]) == len(wide)
 
 
 def test_no_learner_adapts_at_a_rate_that_was_not_chosen_for_it(tmp_path):

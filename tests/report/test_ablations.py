@@ -49,3 +49,18 @@ def test_the_ledger_and_the_page_have_them(planted, tmp_path):
     assert json.loads(json.dumps(rows)) == rows and len(rows) == 3
     shown = ablations_table({"ablations": rows})
     assert "| `lam = 0.1` | +10.0 [" in shown and "| 5 | better |" in shown and "| `beta = 0.3` | +0.0" in shown
+
+
+def test_a_fall_is_the_change_of_what_is_deployed_over_the_first_thousand_steps():
+    drop, rows = {("joint", "fresh"): -9.0, ("joint", "learned"): 0.5}, []
+    for (name, critics), change in drop.items():
+        for policy in ("deployed", "acting"):
+            for seed in range(5):
+                at = {0: seed, 1_000: seed + change + seed, 2_000: 0.0}
+                rows += [(name, critics, policy, seed, step, x + 99 * (policy == "acting")) for step, x in at.items()]
+    table = pd.DataFrame(rows, columns=["learner", "critics", "policy", "seed", "step", "return"])
+    found = {(r["learner"], r["critics"]): (r["value"], r["low"], r["high"]) for r in ablations.falls(table)}
+    half = stats.t.ppf(1 - 0.05 / 8, 4) * np.std(range(5), ddof=1) / np.sqrt(5)  # t at a quarter of the error, as above
+    assert found.keys() == drop.keys()
+    for key, change in drop.items():
+        assert found[key] == pytest.approx((change + 2, change + 2 - half, change + 2 + half))

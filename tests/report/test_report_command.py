@@ -174,7 +174,7 @@ def test_the_map_shows_who_is_best_where_and_by_how_much(table, placebos, tmp_pa
             for n, mean in zip(("independent", "joint", "pmeta"), cell) for k in range(-2, 3)]  # fmt: skip
     cells = pd.DataFrame(rows, columns=["h", "data", "learner", "value"])
     cells["zero"] = np.where(cells["h"] == 0, 0.0, 5.0)
-    left, right = plots.one_page({"a map": cells}, plots.load(tmp_path)[0]).axes
+    left, right = plots.one_page({"a map": cells}, plots.load(tmp_path)[:1]).axes
     said = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in left.texts}
     assert said == {(0, 0): "-4.0", (0, 1): "-0.5", (1, 0): "+4.0*", (1, 1): "+0.1"}
     shown, hatched = ([p for p in left.patches if bool(p.get_hatch()) == way] for way in (False, True))

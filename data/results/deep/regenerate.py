@@ -2,7 +2,8 @@
 
 Runs every spec below into `out/deep/` (stacked over seeds, resumable: the same command again goes on after a stop),
 then collects curves, provenance and one small checkpoint. A random policy is measured for the scale of the scores.
-`… regenerate.py weights FOLDER …` keeps the policies of finished runs, of any learner: the theatre shows them.
+`… regenerate.py weights FOLDER …` keeps the policies of finished runs, of any learner: the theatre shows them, and
+`data/videos/make.py` films them.
 """
 
 import json
@@ -17,6 +18,7 @@ from pmeta_lib.experiments.adapt import stacked_agent, trained
 from pmeta_lib.experiments.run import finished, read_curve, run_packed
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.files import UserError, json_text, provenance, write_table
+from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.checkpoint import save_tensors
 from pmeta_lib.sac.evaluation import Evaluator
@@ -62,10 +64,20 @@ def keep_weights(folder: Path) -> None:
     """The policies of a finished run, of any learner, to watch and to evaluate again; nothing to train on.
 
     "actor" (tasks, P) is what it deploys on each training task, or (1, P) where all share one; "meta" (1, P) is a
-    meta-policy, where there is one that does not depend on the task.
+    meta-policy, where there is one that does not depend on the task. Of an on-policy learner "policy" (1, P), which
+    acts or is adapted, is kept, with spec and provenance of the run in a JSON beside it.
     """
     (spec,), tensors, widths = trained([folder])
-    agent, place = stacked_agent([spec], tensors, widths, "cpu"), spec.make_family()
+    place = spec.make_family()
+    facts = {"family": place.name, "run": spec.key, "steps": str(spec.settings.steps),
+             "actor": json_text(widths)}  # fmt: skip
+    path = HERE / (f"{place.name}_{spec.learner}".replace("-", "_") + f"_seed{spec.seed}.safetensors")
+    if isinstance(spec.make_learner(), OnPolicy):
+        save_tensors(path, {"policy": tensors["policy"][0], "tasks": torch.from_numpy(place.train_tasks)}, facts)
+        record = {"spec": spec.to_json(), **json.loads((folder / "result.json").read_text())}
+        path.with_suffix(".json").write_text(json_text(record, indent=1) + "\n")
+        return
+    agent = stacked_agent([spec], tensors, widths, "cpu")
     policies = {name: rows[0] for name, rows in spec.make_learner().deployed(agent).items()}
     for name, rows in policies.items():
         if torch.equal(rows, rows[:1].expand_as(rows)):
@@ -73,10 +85,7 @@ def keep_weights(folder: Path) -> None:
     kept = {"actor": policies["deployed"], "tasks": torch.from_numpy(place.train_tasks)}
     if len(policies.get("meta", ())) == 1:
         kept["meta"] = policies["meta"]
-    facts = {"family": place.name, "run": spec.key, "steps": str(spec.settings.steps),
-             "actor": json_text(widths)}  # fmt: skip
-    stem = f"{place.name}_{spec.learner}".replace("-", "_")
-    save_tensors(HERE / f"{stem}_seed{spec.seed}.safetensors", kept, facts)
+    save_tensors(path, kept, facts)
 
 
 def collect(family: str) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pmeta_lib.envs.families import family
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.statistics import difference_interval, last_quarter
+from pmeta_lib.statistics import difference_interval, last_quarter, mean_interval
 
 Changed = tuple[tuple[str, object], ...]  # the switches that differ from the default, with their values
 
@@ -52,3 +52,12 @@ def differences(table: pd.DataFrame) -> list[dict]:
                 numbers = dict(zip(("difference", "low", "high", "seeds"), minus(returns, settings[()])))
                 rows.append({"family": name, "tasks": tasks, "switch": text, **numbers})
     return rows
+
+
+def falls(table: pd.DataFrame) -> list[dict]:
+    """What 1,000 steps on a new task change in the return, with trained and with fresh critics (collapse.parquet)."""
+    rows = table[table["policy"] == "deployed"]
+    wide = rows.pivot_table(index=["learner", "critics", "seed"], columns="step", values="return")
+    changes = (wide[1_000] - wide[0]).groupby(level=["learner", "critics"])
+    return [{"learner": name, "critics": critics, **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))}
+            for (name, critics), x in changes]  # fmt: skip

@@ -174,7 +174,7 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     families of which nothing is stored (`not_run`), the cells of the `map`, what each switch of pMeta changes."""
     folder, found = Path(folder), load(folder)
     judged = parts(folder, found, ours)
-    made = {n: read_table(p) for n in ("ablations", "map") if (p := folder / f"{n}.parquet").exists()}
+    made = {n: read_table(p) for n in ("ablations", "map", "collapse") if (p := folder / f"{n}.parquet").exists()}
     return _rounded({
         "version": 2,
         "claims": [_claim(key, judged[key]) for key in CLAIMS],
@@ -183,6 +183,7 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
         "not_run": [n for n in FAMILIES if n not in {s.name for s in found}],
         "map": judging.map_cells(made["map"]) if "map" in made else [],
         "ablations": ablations.differences(made["ablations"]) if "ablations" in made else [],
+        "collapse": ablations.falls(made["collapse"]) if "collapse" in made else [],
     })  # fmt: skip
 
 

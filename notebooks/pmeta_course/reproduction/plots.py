@@ -60,15 +60,16 @@ def _curves(axis: Axes, scores: Scores) -> None:
     axis.locator_params(axis="x", nbins=4)
 
 
-def one_page(cells: dict[str, pd.DataFrame], curves: Scores) -> Figure:
-    """The page to remember: who is best over heterogeneity and data per task, and curves of two tasks in full conflict.
+def one_page(cells: dict[str, pd.DataFrame], curves: list[Scores]) -> Figure:
+    """The page to remember: who is best over heterogeneity and data per task, and curves of the families `curves`.
 
-    `cells`: title -> a row a run (`h`, `data`, `learner`, `value`, `zero`: the best placebo), a panel each; `curves`:
-    the family on the right. A cell has the colour of the learner with the best mean, full where it is ahead of both
-    others beyond the intervals, hatched where even the best is no better than the placebo, and pMeta's mean minus the
-    better one's of the two others; a star where pMeta is ahead of both.
+    `cells`: title -> a row a run (`h`, `data`, `learner`, `value`, `zero`: the best placebo), a panel each. A cell has
+    the colour of the learner with the best mean, full where it is ahead of both others beyond the intervals, hatched
+    where even the best is no better than the placebo, and pMeta's mean minus the better one's of the two others; a star
+    where pMeta is ahead of both.
     """
-    figure, axes = plt.subplots(1, len(cells) + 1, figsize=(4.0 * len(cells) + 5.0, 4.4), squeeze=False)
+    wide = len(cells) + len(curves)
+    figure, axes = plt.subplots(1, wide, figsize=(4.0 * wide + 1.0, 4.4), squeeze=False)
     for axis, (title, table) in zip(axes.flat, cells.items()):
         levels, amounts = sorted(table["h"].unique()), sorted(table["data"].unique())
         for (h, data), cell in table.groupby(["h", "data"]):
@@ -86,8 +87,9 @@ def one_page(cells: dict[str, pd.DataFrame], curves: Scores) -> Figure:
                  yticks=range(len(levels)), yticklabels=[f"{h:g}" for h in levels], ylim=(-0.5, len(levels) - 0.5),
                  xlabel="data per task", ylabel="heterogeneity of the tasks, h", title=title)  # fmt: skip
         axis.grid(False)
-    four = {n: curve for n, curve in curves.curves.items() if n in (*PLACES, "pearl")}
-    _curves(axes.flat[-1], replace(curves, curves=four))  # all of them: `learning_curves`
+    for axis, of in zip(axes.flat[len(cells) :], curves):
+        few = {n: curve for n, curve in of.curves.items() if n in (*PLACES, "joint-onehot", "pearl")}
+        _curves(axis, replace(of, curves=few))  # all of them: `learning_curves`
     patches = [Rectangle((0, 0), 1, 1, color=COLOURS[n], alpha=0.75, label=words) for n, words in PLACES.items()]
     patches.append(Rectangle((0, 0), 1, 1, fill=False, label="best, but no better than a placebo", **NOTHING))
     lines, _ = axes.flat[-1].get_legend_handles_labels()
@@ -157,9 +159,9 @@ def draw_all(results: Path, folder: Path) -> list[Path]:
     for name, shown in (("learning_curves", train), ("adaptation", test)):
         if shown:
             drawn[name] = learning_curves(shown)
-    cheetah = [s for s in train if s.name == "half-cheetah-dir"]  # the field's scale first
-    if cheetah:
-        drawn["main_result"] = one_page(_maps(results), cheetah[0])
+    cheetahs = {s.name: s for s in reversed(train) if s.name in ("half-cheetah-dir", "half-cheetah-vel")}  # field first
+    if cheetahs:
+        drawn["main_result"] = one_page(_maps(results), [cheetahs[name] for name in sorted(cheetahs)])
     suites = {f"{suite}, {scale} scale": claims.select(found, scale, suite, "train", ("pmeta", "independent"))[0]
               for scale in ("field", "desk") for suite in claims.CORE[scale]}  # fmt: skip
     suites = {n: families for n, families in suites.items() if families}

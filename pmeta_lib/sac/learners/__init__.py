@@ -12,7 +12,7 @@ LEARNERS = {  # name -> module:Class, imported when it is used
     "pmeta": "pmeta_lib.sac.learners.pmeta:PMeta",
     "independent": "pmeta_lib.sac.learners.independent:Independent",
     "joint": "pmeta_lib.sac.learners.joint:Joint",
-    "joint-onehot": "pmeta_lib.sac.learners.joint:JointOnehot",
+    "joint-onehot": "pmeta_lib.sac.learners.joint_onehot:JointOnehot",
     "pcgrad": "pmeta_lib.sac.learners.pcgrad:PCGrad",
     "maml": "pmeta_lib.sac.learners.maml:MAML",
     "reptile": "pmeta_lib.sac.learners.reptile:Reptile",
