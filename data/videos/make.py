@@ -24,7 +24,7 @@ from safetensors import safe_open
 from pmeta_lib.envs.families import family
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.figures import COLOURS, use_style
-from pmeta_lib.policy_gradient.rl2 import Memory
+from pmeta_lib.policy_gradient.rl2 import step
 from pmeta_lib.sac.evaluation import to_env
 from pmeta_lib.sac.networks import Shape
 
@@ -88,17 +88,19 @@ def trial(spec: RunSpec, policy: torch.Tensor, task: np.ndarray) -> list[video.E
     """The episodes of one trial of RL2 on `task`, without noise: one memory for all of them, empty at the beginning."""
     tasks, learner, episodes = spec.make_family(), spec.make_learner(), []
     env = gymnasium.make(f"pmeta_lib.envs:{tasks.env_id}", task=task, preset=tasks.preset)
-    memory = Memory(learner.shape(tasks, spec.settings.hidden), policy.view(1, -1), mean=True)
-    still, paid, ended = torch.zeros(1, 1, tasks.action_size), torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    shape, theta = learner.shape(tasks, spec.settings.hidden), policy.view(1, -1)
+    memory, done = torch.zeros(1, 1, shape.hidden), torch.zeros(1, 1, shape.actions)
+    paid, begins = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
     for _ in range(learner.trial_episodes):
         path, rewards = [env.reset(seed=SEED)[0]], []
-        while not rewards or not ended:
-            action = memory(torch.from_numpy(path[-1]).float().view(1, 1, -1), still, paid, ended)
-            unit = to_env(tasks, action.clamp(-1.0, 1.0))[0].astype(np.float32)
-            observation, reward, terminated, truncated, _ = env.step(unit)
+        while not rewards or not begins:
+            place = torch.from_numpy(path[-1]).float().view(1, 1, -1)
+            out, memory = step(shape, theta, torch.cat((place, done, paid, begins), -1), memory)
+            done = out[..., :-1].clamp(-1.0, 1.0)
+            observation, reward, terminated, truncated, _ = env.step(to_env(tasks, done)[0].astype(np.float32))
             path.append(observation)
             rewards.append(reward)
-            paid, ended = torch.full((1, 1), float(reward)), torch.full((1, 1), terminated or truncated)
+            paid, begins = torch.full((1, 1, 1), float(reward)), torch.full((1, 1, 1), float(terminated or truncated))
         episodes.append(video.Episode(tasks, task, np.array(path), np.zeros((len(path), 0)), np.array(rewards)))
     env.close()
     return episodes
