@@ -57,7 +57,12 @@ def _curves(axis: Axes, scores: Scores) -> None:
     seeds = "-".join(map(str, sorted({min(counts), max(counts)})))
     axis.set(xlabel=steps, ylabel="return per episode\n(mean, 95 % interval)")
     axis.set_title(f"{scores.name}, {scores.split} tasks, {scores.scale}, {seeds} seeds", fontsize="small")
-    axis.locator_params(axis="x", nbins=4)
+    ends = [curve.columns.max() for curve in scores.curves.values()]
+    if max(ends) >= 5 * min(ends):  # on-policy learners take many more
+        axis.set_xscale("symlog", linthresh=min(ends) / 3)
+        axis.set_xlim(0, max(ends))
+    else:
+        axis.locator_params(axis="x", nbins=4)
 
 
 def one_page(cells: dict[str, pd.DataFrame], curves: list[Scores]) -> Figure:
