@@ -260,6 +260,8 @@ def test_the_reproductions_files_are_sound_and_say_their_cost(path, tmp_path, ca
         "smoke": set(),
         "map": set(),
         "field_short": set(),
+        "field_gpu": set(),
+        "collapse": set(),
         "stage": set(),
         "policy_gradient": {"desk", "field"},
     }.get(path.stem, {"desk", "paper"})

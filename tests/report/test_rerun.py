@@ -13,6 +13,8 @@ from pmeta_course.reproduction import scores
 
 from pmeta_lib.experiments.results import spec_of
 from pmeta_lib.files import provenance
+from pmeta_lib.policy_gradient.learner import OnPolicy
+from pmeta_lib.policy_gradient.training import train as train_on_policy
 from pmeta_lib.sac.training import train
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
@@ -43,11 +45,13 @@ def test_a_sample_of_the_stored_runs_comes_out_again():
     for rows in (stored[k] for k in chosen):
         specs = [spec_of(row) for row in rows.drop_duplicates("run").sort_values("seed").to_dict("records")]
         settings, label = specs[0].settings, f"{specs[0].family}, {specs[0].learner}"
-        steps = sorted(settings.evaluation_steps())
+        steps = sorted(rows["step"].unique())
         stop = next((t for t in steps if t >= settings.warm_up + UPDATES), steps[-1])
         if stop > settings.warm_up + 20 * UPDATES:  # its first evaluation with updates is far away
             stop = steps[1]
-        run = train(specs[0].make_family(), specs[0].make_learner(), settings, [s.seed for s in specs],
+        made = specs[0].make_learner()
+        again = train_on_policy if isinstance(made, OnPolicy) else train
+        run = again(specs[0].make_family(), made, settings, [s.seed for s in specs],
                     callback=lambda run, stop=stop: run.step >= stop)  # fmt: skip
         keys = ["seed", "step", "policy", "task"]
         both = run.curve.merge(rows[[*keys, "return"]], on=keys, suffixes=("", "_stored"))
