@@ -7,9 +7,8 @@ and 1 the best that any learner has at any rate, and the mean over families deci
 refused: extend RATES. Its lower end is next to no learning at all and may be chosen: twenty episodes at 1e-5 leave a
 policy nearly as it was brought along. "scratch" is SAC from a fresh network. PEARL takes no gradient step and has no
 rate. `adaptation.json` holds the choice and every score, `adaptation.parquet` the episodes. Without a folder the stored
-episodes are judged again. With `--field` it is the field
-scale, whose settings all learners share: SWEEP_FOLDER is that of `data/sweeps/field_gpu.toml --scale tuning`, and the
-files are `adaptation_field.json` and `.parquet`.
+episodes are judged again. With `--field` it is the field scale, whose settings all learners share: SWEEP_FOLDER is that
+of `data/sweeps/field_gpu.toml --scale tuning`, and the files are `adaptation_field.json` and `.parquet`.
 """
 
 import argparse
