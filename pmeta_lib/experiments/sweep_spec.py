@@ -8,6 +8,7 @@ explains the language.
 import functools
 import itertools
 import json
+import operator
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -15,13 +16,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
 
 from pmeta_lib.envs.families import FAMILIES, TaskFamily, family
 from pmeta_lib.experiments.learners import LEARNERS, find, learner
 from pmeta_lib.experiments.spec import FamilyName, LearnerName, PresetName, RunSpec
 from pmeta_lib.files import UserError, unknown
 from pmeta_lib.options import STRICT, Count, mistakes
+from pmeta_lib.sac.agent import new_agent
 from pmeta_lib.sac.settings import Settings
 
 MOST_RUNS = 100_000
@@ -74,7 +76,7 @@ def _seeds(value) -> list[int]:
     seeds: list[int] = []
     for part in value if isinstance(value, list) and value else [value]:
         ends = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", part) if isinstance(part, str) else None
-        if isinstance(value, list) and isinstance(part, int) and not isinstance(part, bool) and part >= 0:
+        if isinstance(value, list) and type(part) is int and part >= 0:
             seeds.append(part)
         elif ends and 0 <= int(ends[2]) - int(ends[1]) < MOST_RUNS:
             seeds += range(int(ends[1]), int(ends[2]) + 1)
@@ -84,47 +86,33 @@ def _seeds(value) -> list[int]:
 
 
 def _pack(value) -> int | str:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+    if value == "auto" or (type(value) is int and value > 0):
         return value
     raise UserError(f'{value!r}: give a whole number above 0 or "auto"')
 
 
-def _grid(cls: type, name: str) -> type[BaseModel]:
+def _grid(cls: type, name: str) -> Any:
     """The model of a table whose keys are the options of `cls` and whose values are one or several of them."""
     kinds = get_type_hints(cls, include_extras=True)
-    axes: Any = {f.name: (_several(kinds[f.name]), None) for f in fields(cls)}
+    axes: dict[str, Any] = {f.name: (_several(kinds[f.name]), None) for f in fields(cls)}
     return create_model(name, __config__=STRICT, **axes)
 
 
-@functools.cache
-def _file() -> type[BaseModel]:
-    """The model of a whole file; made when the first is read, since it knows every learner's options."""
-    learners: dict[str, Any] = {name: (_grid(find(name, LEARNERS), name), None) for name in LEARNERS}
-    both: dict[str, Any] = {  # what may stand at the top, in a block and in a scale alike
-        "families": (Annotated[_several(FamilyName), AfterValidator(_different)], None),
-        "learners": (Annotated[_several(LearnerName), AfterValidator(_different)], None),
-        "preset": (PresetName, None),
-        "train_tasks": (Count, None),
-        "seeds": (Annotated[list[int], BeforeValidator(_seeds)], None),
-        "pack": (Annotated[Any, AfterValidator(_pack)], None),
-        "settings": (_grid(Settings, "settings"), None),
-        "options": (create_model("options", __config__=STRICT, **learners), None),
-    }
-    Section: Any = create_model("Section", __config__=STRICT, **both)
-
-    class Block(Section):
-        scales: _several(str) = None  # type: ignore[valid-type]  # made at run time
-
-    class Scale(Section):
-        tuned: str = None
-
-    class File(Scale):
-        name: str = None
-        description: str = None
-        block: list[Block] = Field(default_factory=list)
-        scale: dict[str, Scale] = Field(default_factory=dict)
-
-    return File
+_options: dict[str, Any] = {name: (_grid(find(name, LEARNERS), name), None) for name in LEARNERS}
+_section: dict[str, Any] = {  # what may stand at the top, in a block and in a scale alike
+    "families": (Annotated[_several(FamilyName), AfterValidator(_different)], None),
+    "learners": (Annotated[_several(LearnerName), AfterValidator(_different)], None),
+    "preset": (PresetName, None),
+    "train_tasks": (Count, None),
+    "seeds": (Annotated[list[int], BeforeValidator(_seeds)], None),
+    "pack": (Annotated[Any, AfterValidator(_pack)], None),
+    "settings": (_grid(Settings, "settings"), None),
+    "options": (create_model("options", __config__=STRICT, **_options), None),
+}
+Block: Any = create_model("Block", __config__=STRICT, **_section, scales=(_several(str), None))
+Scale: Any = create_model("Scale", __config__=STRICT, **_section, tuned=(str, None))
+File: Any = create_model("File", __base__=Scale, name=(str, None), description=(str, None),
+                         block=(list[Block], None), scale=(dict[str, Scale], None))  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------- and all together
@@ -178,50 +166,45 @@ def _checked(reader: _Reader, data: dict) -> dict:
     """The file with every sound value: it can still be put together, and its mistakes be told in the same message."""
     while True:
         try:
-            file = _file().model_validate(data).model_dump(exclude_unset=True)
+            file = File.model_validate(data).model_dump(exclude_unset=True)
             break
         except ValidationError as error:
-            found = [(_inside(data, where), text) for where, text in mistakes(_file(), error)]
-            for where, text in found:
-                reader.wrong(where, text)
-            for where in sorted({where for where, _ in found}, key=str, reverse=True):
-                reader.lost.add(next((part for part in reversed(where) if isinstance(part, str)), ""))
-                above = data
-                for part in where[:-1]:
-                    above = above[part]
-                del above[where[-1]]
-    for i, block in enumerate(file.get("block", ())):
-        asked, known = block.pop("scales", []), file.get("scale", {})
-        block["scales"] = [name for name in asked if name in known] or list(known)
-        for name in set(asked) - set(known):
-            reader.wrong(("block", i, "scales"), unknown("scale", name, known or ["(the file has none)"]))
-    sections = [((), file), *((("block", i), b) for i, b in enumerate(file.get("block", ())))]
-    sections += [(("scale", name), section) for name, section in file.get("scale", {}).items()]
-    asked = {name for _, part in sections for name in part.get("learners", ())}
-    for where, part in sections if "learners" not in reader.lost else ():
-        for name in set(part.get("options", ())) - asked:
-            reader.wrong((*where, "options", name), f"options for {name}, which no run of this file uses")
+            found = [(_inside(data, where), text) for where, text in mistakes(File, error)]
+        for where, text in found:
+            reader.wrong(where, text)
+        for *above, last in sorted({where for where, _ in found}, reverse=True):  # of a list, the last items first
+            reader.lost.add(next((part for part in (last, *reversed(above)) if isinstance(part, str)), ""))
+            del functools.reduce(operator.getitem, above, data)[last]
+    sections = {(): file} | {("block", i): block for i, block in enumerate(file.get("block", ()))}
+    sections |= {("scale", name): scale for name, scale in file.get("scale", {}).items()}
+    learners = {name for section in sections.values() for name in section.get("learners", ())}
+    for where, section in sections.items():
+        for name in section.get("scales", ()):
+            if name not in (known := file.get("scale", {})):
+                reader.wrong((*where, "scales"), unknown("scale", name, known or ["(the file has none)"]))
+        for name in section.get("options", ()):
+            if name not in learners and "learners" not in reader.lost:
+                reader.wrong((*where, "options", name), f"options for {name}, which no run of this file uses")
     return file
 
 
-def _inside(data: dict, loc: tuple) -> tuple:
-    """As much of pydantic's path as the data have: a value that stands for a list of one has no item [0], and a single
-    bad item goes with its list only if that list is all there is."""
-    where: tuple = ()
-    for part in loc:
-        if not ((isinstance(data, dict) and part in data) or (isinstance(data, list) and part in range(len(data)))):
-            break
-        data, where = data[part], (*where, part)
-    return where
+def _inside(data: Any, path: tuple) -> tuple:
+    """As much of pydantic's path as the data have: a value that stands for a list of one has no item [0]."""
+    for i, part in enumerate(path):
+        if part not in (data if isinstance(data, dict) else range(len(data) if isinstance(data, list) else 0)):
+            return path[:i]
+        data = data[part]
+    return path
 
 
 def _plan(reader: _Reader, file: dict, scale: str | None, pack: int | None) -> Plan:
     """What the file plans at one scale, in its order; a run that is asked for twice is run once."""
-    cells, merged, total = {}, 0, 0
-    base = [file, *([file["scale"][scale]] if scale is not None else [])]
+    cells, merged, total, scales = {}, 0, 0, file.get("scale", {})
+    base = [file, scales.get(scale, {})]
     tuned = _tuned(reader, base, scale)
     for i, block in enumerate(file.get("block") or [{}]):
-        if scale is not None and scale not in block.get("scales", [scale]):
+        wanted = [name for name in block.get("scales", ()) if name in scales]
+        if wanted and scale not in wanted:
             continue
         where = ("block", i) if file.get("block") else ()
         for spec, stack in _runs(reader, [*base, block], where, tuned):
@@ -235,40 +218,34 @@ def _plan(reader: _Reader, file: dict, scale: str | None, pack: int | None) -> P
             merged += spec.seed in runs
             runs.setdefault(spec.seed, spec)
     found = tuple(Cell(tuple(runs[seed] for seed in sorted(runs)), stack) for runs, stack in cells.values())
-    return Plan(file.get("name", reader.path.stem), scale, tuple(file.get("scale", ())), found, merged)
+    return Plan(file.get("name", reader.path.stem), scale, tuple(scales), found, merged)
 
 
-def _tuned(reader: _Reader, base: list[dict], scale: str | None) -> dict:
+def _tuned(reader: _Reader, base: list[dict], scale: str | None) -> dict[str, dict]:
     """What tuning chose for each learner, a JSON file named relative to the sweep file for all scales or, in a scale's
-    own section, for that one: grids of one point, below all that the file says."""
-    level = max((i for i, part in enumerate(base) if "tuned" in part), default=None)
-    if level is None:
+    own section, for that one: a section of grids of one point, below all that the file says."""
+    top, own = base
+    name = own.get("tuned", top.get("tuned"))
+    if name is None:
         return {}
-    name = base[level]["tuned"]
+    sections = {}
     try:
-        chosen = json.loads((reader.path.parent / name).read_text())["chosen"]
-        for one, found in chosen.items():
+        for one, found in json.loads((reader.path.parent / name).read_text())["chosen"].items():
             learner(one, **found["options"])
             Settings(**found["settings"])
-        return {one: {part: {key: [value] for key, value in table.items()} for part, table in found.items()}
-                for one, found in chosen.items()}  # fmt: skip
+            options, settings = ({k: [v] for k, v in found[part].items()} for part in ("options", "settings"))
+            sections[one] = {"settings": settings, "options": {one: options}}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         why = getattr(error, "strerror", None) or error
-        where = ("scale", scale, "tuned") if level else ("tuned",)
+        where = ("scale", scale, "tuned") if "tuned" in own else ("tuned",)
         reader.wrong(where, f"tuned = {name!r} cannot be used ({why}); name a file of `choose.py`")
-        return {}
+    return sections
 
 
-def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict) -> Iterator[tuple[RunSpec, int | str]]:
+def _runs(reader: _Reader, layers: list[dict], where: tuple, tuned: dict) -> Iterator[tuple[RunSpec, int | str]]:
     """The runs of one block; later layers override earlier ones, option by option."""
-    found: dict = {"preset": "modern", "train_tasks": None, "seeds": [0], "pack": "auto"}
-    axes: dict = {}
-    options: dict = {}
-    for part in layers:
-        found |= {key: value for key, value in part.items() if key not in ("settings", "options")}
-        axes |= part.get("settings", {})
-        for name, table in part.get("options", {}).items():
-            options.setdefault(name, {}).update(table)
+    found: dict[str, Any] = {"preset": "modern", "train_tasks": None, "seeds": [0], "pack": "auto"}
+    found |= {key: value for section in layers for key, value in section.items()}
     for key, table in (("families", FAMILIES), ("learners", LEARNERS)):
         if key not in found and key not in reader.lost:
             reader.wrong(where, f"no {key} are given; choose from: {', '.join(table)}")
@@ -276,25 +253,27 @@ def _runs(reader: _Reader, layers: list, where: tuple, tuned: dict) -> Iterator[
         task_family = reader.made(where, family, name, found["preset"], train=found["train_tasks"])
         if task_family is None:
             continue
-        below = tuned.get(rival, {"settings": {}, "options": {}})
-        sound = [values for values in _points(below["options"] | options.get(rival, {}))
-                 if reader.made(where, _started, task_family, rival, values)]  # fmt: skip
-        for values in _points(below["settings"] | axes):
+        sections = [tuned.get(rival, {}), *layers]
+        sound = [options for options in _points(sections, "options", rival)
+                 if reader.made(where, _started, task_family, rival, options)]  # fmt: skip
+        for values in _points(sections, "settings"):
             if settings := reader.made(where, Settings, **values):
-                for chosen, seed in itertools.product(sound, found["seeds"]):
-                    spec = RunSpec(name, rival, seed, found["preset"], found["train_tasks"], chosen, settings)
+                for options, seed in itertools.product(sound, found["seeds"]):
+                    spec = RunSpec(name, rival, seed, found["preset"], found["train_tasks"], options, settings)
                     yield spec, found["pack"]
 
 
-def _points(axes: dict[str, list]) -> Iterator[dict]:
-    """Every combination of {name: values}."""
+def _points(sections: list[dict], *path: str) -> Iterator[dict]:
+    """Every combination of the values in the sections' tables at `path`, of which later ones override earlier ones."""
+    axes: dict[str, list] = {}
+    for section in sections:
+        table: Any = functools.reduce(lambda table, name: table.get(name, {}), path, section)
+        axes |= table
     return (dict(zip(axes, values)) for values in itertools.product(*axes.values()))
 
 
 def _started(task_family: TaskFamily, name: str, values: dict) -> object:
     """The learner with these options; what it refuses about this family, it refuses here."""
-    from pmeta_lib.sac.agent import new_agent  # PyTorch, which `--help` need not wait for
-
     chosen, tasks = learner(name, **values), len(task_family.train_tasks)
     agent = new_agent([0], chosen.policies(tasks), task_family.observation_size + chosen.context_size(tasks),
                       task_family.action_size, hidden=(1,), learning_rate=1e-3, discount=0.9, polyak=0.1)  # fmt: skip
