@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,9 @@ class Local:
             process.terminate()
         patience = time.monotonic() + 30
         for process in self.workers:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, patience - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.kill()
             process.stdin.close()
             process.wait()
 
@@ -80,17 +80,16 @@ class Ray:
         except ImportError as error:
             raise UserError("Ray is not installed: pip install 'pmeta_lib[ray]'") from error
         address = address or os.environ.get("RAY_ADDRESS") or "local"
-        quiet: dict = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-        alone: dict = {"include_dashboard": False} if address == "local" else {}
+        quiet: dict = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
         try:
-            ray.init(address=address, **quiet, **alone)
+            ray.init(address=address, **quiet)
         except Exception as error:  # Ray raises a bare Exception when its own start takes over 30 s
             text = str(error).strip().splitlines()[0]
-            start = "is this machine overloaded?" if alone else "start one: ray start --head"
+            start = "is this machine overloaded?" if address == "local" else "start one: ray start --head"
             raise UserError(f"no Ray at {address!r} ({text}); {start}") from error
         have = ray.cluster_resources()
         room = [have.get(name, 0) / need for name, need in (("CPU", cpus), ("GPU", gpus)) if need]
-        self.ray, self.tasks, self.capacity = ray, [], int(min(room)) if room else 1
+        self.ray, self.tasks, self.capacity = ray, [], int(min(room))
         if not self.capacity:
             ray.shutdown()
             raise UserError(f"a run needs {cpus:g} CPUs and {gpus:g} GPUs; the cluster has {have.get('CPU', 0):g} CPUs "
@@ -156,19 +155,16 @@ class Slurm:
             self.executor = submitit.AutoExecutor(folder / "%j", cluster=executor, slurm_max_num_timeout=10**9)
         except RuntimeError as error:
             raise UserError(f"SLURM is not to be found here ({error}); try --slurm-executor local") from error
-        asked: dict = {"gpus_per_node": int(gpus)} if gpus else {}
-        asked |= {"slurm_partition": partition} if partition else {}
         self.executor.update_parameters(
-            name="pmeta-sweep", cpus_per_task=threads, timeout_min=minutes, **asked,
-            slurm_additional_parameters={"requeue": True},  # some sites have it off unless it is asked for
+            name="pmeta-sweep", cpus_per_task=threads, timeout_min=minutes, gpus_per_node=int(gpus) or None,
+            slurm_partition=partition or None, slurm_additional_parameters={"requeue": True},  # some sites have it off
         )  # fmt: skip
-        self.jobs, self.lost = [], submitit.core.utils.UncompletedJobError
-        self.refused = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError)
+        self.jobs, self.errors = [], submitit.core.utils
 
     def start(self, job: dict, n: int) -> list:
         try:
             new = self.executor.map_array(_Job(), [job] * n)
-        except self.refused as error:
+        except (self.errors.FailedJobError, self.errors.FailedSubmissionError) as error:
             raise UserError(f"SLURM does not take the jobs: {_last_line(str(error))}") from error
         self.jobs += new
         return new
@@ -178,7 +174,7 @@ class Slurm:
             return None
         try:
             return job.result()
-        except self.lost:
+        except self.errors.UncompletedJobError:
             lines = [s for s in (job.stderr() or "").splitlines() if not s.startswith(("srun:", "slurmstepd:"))]
             why = lines[-1] if lines else "it wrote nothing; does its node see this folder?"
             return End.LOST, f"SLURM job {job.job_id} ended in state {job.state}: {why} (log: {job.paths.stderr})"

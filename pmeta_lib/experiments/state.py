@@ -49,8 +49,7 @@ def settled(folders: list[Path]) -> bool:
 
 
 def progress(folders: list[Path]) -> list[str]:
-    """What the runs have reached: their ends, or their newest checkpoints' names. It changes with every attempt that
-    was worth something."""
+    """The runs' ends, or their newest checkpoints' names: what changes with every attempt that was worth something."""
 
     def newest(folder: Path) -> str:
         return max((p.name for p in (folder / "checkpoints").glob("step-*.json")), default="")

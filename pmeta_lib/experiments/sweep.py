@@ -8,7 +8,6 @@ pmeta sweep results out/gym --out data/results/gym.parquet     all finished runs
 """
 
 import argparse
-import importlib
 import shutil
 import signal
 import sys
@@ -23,7 +22,7 @@ from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
 from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state
 from pmeta_lib.experiments.worker import End
-from pmeta_lib.files import UserError, patiently, unknown, write_json, write_report
+from pmeta_lib.files import UserError, patiently, unknown, write_json, write_report, writing
 from pmeta_lib.signals import LEAVE
 
 if TYPE_CHECKING:
@@ -85,14 +84,12 @@ def main(args: argparse.Namespace) -> int:
     if args.out is None:
         raise UserError("--out is missing: name the sweep's folder, e.g. --out out/smoke")
     if any(spec.family == "lunar-lander-params" for spec in plan.runs):
-        importlib.import_module("pmeta_lib.envs.lunar")  # says how to install Box2D, now instead of at that run
+        import pmeta_lib.envs.lunar  # noqa: F401  # says how to install Box2D, now instead of at that run
     if args.engine != "slurm":  # whose jobs outlive this command; other workers get time to save, as at Ctrl-C
         for number in LEAVE:
             signal.signal(number, signal.default_int_handler)
-    counts = sweep(
-        plan, args.out, lambda: ENGINES[args.engine](args), jobs=args.jobs, device=args.device, threads=args.threads,
-        attempts=args.attempts, retry_failed=args.retry_failed, checkpoint_seconds=args.checkpoint_seconds,
-    )  # fmt: skip
+    how = ("jobs", "device", "threads", "attempts", "retry_failed", "checkpoint_seconds")
+    counts = sweep(plan, args.out, lambda: ENGINES[args.engine](args), **{name: getattr(args, name) for name in how})
     write_report(args.json, counts)
     return 0 if counts["done"] == counts["planned"] else 1
 
@@ -123,18 +120,19 @@ def sweep(
     `engine()` makes the engine, if there is anything to do. Several drivers may work on one folder at once, and any
     of them may be killed: the folders are the only state. Raises `UserError` if `out` cannot be written or locked.
     """
-    out, started = Path(out).resolve(), time.monotonic()
-    runs = {spec.key: spec for spec in plan.runs}
     from pmeta_lib.experiments.spec import old_runs
 
+    out, started = Path(out).resolve(), time.monotonic()
+    runs = {spec.key: spec for spec in plan.runs}
     if old := old_runs(out):
         print(f"{len(old)} runs in {out} are of an older version ({old[0].name}, …) and are left alone; none is used")
-    doing = "write to"
-    try:
+    with writing(f"to {out}", "choose a folder where you can"):
         patiently(out.mkdir, parents=True, exist_ok=True)
-        doing = "lock files in"
-        with locked([out / ".locks"]):  # where two workers might get the same run, better no sweep
-            doing = "write to"
+        try:
+            with locked([out / ".locks"]):  # where two workers might get the same run, better no sweep
+                pass
+        except OSError as error:
+            raise UserError(f"cannot lock files in {out}: {error.strerror}; choose a folder where you can") from error
         for key, spec in runs.items():
             patiently((out / key).mkdir, parents=True, exist_ok=True)
             if not patiently((out / key / "spec.json").exists):
@@ -144,19 +142,13 @@ def sweep(
                     shutil.rmtree(out / key / "checkpoints", ignore_errors=True)
                 patiently((out / key / "failure.json").unlink, missing_ok=True)
         todo = packs(plan, out)
-    except OSError as error:
-        raise UserError(f"cannot {doing} {out}: {error.strerror}; choose a folder where you can") from error
-    left = {tuple(s.key for s in pack): seconds(pack[0], len(pack)) for pack in todo}
-    job = {
-        "out": str(out), "device": device, "threads": threads, "attempts": attempts, "session": uuid.uuid4().hex,
-        "checkpoint_seconds": checkpoint_seconds,
-    }  # fmt: skip
+    left = {tuple(spec.key for spec in pack): seconds(pack[0], len(pack)) for pack in todo}
+    job = dict(out=str(out), session=uuid.uuid4().hex, device=device, threads=threads, attempts=attempts,
+               checkpoint_seconds=checkpoint_seconds)  # fmt: skip
     if left:
-        board = _Board(len(runs), sum(left.values()))
-        board.show(states(out, runs), sum(left.values()), jobs or 1)
         workers = engine()
         try:
-            stopped = _drive(workers, jobs or workers.capacity, job, runs, left, board)
+            stopped = _drive(workers, jobs or workers.capacity, job, runs, left)
         except OSError as error:
             stopped = f"cannot read {out}: {error.strerror or error}"
         finally:
@@ -173,25 +165,26 @@ def sweep(
     return counts
 
 
-def _drive(engine, jobs: int, job: dict, runs: dict, left: dict, board: "_Board") -> str:
+def _drive(engine, jobs: int, job: dict, runs: dict[str, "RunSpec"], left: dict[tuple[str, ...], float]) -> str:
     """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless.
 
     `left`: the keys of a pack's runs -> its estimated seconds; what is settled is taken out.
     """
     out, alive, losses, reached = Path(job["out"]), [], 0, None
+    begun, work, shown = time.monotonic(), sum(left.values()), ("", 0.0)
+    kept = {End.LEFT: "the checkpoint that it wrote", End.LOST: "its last checkpoint"}
     while True:
         looked = time.monotonic()
         for keys in [keys for keys in left if settled([out / key for key in keys])]:
             del left[keys]
-        ended = [(handle, engine.ended(handle)) for handle in alive]
-        alive = [handle for handle, end in ended if end is None]
-        for end, reason in (end for _, end in ended if end is not None):
+        ends = [engine.ended(handle) for handle in alive]
+        alive = [handle for handle, end in zip(alive, ends) if end is None]
+        for end, reason in filter(None, ends):
             if end is End.UNWRITABLE:
                 return reason
-            if end is End.LEFT:
-                print(f"{reason}; its run goes on from the checkpoint that it wrote", flush=True)
+            if end in kept:
+                print(f"{reason}; its run goes on from {kept[end]}", flush=True)
             if end is End.LOST:
-                print(f"{reason}; its run goes on from its last checkpoint", flush=True)
                 before, reached = reached, [progress([out / key for key in keys]) for keys in left]
                 losses = losses + 1 if reached == before else 1
         if not left and not alive:
@@ -199,11 +192,12 @@ def _drive(engine, jobs: int, job: dict, runs: dict, left: dict, board: "_Board"
         if losses > jobs * job["attempts"]:  # dying in a way that the runs' own claims do not count: before any run
             return "workers keep dying before they get anything done; see above"
         found = states(out, runs)
-        waiting = [keys for keys in left if State.RUNNING not in {found[key] for key in keys}]
-        if waiting and (need := min(jobs, len(left)) - len(alive)) > 0:
+        need = min(jobs, len(left)) - len(alive)
+        if need > 0 and any(State.RUNNING not in {found[key] for key in keys} for keys in left):
             todo = [[{"key": key, "spec": runs[key].to_json()} for key in keys] for keys in left]
             alive += engine.start(job | {"packs": todo}, need)
-        board.show(found, sum(left.values()), max(1, min(len(alive), len(left))))
+        ahead = remaining(sum(left.values()), work, time.monotonic() - begun, max(1, min(len(alive), len(left))))
+        shown = _show(found, ahead, shown)
         time.sleep(min(2.0, max(0.2, 50 * (time.monotonic() - looked))))
 
 
@@ -215,25 +209,18 @@ def remaining(ahead: float, total: float, spent: float, workers: int) -> float:
     return ahead / workers if share < 0.02 else spent * (1 - share) / share
 
 
-class _Board:
-    """Progress: a line whenever there is news, every half a second on a terminal and every 20 elsewhere."""
-
-    def __init__(self, planned: int, work: float):
-        """`work`: estimated seconds of all that is to be done."""
-        self.planned, self.work, self.begun = planned, work, time.monotonic()
-        self.shown, self.since = "", 0.0
-
-    def show(self, found: dict[str, State], ahead: float, workers: int) -> None:
-        """`ahead`: estimated seconds of one worker for all that is left, which `workers` share."""
-        now, tty = time.monotonic(), sys.stdout.isatty()
-        count = Counter(found.values())
-        text = f"{count[State.DONE]} of {self.planned} runs done, {count[State.RUNNING]} running, "
-        text += f"{count[State.FAILED]} failed"
-        if count[State.RUNNING] + count[State.WAITING]:
-            text += f", about {duration(remaining(ahead, self.work, now - self.begun, workers))} to go"
-        if text != self.shown and (not self.shown or now - self.since > (0.5 if tty else 20.0)):
-            print("\x1b[A\x1b[K" * bool(tty and self.shown) + text, flush=True)
-            self.shown, self.since = text, now
+def _show(found: dict[str, State], ahead: float, shown: tuple[str, float]) -> tuple[str, float]:
+    """Progress, with `ahead` seconds to go: a line whenever there is news, every half a second on a terminal and every
+    20 elsewhere. `shown`, in and out: the last line and when it was printed."""
+    now, tty, (before, since) = time.monotonic(), sys.stdout.isatty(), shown
+    count: Counter[str] = Counter(found.values())
+    text = f"{count['done']} of {len(found)} runs done, {count['running']} running, {count['failed']} failed"
+    if count["running"] + count["waiting"]:
+        text += f", about {duration(ahead)} to go"
+    if text == before or (before and now - since <= (0.5 if tty else 20.0)):
+        return shown
+    print("\x1b[A\x1b[K" * bool(tty and before) + text, flush=True)
+    return text, now
 
 
 def states(out: Path, keys: Iterable[str]) -> dict[str, State]:
@@ -253,13 +240,12 @@ def _failures(out: Path, found: dict[str, State]) -> dict[str, str]:
 def _status(out: Path, target: Path | None) -> int:
     from pmeta_lib.experiments.spec import old_runs
 
-    if not out.is_dir():
-        raise UserError(f"{out} is not a folder; name the --out of a sweep")
     if old := old_runs(out):
         print(f"{len(old)} runs are of an older version ({old[0].name}, …) and do not count")
     found = states(out, sorted({p.parent.name for p in out.glob("*/spec.json")} - {folder.name for folder in old}))
     if not found:
-        raise UserError(f"{out} holds no runs; name the --out of a sweep")
+        what = "holds no runs" if out.is_dir() else "is not a folder"
+        raise UserError(f"{out} {what}; name the --out of a sweep")
     counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in State}
     print(", ".join(f"{n} {name}" for name, n in counts.items()))
     reasons = _failures(out, found)

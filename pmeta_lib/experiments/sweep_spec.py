@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, create_model
 
@@ -30,16 +30,14 @@ MOST_RUNS = 100_000
 STACK = 16  # policies, at most, stacked by `pack = "auto"`; beyond, a seed more costs as much as a run of its own
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """Runs that differ in nothing but their seed, and how many of them are stacked in one process."""
 
     runs: tuple[RunSpec, ...]
     pack: int
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """All that a sweep is to run. `scales`: those the file has; `merged`: runs that two blocks ask for."""
 
     name: str
@@ -164,17 +162,16 @@ def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
 
 def _checked(reader: _Reader, data: dict) -> dict:
     """The file with every sound value: it can still be put together, and its mistakes be told in the same message."""
-    while True:
-        try:
-            file = File.model_validate(data).model_dump(exclude_unset=True)
-            break
-        except ValidationError as error:
-            found = [(_inside(data, where), text) for where, text in mistakes(File, error)]
+    try:
+        file = File.model_validate(data).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        found = [(_inside(data, where), text) for where, text in mistakes(File, error)]
         for where, text in found:
             reader.wrong(where, text)
         for *above, last in sorted({where for where, _ in found}, reverse=True):  # of a list, the last items first
             reader.lost.add(next((part for part in (last, *reversed(above)) if isinstance(part, str)), ""))
             del functools.reduce(operator.getitem, above, data)[last]
+        return _checked(reader, data)
     sections = {(): file} | {("block", i): block for i, block in enumerate(file.get("block", ()))}
     sections |= {("scale", name): scale for name, scale in file.get("scale", {}).items()}
     learners = {name for section in sections.values() for name in section.get("learners", ())}
@@ -200,14 +197,15 @@ def _inside(data: Any, path: tuple) -> tuple:
 def _plan(reader: _Reader, file: dict, scale: str | None, pack: int | None) -> Plan:
     """What the file plans at one scale, in its order; a run that is asked for twice is run once."""
     cells, merged, total, scales = {}, 0, 0, file.get("scale", {})
-    base = [file, scales.get(scale, {})]
-    tuned = _tuned(reader, base, scale)
+    own = scales.get(scale, {})
+    level, section = (("scale", scale), own) if "tuned" in own else ((), file)
+    tuned = reader.made((*level, "tuned"), _tuned, reader.path.parent, section.get("tuned")) or {}
     for i, block in enumerate(file.get("block") or [{}]):
         wanted = [name for name in block.get("scales", ()) if name in scales]
         if wanted and scale not in wanted:
             continue
         where = ("block", i) if file.get("block") else ()
-        for spec, stack in _runs(reader, [*base, block], where, tuned):
+        for spec, stack in _runs(reader, [file, own, block], where, tuned):
             total += 1
             if total > MOST_RUNS:
                 reader.wrong(where, f"more than {MOST_RUNS:,} runs; split the sweep")
@@ -221,24 +219,20 @@ def _plan(reader: _Reader, file: dict, scale: str | None, pack: int | None) -> P
     return Plan(file.get("name", reader.path.stem), scale, tuple(scales), found, merged)
 
 
-def _tuned(reader: _Reader, base: list[dict], scale: str | None) -> dict[str, dict]:
-    """What tuning chose for each learner, a JSON file named relative to the sweep file for all scales or, in a scale's
-    own section, for that one: a section of grids of one point, below all that the file says."""
-    top, own = base
-    name = own.get("tuned", top.get("tuned"))
-    if name is None:
-        return {}
+def _tuned(folder: Path, name: str | None) -> dict[str, dict]:
+    """What tuning chose for each learner, from a JSON file named relative to the sweep file's folder: as a section of
+    grids of one point, which lies below all that the sweep file says."""
     sections = {}
     try:
-        for one, found in json.loads((reader.path.parent / name).read_text())["chosen"].items():
+        chosen = json.loads((folder / name).read_text())["chosen"] if name is not None else {}
+        for one, found in chosen.items():
             learner(one, **found["options"])
             Settings(**found["settings"])
             options, settings = ({k: [v] for k, v in found[part].items()} for part in ("options", "settings"))
             sections[one] = {"settings": settings, "options": {one: options}}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         why = getattr(error, "strerror", None) or error
-        where = ("scale", scale, "tuned") if "tuned" in own else ("tuned",)
-        reader.wrong(where, f"tuned = {name!r} cannot be used ({why}); name a file of `choose.py`")
+        raise UserError(f"tuned = {name!r} cannot be used ({why}); name a file of `choose.py`") from error
     return sections
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from pathlib import Path
 
@@ -88,18 +88,20 @@ def _train(job: dict, pack: list[dict], folders: list[Path]) -> None:
     vain = counts.get(job["session"], 0)
     if vain >= job["attempts"]:
         reason = f"its worker died {vain} times in a row before it got any further (killed, or out of memory)"
-        return _fail(folders, {"reason": reason, "log": str(folders[0] / "log.txt")})
+        for folder in folders:
+            if ended(folder) is not State.DONE:
+                write_json(folder / "failure.json", {"reason": reason, "log": str(folders[0] / "log.txt")})
+        return
     claim |= {"reached": reached, "attempts": counts | {job["session"]: vain + 1}}
     write_json(path, claim)
-    apart = claim["apart"] or len(pack) == 1
-    if not apart and _run(job, pack, folders):  # one that diverges must not take the others down: each on its own now
+    if len(pack) > 1 and not claim["apart"] and _run(job, pack, folders):
         shutil.rmtree(folders[0] / "checkpoints", ignore_errors=True)
-        apart = True
-        write_json(path, claim | {"apart": True})
-    if apart:
+        claim["apart"] = True  # one that diverges must not take the others down: each on its own now
+        write_json(path, claim)
+    if len(pack) == 1 or claim["apart"]:
         for entry, folder in zip(pack, folders, strict=True):
             if not ended(folder) and (failure := _run(job, [entry], [folder])):
-                _fail([folder], failure)
+                write_json(folder / "failure.json", failure)
     done = [folder for folder in folders if ended(folder) is State.DONE]
     for folder in done:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -119,14 +121,16 @@ def _run(job: dict, pack: list[dict], folders: list[Path]) -> dict:
         print(f"-- {time.strftime('%Y-%m-%d %H:%M:%S')} on {socket.gethostname()}, process {os.getpid()}", flush=True)
         try:
             specs = [RunSpec.from_json(entry["spec"]) for entry in pack]
-            run_packed(specs, folders, device=job["device"], threads=job["threads"],
-                       checkpoint_seconds=job["checkpoint_seconds"])  # fmt: skip
+            run_packed(specs, folders, **{name: job[name] for name in ("device", "threads", "checkpoint_seconds")})
         except Exception as error:  # whatever a run raises is its own failure; the sweep goes on
             traceback.print_exc()
             if all(ended(folder) is State.DONE for folder in folders):
                 return {}  # locks that lock nobody out: another worker did it, and took the checkpoints from under us
-            if at_fault := _folders_fault(error):
-                raise OSError(*at_fault.args) from error
+            cause: BaseException | None = error  # a `UserError` carries the folder's as its cause
+            while cause and not (isinstance(cause, OSError) and cause.errno in FOLDERS_FAULT):
+                cause = cause.__cause__ or cause.__context__
+            if cause:
+                raise OSError(*cause.args) from error
             first_line = next(iter(str(error).splitlines()), "")[:300]
             return {"reason": f"{type(error).__name__}: {first_line}", "log": str(log),
                     "diverged": isinstance(error, Stopped)}  # fmt: skip
@@ -136,36 +140,18 @@ def _run(job: dict, pack: list[dict], folders: list[Path]) -> dict:
     return {}
 
 
-def _fail(folders: list[Path], failure: dict) -> None:
-    for folder in folders:
-        if ended(folder) is not State.DONE:
-            write_json(folder / "failure.json", failure)
-
-
-def _folders_fault(error: BaseException | None) -> OSError | None:
-    """The error of the folder that is behind `error`, if one is: `UserError`s carry it as their cause."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in FOLDERS_FAULT:
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
 @contextmanager
 def captured(path: Path) -> Iterator[None]:
     """Everything that this process prints, libraries in C included, appended to the file `path`."""
-    with patiently(open, path, "ab") as log:
-        kept = {number: os.dup(number) for number in (1, 2)}
+    with patiently(open, path, "ab") as log, ExitStack() as after:
         sys.stdout.flush(), sys.stderr.flush()
-        try:
-            for number in kept:
-                os.dup2(log.fileno(), number)
-            yield
-            sys.stdout.flush(), sys.stderr.flush()
-        finally:
-            for number, descriptor in kept.items():
-                os.dup2(descriptor, number)
-                os.close(descriptor)
+        for number in (1, 2):
+            kept = os.dup(number)
+            after.callback(os.close, kept)
+            after.callback(os.dup2, kept, number)  # first, for what was put on the stack last comes off first
+            os.dup2(log.fileno(), number)
+        yield
+        sys.stdout.flush(), sys.stderr.flush()
 
 
 def _leave_with(driver: int) -> None:
@@ -177,16 +163,11 @@ def _leave_with(driver: int) -> None:
     os._exit(End.LOST)
 
 
-def main(argv: list[str]) -> int:
-    """`python -m pmeta_lib.experiments.worker FD`: the job is JSON in the open file FD; stdin is the driver's life."""
+if __name__ == "__main__":  # … worker FD: the job is JSON in the open file FD; stdin is the driver's life
     threading.Thread(target=_leave_with, args=(0,), daemon=True).start()
-    with open(int(argv[1]), "rb") as file:
+    with open(int(sys.argv[1]), "rb") as file:
         job = json.load(file)
     end, reason = work_through(job)
     if reason:
         print(reason, flush=True)
-    return end
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(end)
