@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,7 +155,7 @@ def sweep(
             workers.stop()
         if stopped:
             print(f"stopped: {stopped}. Mend that and run the same command again", flush=True)
-    found = states(out, runs)
+    found = {key: state(out / key) for key in runs}
     counts = {"planned": len(runs)} | {s.value: list(found.values()).count(s) for s in (State.DONE, State.FAILED)}
     _failures(out, found)
     spent = duration(time.monotonic() - started)
@@ -191,7 +191,7 @@ def _drive(engine, jobs: int, job: dict, runs: dict[str, "RunSpec"], left: dict[
             return ""
         if losses > jobs * job["attempts"]:  # dying in a way that the runs' own claims do not count: before any run
             return "workers keep dying before they get anything done; see above"
-        found = states(out, runs)
+        found = {key: state(out / key) for key in runs}
         need = min(jobs, len(left)) - len(alive)
         if need > 0 and any(State.RUNNING not in {found[key] for key in keys} for keys in left):
             todo = [[{"key": key, "spec": runs[key].to_json()} for key in keys] for keys in left]
@@ -223,11 +223,6 @@ def _show(found: dict[str, State], ahead: float, shown: tuple[str, float]) -> tu
     return text, now
 
 
-def states(out: Path, keys: Iterable[str]) -> dict[str, State]:
-    """Run key -> its state."""
-    return {key: state(out / key) for key in keys}
-
-
 def _failures(out: Path, found: dict[str, State]) -> dict[str, str]:
     """Failed run key -> its reason and where its log is; printed, too."""
     files = {key: read_json(out / key / "failure.json") for key, s in found.items() if s is State.FAILED}
@@ -242,7 +237,8 @@ def _status(out: Path, target: Path | None) -> int:
 
     if old := old_runs(out):
         print(f"{len(old)} runs are of an older version ({old[0].name}, …) and do not count")
-    found = states(out, sorted({p.parent.name for p in out.glob("*/spec.json")} - {folder.name for folder in old}))
+    folders = sorted({path.parent for path in out.glob("*/spec.json")} - set(old))
+    found = {folder.name: state(folder) for folder in folders}
     if not found:
         what = "holds no runs" if out.is_dir() else "is not a folder"
         raise UserError(f"{out} {what}; name the --out of a sweep")

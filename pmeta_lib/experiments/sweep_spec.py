@@ -73,13 +73,11 @@ def _seeds(value) -> list[int]:
     """[0, 1, 5], "0-9", or a list of both."""
     seeds: list[int] = []
     for part in value if isinstance(value, list) and value else [value]:
-        ends = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", part) if isinstance(part, str) else None
-        if isinstance(value, list) and type(part) is int and part >= 0:
-            seeds.append(part)
-        elif ends and 0 <= int(ends[2]) - int(ends[1]) < MOST_RUNS:
-            seeds += range(int(ends[1]), int(ends[2]) + 1)
-        else:
+        text = f"{part}-{part}" if isinstance(value, list) and type(part) is int else str(part)  # a range of one seed
+        ends = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
+        if not ends or not 0 <= int(ends[2]) - int(ends[1]) < MOST_RUNS:
             raise UserError(f'seed {part!r}: give a list [0, 1, 2] of whole numbers from 0, or a range "0-9"')
+        seeds += range(int(ends[1]), int(ends[2]) + 1)
     return _different(seeds)
 
 

@@ -181,6 +181,12 @@ def test_every_mistake_is_named_at_once_with_its_place_and_the_choices(tmp_path)
     assert all("Choose from" in said for _, said in found if said.startswith("unknown"))
 
 
+def test_every_wrong_item_of_a_long_list_is_named(tmp_path):
+    names = ["pmeta", *(f"nobody-{k}" for k in range(1, 12))]  # so that numbers of one and of two digits are wrong
+    found = mistakes(tmp_path, f'families = "pendulum-flip"\nlearners = {json.dumps(names)}\n')
+    assert {where for where, _ in found} == {f"learners[{k}]" for k in range(1, 12)}
+
+
 @pytest.mark.parametrize(
     "text, place, says",
     [
