@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,6 @@ PACKAGES = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco")
 HICCUPS = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOLCK, errno.ENOTCONN)  # of a file server; they pass
 PAUSES = tuple(0.1 * 2**k for k in range(10))  # seconds, 102 in all: servers that fail over take a minute or more
 HOST = platform.node().replace(".", "-")
-T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -46,8 +45,7 @@ def writable(folder: Path, option: str) -> None:
     """Make sure that a folder exists and can be written; `option` is what the user gave it with. Raises UserError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         why = error.strerror or str(error)
         raise UserError(f"{option} {folder}: this folder cannot be written ({why}); give another {option}") from None
@@ -59,17 +57,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def patiently(action: Callable[..., T], *args, **kwargs) -> T:
+def patiently(action: Callable, *args, **kwargs) -> Any:
     """What `action(*args, **kwargs)` returns; it is called again, after growing pauses, while a file server is out of
     order (`HICCUPS`). Raises the last `OSError` if the server stays so, and any other at once."""
-    for pause in PAUSES:
+    for pause in (*PAUSES, None):
         try:
             return action(*args, **kwargs)
         except OSError as error:
-            if error.errno not in HICCUPS:
+            if pause is None or error.errno not in HICCUPS:
                 raise
             time.sleep(pause)
-    return action(*args, **kwargs)
 
 
 @contextmanager
@@ -187,20 +184,17 @@ def provenance() -> dict:
     """Where and with what a result was made: versions, machine (no name, no user), commit."""
     about = Path("/proc/cpuinfo")  # on Linux
     cpu = re.search(r"^model name[^:]*:([^:\n]*)", about.read_text() if about.exists() else "", re.MULTILINE)
-    processor = cpu[1].strip() if cpu else platform.processor()
-    return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()} {processor}".strip(),
-        "commit": commit(Path(__file__).resolve().parents[1]),
-    }
+    machine = platform.system(), platform.machine(), cpu[1].strip() if cpu else platform.processor()
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    here = commit(Path(__file__).resolve().parents[1])
+    return {"versions": versions, "machine": " ".join(machine).strip(), "commit": here}
 
 
 def commit(root: Path) -> str:
     """The commit checked out at `root`, with "-dirty" where files differ from it; "unknown" if `root` is not itself the
     top of a repository (an installed package, perhaps inside somebody else's repository) or has no commit yet."""
-    git = shutil.which("git")
-    if git is None or not (root / ".git").exists():
+    if not (shutil.which("git") and (root / ".git").exists()):
         return "unknown"
-    ask = [git, "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    ask = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     answer = subprocess.run(ask, capture_output=True, text=True)
     return answer.stdout.strip() if answer.returncode == 0 else "unknown"

@@ -1,10 +1,9 @@
 """Meta-test of finished runs: the folder of a run becomes a table of returns on tasks it has never seen."""
 
-import hashlib
 import json
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.experiments.results import compact
-from pmeta_lib.experiments.spec import RunSpec, stored_spec, undamaged
+from pmeta_lib.experiments.spec import RunSpec, digest, stored_spec, undamaged
 from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, writable
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
@@ -23,14 +22,12 @@ from pmeta_lib.sac.agent import Agent, new_agent
 from pmeta_lib.sac.settings import Settings
 
 TABLE = "adaptation.parquet"
-# settings that the plan or the networks decide
-OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden", "envs_per_task", "replay_capacity"}
+OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden", "envs_per_task", "replay_capacity"}  # or the networks'
 
 
 def adapt_packed(
     folders: list[Path], plan: Plan, *, family: str | None = None, out: Path | None = None, changes: dict | None = None,
-    alone: dict | None = None, device: str = "cpu", threads: int = 1, progress: bool = False,
-    shared: Path | None = None,
+    alone: dict | None = None, shared: Path | None = None, device: str = "cpu", threads: int = 1, progress: bool = False
 ) -> list[Path]:  # fmt: skip
     """Adapt finished runs that differ only in their seed, stacked: one `adaptation.parquet` each, its path returned.
 
@@ -47,12 +44,12 @@ def adapt_packed(
                           for x in (changes, changes if alone is None else alone))  # fmt: skip
     tasks = [goal.name, goal.preset, goal.test_tasks.tolist()]
     asked = json_text([*tasks, asdict(plan), asdict(settings), asdict(scratchs)])
-    digests = [sha256(folder / "checkpoint.safetensors") for folder in folders]
-    keys = [_digest(f"{s.key} {d} {asked}") for s, d in zip(specs, digests)]
+    checksums = [sha256(folder / "checkpoint.safetensors") for folder in folders]
+    keys = [digest(f"{spec.key} {checksum} {asked}") for spec, checksum in zip(specs, checksums)]
     paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
     if all(_key(path) == key for path, key in zip(paths, keys)):
         return paths
-    began, scratch = time.monotonic(), paths[0].parent / f"adaptation-{_digest(''.join(keys))}"
+    began, scratch = time.monotonic(), paths[0].parent / f"adaptation-{digest(''.join(keys))}"
     shared = shared or scratch
     for folder in {*(path.parent for path in paths), shared}:  # before any long work
         writable(folder, "--out")
@@ -64,37 +61,29 @@ def adapt_packed(
         own = adapt(goal, learner, agent, specs[0].train_tasks, settings, seeds, plan, **how)
     about = provenance()
     same = json_text([*tasks, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
-    kept = shared / f"references-{_digest(same)}.parquet"
+    kept = shared / f"references-{digest(same)}.parquet"
     with locking(kept.with_suffix(".lock")):  # whoever comes first computes them
         if not kept.exists():
             compact(references(goal, scratchs, seeds, plan, **how), kept)
         known = read_table(kept)
     parts = (own.assign(settings=json_text(asdict(settings))), known.assign(settings=json_text(asdict(scratchs))))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    for spec, path, key, digest in zip(specs, paths, keys, digests):
+    for spec, path, key, checksum in zip(specs, paths, keys, checksums):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
             run=spec.key, family=goal.name, trained_on=spec.family, preset=goal.preset, learner=spec.learner,
             options=json_text(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
             held_out=goal.name != spec.family or goal.held_out, adaptation=key, packed=len(specs), device=device,
             **about["versions"], env=goal.versions["env"], base=goal.versions["base"], machine=about["machine"],
-            commit=about["commit"], checkpoint_sha256=digest,
-            seconds=round((time.monotonic() - began) / len(specs), 3),
+            commit=about["commit"], checkpoint_sha256=checksum, seconds=round((time.monotonic() - began) / len(specs), 3),
         )  # fmt: skip
         compact(rows, path)
     shutil.rmtree(scratch, ignore_errors=True)
     return paths
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], dict[str, Tensor], list[int]]:
-    """The specs of finished runs of one cell, their final tensors stacked over seeds, and the actor's widths.
-
-    Raises `UserError` for a folder that holds no finished run or a damaged one, and for specs that differ in more
-    than their seed.
-    """
+    """The specs of finished runs of one cell, their final tensors stacked over seeds, and the actor's widths. Raises
+    `UserError` for a folder without a sound finished run, and for specs that differ in more than their seed."""
     specs, widths, tensors = [], [], []
     for folder in folders:
         with undamaged(folder):
@@ -105,7 +94,7 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], di
             with safe_open(folder / "checkpoint.safetensors", "pt", device=device) as file:
                 widths.append(json.loads(file.metadata()["actor"]))
                 tensors.append({name: file.get_tensor(name) for name in file.keys()})
-    if len({json_text({**s.to_json(), "seed": 0}, sort_keys=True) for s in specs}) != 1:
+    if len({replace(spec, seed=0).key for spec in specs}) != 1:
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
     return specs, {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths[0]
 
@@ -125,8 +114,7 @@ def stacked_agent(specs: list[RunSpec], stacked: dict[str, Tensor], widths: list
 
 def target(spec: RunSpec, name: str | None, folder: Path) -> TaskFamily:
     """The family to adapt to, the run's own where `name` is None; `UserError` if its sizes are not the networks'."""
-    home = spec.make_family()
-    goal = RunSpec(name, preset=spec.preset).make_family() if name and name != home.name else home
+    home, goal = spec.make_family(), RunSpec(name or spec.family, preset=spec.preset).make_family()
     sizes = home.observation_size, home.action_size
     if sizes != (goal.observation_size, goal.action_size):
         raise UserError(

@@ -23,14 +23,11 @@ CURVE = ("step", "policy", "task", "return", "return_std", "episodes")
 
 
 def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
-    """One row a finished run, sorted; `folder` says where it lies. Unfinished folders do not count.
-
-    `folders`: sweeps' folders, or folders of single runs. Raises `UserError` for a folder without any finished run,
-    a run whose files contradict each other, and the same run found twice.
-    """
+    """One row a finished run, sorted; `folder` says where it lies. `folders`: sweeps' folders, or folders of single
+    runs; what is unfinished does not count. Raises `UserError` for a folder without any finished run, a run whose files
+    contradict each other, and the same run found twice."""
     rows, old = [], []
-    for root in [folders] if isinstance(folders, str | Path) else folders:
-        root = Path(root)
+    for root in map(Path, [folders] if isinstance(folders, str | Path) else folders):
         found = sorted(p.parent for p in (*root.glob("result.json"), *root.glob("*/result.json")))
         if not found:
             raise UserError(f"{root} holds no finished run (a folder with result.json); run the sweep first")
@@ -74,17 +71,14 @@ def row(spec: dict, result: dict) -> dict:
 
 def spec_of(row: dict) -> RunSpec:
     """The spec of a row of the table, as a dict: what makes the run again. The inverse of `row`."""
-    named = {name: row[name] for name in ("family", "preset", "learner")}
-    named |= {name: int(row[name]) for name in ("seed", "train_tasks")}
-    return RunSpec(**named, **{name: json.loads(row[name]) for name in ("options", "settings")})
+    made: dict = {"seed": int, "train_tasks": int, "options": json.loads, "settings": json.loads}
+    return RunSpec(**{name: made.get(name, str)(row[name]) for name in SPEC})
 
 
 def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> pd.DataFrame:
-    """The tidy table of all finished runs under `folders`, in an order that only the specs decide.
-
-    Raises `UserError` as `runs` does, and if runs of different versions or devices are mixed (`allow_mixed` lets
-    them): numbers of different physics or kernels do not belong in one comparison unasked.
-    """
+    """The tidy table of all finished runs under `folders`, in an order that only the specs decide. Raises `UserError`
+    as `runs` does, and if runs of different versions or devices are mixed (`allow_mixed` lets them): numbers of
+    different physics or kernels do not belong in one comparison unasked."""
     head = runs(folders)
     mixed = [n for n in DECISIVE if head[n].nunique() > 1 or head[n].astype(str).str.contains(THEN).any()]
     if mixed and not allow_mixed:

@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from pmeta_lib.envs.families import PRESETS, TaskFamily, family, lookup
-from pmeta_lib.experiments.learners import LEARNERS, learner
+from pmeta_lib.experiments.learners import LEARNERS, find, learner
 from pmeta_lib.files import UserError, json_text, unknown
 from pmeta_lib.options import Count, options
 from pmeta_lib.sac.settings import Settings
@@ -22,31 +22,22 @@ if TYPE_CHECKING:
 VERSION = 2  # goes up when equal specs come to mean other numbers; 1 (pmeta 0.1) left options at their default out
 
 
-def _known_family(name: str) -> str:
-    lookup(name)
+def _preset(name: str) -> str:
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
     return name
 
 
-def _among(kind: str, table: Collection[str]) -> AfterValidator:
-    def known(name: str) -> str:
-        if name not in table:
-            raise unknown(kind, name, table)
-        return name
-
-    return AfterValidator(known)
-
-
-FamilyName = Annotated[str, AfterValidator(_known_family)]
-LearnerName = Annotated[str, _among("learner", LEARNERS)]
-PresetName = Annotated[str, _among("preset", PRESETS)]
+FamilyName = Annotated[str, AfterValidator(lambda name: lookup(name) and name)]  # which refuses an unknown one
+LearnerName = Annotated[str, AfterValidator(lambda name: find(name, LEARNERS) and name)]
+PresetName = Annotated[str, AfterValidator(_preset)]
+SettingsOrDict = Annotated[Settings, BeforeValidator(lambda x: Settings(**x) if isinstance(x, dict) else x)]
 
 
 @options
 class RunSpec:
-    """One learner on one task family from one seed, with every option and setting, given or not.
-
-    Immutable; `key` is its identity, `to_json` its form on disk. What is left out gets today's default *when the spec
-    is made*, so that a later default makes another spec and never passes for this one.
+    """One learner on one task family from one seed, with every option and setting, given or not. What is left out gets
+    today's default *when the spec is made*, so that a later default makes another spec and never passes for this one.
     """
 
     family: FamilyName
@@ -55,17 +46,12 @@ class RunSpec:
     preset: PresetName = "modern"
     train_tasks: Count | None = None  # how many meta-train tasks; None: the preset's number, which takes its place
     options: Annotated[dict, Field(validate_default=True)] = field(default_factory=dict)  # the learner's; all of them
-    settings: Settings = field(default_factory=Settings)
+    settings: SettingsOrDict = field(default_factory=Settings)
 
     @field_validator("options")
     @classmethod
     def _complete(cls, given: dict, before: ValidationInfo) -> dict:
         return asdict(learner(before.data["learner"], **given)) if "learner" in before.data else given
-
-    @field_validator("settings", mode="before")
-    @classmethod
-    def _settings(cls, given: Settings | dict) -> Settings:
-        return Settings(**given) if isinstance(given, dict) else given
 
     def __post_init__(self):
         if self.settings.precision == "auto":  # a run is of one precision, and its identity says which
@@ -110,9 +96,10 @@ class RunSpec:
         return f"{self.family} {self.learner}{options} seed {self.seed}"
 
 
-def digest(data: dict) -> str:
-    """16 hex digits of the SHA-256 of canonical JSON."""
-    return hashlib.sha256(json_text(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+def digest(data: dict | str) -> str:
+    """16 hex digits of the SHA-256 of a text, or of canonical JSON."""
+    text = data if isinstance(data, str) else json_text(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class OldRun(UserError):
@@ -120,12 +107,9 @@ class OldRun(UserError):
 
 
 def stored_spec(folder: Path) -> RunSpec:
-    """The spec of the run in `folder`.
-
-    Raises `OldRun` if an older version wrote it: then equal specs meant other numbers, or it lacks an option that
-    exists today, and filling it in would be a guess. `UserError` if the file is damaged, `FileNotFoundError` if it
-    is not there.
-    """
+    """The spec of the run in `folder`. Raises `OldRun` if an older version wrote it: then equal specs meant other
+    numbers, or it lacks an option that exists today, and filling it in would be a guess. `UserError` if the file is
+    damaged, `FileNotFoundError` if it is not there."""
     path, why = Path(folder) / "spec.json", "its spec.json does not say all its options"
     try:
         data = json.loads(path.read_bytes())

@@ -8,6 +8,7 @@ pmeta train hopper-params --out out/hopper --tensorboard out/tb    the same comm
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
             run(spec, folder, device=args.device, threads=args.threads, progress=not args.quiet, callback=sink)
     except signals.Left as left:
         print(f"pmeta: {left}: a checkpoint is written, the same command goes on from it", file=sys.stderr)
-        return 128 + left.signal
+        return 128 + signal.Signals[str(left)]
     curve = read_curve(folder)
     last = curve[curve["step"] == curve["step"].max()]
     returns = last.groupby("policy")["return"].mean()
