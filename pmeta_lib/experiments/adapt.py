@@ -68,13 +68,14 @@ def adapt_packed(
         known = read_table(kept)
     parts = (own.assign(settings=json_text(asdict(settings))), known.assign(settings=json_text(asdict(scratchs))))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    spent = round((time.monotonic() - began) / len(specs), 3)
     for spec, path, key, checksum in zip(specs, paths, keys, checksums):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
             run=spec.key, family=goal.name, trained_on=spec.family, preset=goal.preset, learner=spec.learner,
             options=json_text(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
             held_out=goal.name != spec.family or goal.held_out, adaptation=key, packed=len(specs), device=device,
             **about["versions"], env=goal.versions["env"], base=goal.versions["base"], machine=about["machine"],
-            commit=about["commit"], checkpoint_sha256=checksum, seconds=round((time.monotonic() - began) / len(specs), 3),
+            commit=about["commit"], checkpoint_sha256=checksum, seconds=spent,
         )  # fmt: skip
         compact(rows, path)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -132,21 +133,11 @@ def _key(path: Path) -> str | None:
         return None
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean return by step (columns), over tasks first and then seeds; a row a family, learner with options, and way.
-    The references, which know no learner, are rows of "(any)"."""
-    return _means(table[table["policy"] == "deployed"], "step")
-
-
-def few_shot(table: pd.DataFrame) -> pd.DataFrame:
-    """The same by episode, as lived; the last column is the mean of them all, the few-shot endpoint."""
-    means = _means(table[table["policy"] == "acting"], "episode")
-    return means.assign(**{f"1 to {means.columns.max()}": means.mean(axis=1, skipna=False)}) if len(means) else means
-
-
-def _means(table: pd.DataFrame, by: str) -> pd.DataFrame:
+def means(table: pd.DataFrame, policy: str, by: str) -> pd.DataFrame:
+    """Mean return of `policy` by `by` (columns), over tasks first and then seeds; a row a family, learner with options,
+    and way. The references, which know no learner, are rows of "(any)"."""
     shared = table["way"].isin(["scratch", "random"])
     name = table["learner"].where(~shared, "(any)") + table["options"].where(~shared, "").replace("{}", "")
-    keys = ["family", "learner", "way", "seed", by]
-    seeds = table.assign(learner=name, **{by: table[by].astype(int)}).groupby(keys)["return"].mean()
-    return seeds.groupby(level=["family", "learner", "way", by]).mean().unstack(by)
+    rows = table.assign(learner=name)[table["policy"] == policy].astype({by: int})
+    keys = ["family", "learner", "way", by]
+    return rows.groupby([*keys, "seed"])["return"].mean().groupby(level=keys).mean().unstack(by)

@@ -13,10 +13,8 @@ import pandas as pd
 from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec, undamaged
 from pmeta_lib.files import UserError, json_text, read_table, write_table, writing
 
-# Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
-# by safetensors, so the digests of equal parameters differ.)
 THEN = " then "  # in a run that went on under other versions, on another machine or device, see `run`
-VOLATILE = ("seconds", "machine", "commit", "checkpoint_sha256")
+VOLATILE = ("seconds", "machine", "commit", "checkpoint_sha256")  # equal sweeps agree in all other columns, row by row
 DECISIVE = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco", "device")  # may not be mixed in one table
 SPEC = ("family", "preset", "learner", "seed", "train_tasks", "options", "settings")
 CURVE = ("step", "policy", "task", "return", "return_std", "episodes")

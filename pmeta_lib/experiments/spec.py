@@ -113,10 +113,8 @@ def stored_spec(folder: Path) -> RunSpec:
     path, why = Path(folder) / "spec.json", "its spec.json does not say all its options"
     try:
         data = json.loads(path.read_bytes())
-        if data.get("version") == VERSION:
-            spec = RunSpec.from_json(data)
-            if spec.to_json() == data:
-                return spec
+        if data.get("version") == VERSION and (spec := RunSpec.from_json(data)).to_json() == data:
+            return spec
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
     except UserError as error:  # an option or a family that is no more
