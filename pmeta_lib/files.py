@@ -150,16 +150,10 @@ def write_table(path: Path, frame: "pd.DataFrame") -> None:
     other numbers float64, truth values bool, all else text. So pandas 2 and 3 write the same schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from pandas.api import types as kind
+    from pandas.api.types import infer_dtype
 
-    def column(values) -> pa.DataType:
-        if kind.infer_dtype(values) == "boolean":  # some missing, too
-            return pa.bool_()
-        if kind.is_numeric_dtype(values.dtype):
-            return pa.float64() if kind.is_float_dtype(values.dtype) else pa.int64()
-        return pa.string()
-
-    schema, sink = pa.schema([(name, column(values)) for name, values in frame.items()]), pa.BufferOutputStream()
+    kinds, sink = {"integer": pa.int64(), "floating": pa.float64(), "boolean": pa.bool_()}, pa.BufferOutputStream()
+    schema = pa.schema([(name, kinds.get(infer_dtype(values), pa.string())) for name, values in frame.items()])
     table = pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata()
     pq.write_table(table, sink, compression="zstd")
     write_atomically(path, sink.getvalue().to_pybytes())

@@ -1,8 +1,6 @@
-"""SIGTERM and SIGUSR2 ask a training to save: clusters send them some time before they take a machine away.
-
-A handler may run between any two instructions, where a run is in no state to be saved. So it only takes note; the
-training loop looks after each step, saves, and calls `answer`.
-"""
+"""SIGTERM and SIGUSR2 ask a training to save: clusters send them some time before they take a machine away. A handler
+may run between any two instructions, where a run is in no state to be saved. So it only takes note; the training loop
+looks after each step, saves, and calls `answer`."""
 
 import signal
 import threading

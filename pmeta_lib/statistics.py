@@ -3,9 +3,9 @@
 The replication unit is the training seed: episodes and tasks are averaged before, and a run's curve is taken whole or
 not at all. Intervals that verdicts rest on are closed formulas whose coverage at n = 5 the tests simulate:
 
-- means and their differences: Welch's t at a *quarter* of the error asked for (`contrast`). Student's own t covers 88 %
-  where returns are skewed like an exponential, a percentile bootstrap 78 %, a bootstrap t 93 % but 89 % where one run
-  in five fails; this one 93 % or more in all of these, at half again the width;
+- means and their differences: Welch's t at a *quarter* of the error asked for (`contrast`), which covers 93 % or more
+  where returns are skewed like an exponential (Student's own t covers 88 %, a percentile bootstrap 78 %) and where one
+  run in five fails (a bootstrap t covers 89 %), at half again the width;
 - scores: Fieller's interval of a ratio with the same t (`score_interval`);
 - probabilities of improvement: Wilson's interval with as many trials as the smaller sample has runs, which is the
   largest variance that the Mann-Whitney statistic can have (`improvement_interval`).
@@ -168,8 +168,7 @@ def stratified_bootstrap(
     Every resample draws the seeds of each stratum with replacement, independently of the other strata; all else about
     a drawn seed (time points, tasks) comes with it. The percentiles are `expanded` (Hesterberg 2015) by what the
     bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)), and Student's t. For figures: no verdict rests on it.
-    Raises `UserError` for a stratum of fewer than two seeds, or with a number that is not finite.
-    """
+    Raises `UserError` for a stratum of fewer than two seeds, or with a number that is not finite."""
     strata = [np.asarray(s, float) for s in strata]
     for k, s in enumerate(strata):
         if s.ndim < 1 or len(s) < 2 or not np.isfinite(s).all():

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.experiments.results import compact
-from pmeta_lib.experiments.spec import RunSpec, digest, stored_spec, undamaged
+from pmeta_lib.experiments.results import compact, stored_run
+from pmeta_lib.experiments.spec import RunSpec, digest
 from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, writable
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
@@ -35,8 +35,7 @@ def adapt_packed(
     killed call goes on where it was. `family` names another family than the run's; `changes` are settings other than
     the run's, `alone` those of learning from scratch (the same, if not given); `shared` is a folder that keeps the
     references, which runs of equal settings have in common, for other calls, of other processes too. Raises `UserError`
-    for a folder without a sound finished run, and for a family whose observations or actions are of another size.
-    """
+    for a folder without a sound finished run, and for a family whose observations or actions are of another size."""
     specs, tensors, widths = trained(folders, device)
     goal, learner = target(specs[0], family, folders[0]), specs[0].make_learner()
     base, changes, seeds = asdict(specs[0].settings), changes or {}, [s.seed for s in specs]
@@ -87,14 +86,14 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], di
     `UserError` for a folder without a sound finished run, and for specs that differ in more than their seed."""
     specs, widths, tensors = [], [], []
     for folder in folders:
-        with undamaged(folder):
-            record = json.loads((folder / "result.json").read_bytes())
-            specs.append(stored_spec(folder))
-            if sha256(folder / "checkpoint.safetensors") != record["checkpoint_sha256"]:
-                raise ValueError("checkpoint.safetensors is not the file that the run wrote")
-            with safe_open(folder / "checkpoint.safetensors", "pt", device=device) as file:
-                widths.append(json.loads(file.metadata()["actor"]))
-                tensors.append({name: file.get_tensor(name) for name in file.keys()})
+        spec, row = stored_run(folder)
+        path = folder / "checkpoint.safetensors"
+        if not path.is_file() or sha256(path) != row["checkpoint_sha256"]:
+            raise UserError(f"{folder} is damaged: {path.name} is not the file that the run wrote; delete it, run it again")
+        with safe_open(path, "pt", device=device) as file:
+            widths.append(json.loads(file.metadata()["actor"]))
+            tensors.append({name: file.get_tensor(name) for name in file.keys()})
+        specs.append(spec)
     if len({replace(spec, seed=0).key for spec in specs}) != 1:
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
     return specs, {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths[0]

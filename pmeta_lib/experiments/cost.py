@@ -1,7 +1,5 @@
 """What a run will cost, from stored measurements (a family's `seconds`, a learner's `cost`): good to a factor of two.
-
-`pmeta bench cost` measures the table below anew.
-"""
+`pmeta bench cost` measures the table below anew."""
 
 from operator import mul
 

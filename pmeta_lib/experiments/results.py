@@ -1,8 +1,5 @@
-"""The results of any number of finished runs as one tidy table, kept as Parquet.
-
-One row a run, evaluated step, policy and task, with everything needed to judge it on the row: `run` (its identity),
-`cell` (the identity of all seeds of it), spec, versions, machine, commit, how it was packed, seconds.
-"""
+"""The results of any number of finished runs as one tidy table, kept as Parquet: one row a run, evaluated step, policy
+and task, with everything needed to judge it on the row. `run` is its identity, `cell` that of all seeds of it."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec, undamaged
+from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec
 from pmeta_lib.files import UserError, json_text, read_table, write_table, writing
 
 THEN = " then "  # in a run that went on under other versions, on another machine or device, see `run`
@@ -31,7 +28,7 @@ def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
             raise UserError(f"{root} holds no finished run (a folder with result.json); run the sweep first")
         for folder in found:
             try:
-                rows.append(_row(folder))
+                rows.append(stored_run(folder)[1] | {"folder": str(folder)})
             except OldRun:
                 old.append(folder)
     if old:
@@ -46,13 +43,19 @@ def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     return table.sort_values([c for c in SPEC if c != "seed"] + ["seed"], na_position="first", ignore_index=True)
 
 
-def _row(folder: Path) -> dict:
-    with undamaged(folder):
-        spec, result = stored_spec(folder), json.loads((folder / "result.json").read_bytes())
-        if result["run"] != spec.key:
-            raise UserError(f"{folder}: result.json is of run {result['run']}, spec.json of {spec.key}, with other "
-                            "options; delete the folder and run it again")  # fmt: skip
-        return row(spec.to_json(), result) | {"folder": str(folder)}
+def stored_run(folder: Path) -> tuple[RunSpec, dict]:
+    """The spec and the row of the finished run in `folder`; what is missing or wrong is one `UserError`."""
+    try:
+        spec = stored_spec(folder)
+        found = row(spec.to_json(), json.loads((folder / "result.json").read_bytes()))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no finished run (no {Path(error.filename).name}); train it first") from error
+    except (OSError, UnicodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
+    if found["run"] != spec.key:
+        raise UserError(f"{folder}: result.json is of run {found['run']}, spec.json of {spec.key}, with other "
+                        "options; delete the folder and run it again")  # fmt: skip
+    return spec, found
 
 
 def row(spec: dict, result: dict) -> dict:

@@ -1,8 +1,5 @@
-"""One spec -> one folder of results: spec.json, curve.parquet, losses.parquet, checkpoint.safetensors, result.json.
-
-`result.json` is written last: a folder without it is unfinished. Specs that differ only in their seed may be packed:
-trained stacked, in one process, landing in a folder each.
-"""
+"""One spec -> one folder of results: spec.json, curve.parquet, losses.parquet, checkpoint.safetensors and, last of all,
+result.json: a folder without it is unfinished."""
 
 import json
 import shutil
@@ -31,12 +28,10 @@ def run(spec: RunSpec, folder: Path, **how) -> Path:
 
 
 def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu", **how) -> list[Path]:
-    """Train specs that differ only in their seed, stacked, each into its own folder; resumable after a kill.
-
-    The unfinished state lives in the first folder, under `checkpoints/`, and is removed at the end. `how`: `threads`,
-    `progress`, `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Raises `UserError` for specs that
-    cannot be packed or a folder that holds another run, and `Stopped` if the training diverges.
-    """
+    """Train specs that differ only in their seed, stacked, each into its own folder; resumable after a kill: what is
+    unfinished lives in the first folder, under `checkpoints/`, until the end. `how`: `threads`, `progress`,
+    `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Raises `UserError` for specs that cannot be
+    packed or a folder that holds another run, and `Stopped` if the training diverges."""
     if len({replace(s, seed=0).key for s in specs}) != 1 or len(specs) != len(folders):
         raise UserError("only runs that differ in nothing but their seed can be packed together")
     for spec, folder in zip(specs, folders):

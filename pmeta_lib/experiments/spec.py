@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,9 +34,8 @@ SettingsOrDict = Annotated[Settings, BeforeValidator(lambda x: Settings(**x) if 
 
 @options
 class RunSpec:
-    """One learner on one task family from one seed, with every option and setting, given or not. What is left out gets
-    today's default *when the spec is made*, so that a later default makes another spec and never passes for this one.
-    """
+    """One learner on one task family from one seed, with every option and setting, given or not: what is left out gets
+    today's default *when the spec is made*, so that a later default makes another spec and never passes for this."""
 
     family: FamilyName
     learner: LearnerName = "pmeta"
@@ -115,27 +112,13 @@ def stored_spec(folder: Path) -> RunSpec:
         data = json.loads(path.read_bytes())
         if data.get("version") == VERSION and (spec := RunSpec.from_json(data)).to_json() == data:
             return spec
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
     except UserError as error:  # an option or a family that is no more
         why = str(error)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
     raise OldRun(f"{folder} holds a run of an older version ({why}); run it again in another folder")
-
-
-@contextmanager
-def undamaged(folder: Path) -> Iterator[None]:
-    """Reading the files of the finished run in `folder`: what is missing or wrong is one `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no finished run (no {Path(error.filename).name}); train it first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
 
 
 def old_runs(folder: Path) -> list[Path]:
     """The runs directly below `folder` that another version wrote."""
-    specs = sorted(Path(folder).glob("*/spec.json"))
-    return [path.parent for path in specs if f'"version": {VERSION},' not in path.read_text()]
+    return sorted(p.parent for p in Path(folder).glob("*/spec.json") if f'"version": {VERSION},' not in p.read_text())
