@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pmeta_lib import __version__
-from pmeta_lib.files import UserError, unknown, writable
+from pmeta_lib.files import UserError, known, writable
 
 VERBS = {
     "course": ("pmeta_course.regression.command", "run the notebooks headlessly, check and compare them"),
@@ -46,9 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        if argv[0] not in available:
-            raise unknown("verb", argv[0], available)
-        module_name, text = available[argv[0]]
+        module_name, text = available[known("verb", argv[0], available)]
         verb = importlib.import_module(module_name)
         sub = Parser(prog=f"pmeta {argv[0]}", description=text[0].upper() + text[1:] + ".", epilog=verb.__doc__)
         verb.configure(sub)

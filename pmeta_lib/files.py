@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +39,13 @@ def unknown(kind: str, name: object, choices: Iterable[str], where: str = "") ->
     hint = f" Did you mean {near[0]!r}?" if near else ""
     within = f" in {where}" if where else ""
     return UserError(f"unknown {kind} {str(name)!r}{within}.{hint} Choose from: {', '.join(choices)}.")
+
+
+def known(kind: str, name: str, choices: Collection[str], where: str = "") -> str:
+    """`name`, if it is among `choices`; raises the error `unknown` otherwise."""
+    if name not in choices:
+        raise unknown(kind, name, choices, where)
+    return name
 
 
 def writable(folder: Path, option: str) -> None:

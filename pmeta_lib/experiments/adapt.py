@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
@@ -84,19 +85,17 @@ def adapt_packed(
 def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], dict[str, Tensor], list[int]]:
     """The specs of finished runs of one cell, their final tensors stacked over seeds, and the actor's widths. Raises
     `UserError` for a folder without a sound finished run, and for specs that differ in more than their seed."""
-    specs, widths, tensors = [], [], []
-    for folder in folders:
-        spec, row = stored_run(folder)
-        path = folder / "checkpoint.safetensors"
-        if not path.is_file() or sha256(path) != row["checkpoint_sha256"]:
-            raise UserError(f"{folder} is damaged: {path.name} is not the file that the run wrote; delete it, run it again")
-        with safe_open(path, "pt", device=device) as file:
-            widths.append(json.loads(file.metadata()["actor"]))
-            tensors.append({name: file.get_tensor(name) for name in file.keys()})
-        specs.append(spec)
+    specs, rows = zip(*map(stored_run, folders))
     if len({replace(spec, seed=0).key for spec in specs}) != 1:
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
-    return specs, {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths[0]
+    paths = [folder / "checkpoint.safetensors" for folder in folders]
+    for path, row in zip(paths, rows):
+        if not path.is_file() or sha256(path) != row["checkpoint_sha256"]:
+            raise UserError(f"{path} is missing or is not the file that the run wrote; delete its folder, run it again")
+    with safe_open(paths[0], "pt") as file:
+        widths = json.loads(file.metadata()["actor"])
+    tensors = [load_file(path, device) for path in paths]
+    return list(specs), {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths
 
 
 def stacked_agent(specs: list[RunSpec], stacked: dict[str, Tensor], widths: list[int], device: str) -> Agent:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from pmeta_lib.envs.families import PRESETS, TaskFamily, family, lookup
-from pmeta_lib.experiments.learners import LEARNERS, find, learner
-from pmeta_lib.files import UserError, json_text, unknown
+from pmeta_lib.experiments.learners import LEARNERS, learner
+from pmeta_lib.files import UserError, json_text, known
 from pmeta_lib.options import Count, options
 from pmeta_lib.sac.settings import Settings
 
@@ -19,16 +19,9 @@ if TYPE_CHECKING:
 
 VERSION = 2  # goes up when equal specs come to mean other numbers; 1 (pmeta 0.1) left options at their default out
 
-
-def _preset(name: str) -> str:
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return name
-
-
 FamilyName = Annotated[str, AfterValidator(lambda name: lookup(name) and name)]  # which refuses an unknown one
-LearnerName = Annotated[str, AfterValidator(lambda name: find(name, LEARNERS) and name)]
-PresetName = Annotated[str, AfterValidator(_preset)]
+LearnerName = Annotated[str, AfterValidator(lambda name: known("learner", name, LEARNERS))]
+PresetName = Annotated[str, AfterValidator(lambda name: known("preset", name, PRESETS))]
 SettingsOrDict = Annotated[Settings, BeforeValidator(lambda x: Settings(**x) if isinstance(x, dict) else x)]
 
 
