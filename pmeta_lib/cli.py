@@ -1,14 +1,14 @@
 """`pmeta VERB …`. Each verb lives beside what it calls, as `configure(parser)` and `main(args)`."""
 
 import argparse
-import importlib
+import functools
 import importlib.util
 import os
 import sys
 from pathlib import Path
 
 from pmeta_lib import __version__
-from pmeta_lib.files import UserError, unknown, writable
+from pmeta_lib.files import UserError, known, writable
 
 VERBS = {
     "course": ("pmeta_course.regression.command", "run the notebooks headlessly, check and compare them"),
@@ -23,6 +23,7 @@ VERBS = {
     "check": ("pmeta_course.grading.command", "grade a filled-in notebook"),
     "doctor": ("pmeta_course.doctor", "is this machine ready for the course?"),
 }
+Parser = functools.partial(argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,12 +37,8 @@ def main(argv: list[str] | None = None) -> int:
             sys.path.append(str(there))
     available = {v: e for v, e in VERBS.items() if importlib.util.find_spec(e[0].split(".")[0]) is not None}
     listing = "\n".join(f"  {verb:<9} {text}" for verb, (_, text) in available.items())
-    parser = argparse.ArgumentParser(
-        prog="pmeta",
-        description="Personalized meta-reinforcement learning.",
-        epilog=f"verbs:\n{listing}\n\n`pmeta VERB --help` has examples.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = f"verbs:\n{listing}\n\n`pmeta VERB --help` has examples."
+    parser = Parser(prog="pmeta", description="Personalized meta-reinforcement learning.", epilog=about)
     parser.add_argument("--version", action="version", version=f"pmeta {__version__}")
     parser.add_argument("verb", nargs="?", help=argparse.SUPPRESS)
     if not argv or argv[0].startswith("-"):
@@ -49,16 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        if argv[0] not in available:
-            raise unknown("verb", argv[0], available)
-        module_name, text = available[argv[0]]
+        module_name, text = available[known("verb", argv[0], available)]
         verb = importlib.import_module(module_name)
-        sub = argparse.ArgumentParser(
-            prog=f"pmeta {argv[0]}",
-            description=text[0].upper() + text[1:] + ".",
-            epilog=verb.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        sub = Parser(prog=f"pmeta {argv[0]}", description=text[0].upper() + text[1:] + ".", epilog=verb.__doc__)
         verb.configure(sub)
         args = sub.parse_args(argv[1:])
         if (target := str(getattr(args, "json", None) or "-")) != "-":  # before anything long, for every verb

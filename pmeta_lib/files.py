@@ -13,11 +13,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,6 @@ PACKAGES = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco")
 HICCUPS = (errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOLCK, errno.ENOTCONN)  # of a file server; they pass
 PAUSES = tuple(0.1 * 2**k for k in range(10))  # seconds, 102 in all: servers that fail over take a minute or more
 HOST = platform.node().replace(".", "-")
-T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -42,12 +41,18 @@ def unknown(kind: str, name: object, choices: Iterable[str], where: str = "") ->
     return UserError(f"unknown {kind} {str(name)!r}{within}.{hint} Choose from: {', '.join(choices)}.")
 
 
+def known(kind: str, name: str, choices: Collection[str], where: str = "") -> str:
+    """`name`, if it is among `choices`; raises the error `unknown` otherwise."""
+    if name not in choices:
+        raise unknown(kind, name, choices, where)
+    return name
+
+
 def writable(folder: Path, option: str) -> None:
     """Make sure that a folder exists and can be written; `option` is what the user gave it with. Raises UserError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         why = error.strerror or str(error)
         raise UserError(f"{option} {folder}: this folder cannot be written ({why}); give another {option}") from None
@@ -59,17 +64,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def patiently(action: Callable[..., T], *args, **kwargs) -> T:
+def patiently(action: Callable, *args, **kwargs) -> Any:
     """What `action(*args, **kwargs)` returns; it is called again, after growing pauses, while a file server is out of
     order (`HICCUPS`). Raises the last `OSError` if the server stays so, and any other at once."""
-    for pause in PAUSES:
+    for pause in (*PAUSES, None):
         try:
             return action(*args, **kwargs)
         except OSError as error:
-            if error.errno not in HICCUPS:
+            if pause is None or error.errno not in HICCUPS:
                 raise
             time.sleep(pause)
-    return action(*args, **kwargs)
 
 
 @contextmanager
@@ -153,16 +157,10 @@ def write_table(path: Path, frame: "pd.DataFrame") -> None:
     other numbers float64, truth values bool, all else text. So pandas 2 and 3 write the same schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from pandas.api import types as kind
+    from pandas.api.types import infer_dtype
 
-    def column(values) -> pa.DataType:
-        if kind.infer_dtype(values) == "boolean":  # some missing, too
-            return pa.bool_()
-        if kind.is_numeric_dtype(values.dtype):
-            return pa.float64() if kind.is_float_dtype(values.dtype) else pa.int64()
-        return pa.string()
-
-    schema, sink = pa.schema([(name, column(values)) for name, values in frame.items()]), pa.BufferOutputStream()
+    kinds, sink = {"integer": pa.int64(), "floating": pa.float64(), "boolean": pa.bool_()}, pa.BufferOutputStream()
+    schema = pa.schema([(name, kinds.get(infer_dtype(values), pa.string())) for name, values in frame.items()])
     table = pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata()
     pq.write_table(table, sink, compression="zstd")
     write_atomically(path, sink.getvalue().to_pybytes())
@@ -187,20 +185,17 @@ def provenance() -> dict:
     """Where and with what a result was made: versions, machine (no name, no user), commit."""
     about = Path("/proc/cpuinfo")  # on Linux
     cpu = re.search(r"^model name[^:]*:([^:\n]*)", about.read_text() if about.exists() else "", re.MULTILINE)
-    processor = cpu[1].strip() if cpu else platform.processor()
-    return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()} {processor}".strip(),
-        "commit": commit(Path(__file__).resolve().parents[1]),
-    }
+    machine = platform.system(), platform.machine(), cpu[1].strip() if cpu else platform.processor()
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    here = commit(Path(__file__).resolve().parents[1])
+    return {"versions": versions, "machine": " ".join(machine).strip(), "commit": here}
 
 
 def commit(root: Path) -> str:
     """The commit checked out at `root`, with "-dirty" where files differ from it; "unknown" if `root` is not itself the
     top of a repository (an installed package, perhaps inside somebody else's repository) or has no commit yet."""
-    git = shutil.which("git")
-    if git is None or not (root / ".git").exists():
+    if not (shutil.which("git") and (root / ".git").exists()):
         return "unknown"
-    ask = [git, "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    ask = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     answer = subprocess.run(ask, capture_output=True, text=True)
     return answer.stdout.strip() if answer.returncode == 0 else "unknown"

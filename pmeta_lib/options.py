@@ -28,10 +28,8 @@ Widths = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]  # a li
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def options(cls: type) -> type:
     """A frozen dataclass whose values are held to its annotations; `noun` of the class says what a field is called.
-
-    Making one raises `UserError`, with all mistakes at once; `__post_init__` may, for values that are wrong together.
-    `dataclasses.replace`, `asdict` and `fields` work, and `replace` checks again.
-    """
+    Making one, by `dataclasses.replace` too, raises `UserError`, with all mistakes at once; `__post_init__` may, for
+    values that are wrong together."""
     checked: Any = dataclass(frozen=True, config=STRICT)(cls)
     make, signature = checked.__init__, inspect.signature(checked)
 
@@ -79,8 +77,7 @@ def _plain(text: str) -> str:
 def _inner(owner: Any, name) -> type:
     """The options that the field `name` of `owner` holds, or `owner` itself where it is an item of a list."""
     kinds = [owner.__pydantic_fields__[name].annotation] if name in owner.__pydantic_fields__ else []
-    while kinds:
-        kind = kinds.pop()
+    for kind in kinds:  # a list that grows
         if hasattr(kind, "__pydantic_fields__"):
             return kind
         kinds += getattr(kind, "__args__", ())

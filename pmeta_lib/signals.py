@@ -1,8 +1,6 @@
-"""SIGTERM and SIGUSR2 ask a training to save: clusters send them some time before they take a machine away.
-
-A handler may run between any two instructions, where a run is in no state to be saved. So it only takes note; the
-training loop looks after each step, saves, and calls `answer`.
-"""
+"""SIGTERM and SIGUSR2 ask a training to save: clusters send them some time before they take a machine away. A handler
+may run between any two instructions, where a run is in no state to be saved. So it only takes note; the training loop
+looks after each step, saves, and calls `answer`."""
 
 import signal
 import threading
@@ -14,11 +12,7 @@ _unanswered: list[tuple[int, bool]] = []
 
 
 class Left(BaseException):
-    """The process was asked to end, and its training has written a checkpoint; `signal` is what asked."""
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.signal = number
+    """The process was asked to end, and its training has written a checkpoint; its text names the signal that asked."""
 
 
 @contextmanager
@@ -26,10 +20,8 @@ def heeded(leave: tuple[int, ...] = LEAVE, save: tuple[int, ...] = ()) -> Iterat
     """Inside, the signals `leave` end no process at once: they ask for a checkpoint, then `Left` is raised. The
     signals `save` ask for a checkpoint only. Outside of the main thread, where Python allows no handler, nothing is
     changed."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (*leave, *save):
-            before[number] = signal.signal(number, lambda n, frame: _unanswered.append((n, n in leave)))
+    numbers = (*leave, *save) if threading.current_thread() is threading.main_thread() else ()
+    before = {n: signal.signal(n, lambda n, frame: _unanswered.append((n, n in leave))) for n in numbers}
     try:
         yield
     finally:
@@ -48,4 +40,4 @@ def answer() -> None:
     while _unanswered:
         number, leave = _unanswered.pop()
         if leave:
-            raise Left(number)
+            raise Left(signal.Signals(number).name)

@@ -3,21 +3,21 @@
 The replication unit is the training seed: episodes and tasks are averaged before, and a run's curve is taken whole or
 not at all. Intervals that verdicts rest on are closed formulas whose coverage at n = 5 the tests simulate:
 
-- means and their differences: Welch's t at a *quarter* of the error asked for (`contrast`). Student's own t covers 88 %
-  where returns are skewed like an exponential, a percentile bootstrap 78 %, a bootstrap t 93 % but 89 % where one run
-  in five fails; this one 93 % or more in all of these, at half again the width;
+- means and their differences: Welch's t at a *quarter* of the error asked for (`contrast`), which covers 93 % or more
+  where returns are skewed like an exponential (Student's own t covers 88 %, a percentile bootstrap 78 %) and where one
+  run in five fails (a bootstrap t covers 89 %), at half again the width;
 - scores: Fieller's interval of a ratio with the same t (`score_interval`);
 - probabilities of improvement: Wilson's interval with as many trials as the smaller sample has runs, which is the
   largest variance that the Mann-Whitney statistic can have (`improvement_interval`).
 
-Aggregates follow Agarwal et al. (NeurIPS 2021, arXiv 2108.13264): interquartile mean, performance profile. A *stratum*
-is an array (n, ...): the n seeds of one learner on one family. Aggregates take lists of strata that are batched as
-(r, n, ...), r resamples, and give (r, ...). What is drawn at random takes a `numpy.random.Generator`.
+Aggregates follow Agarwal et al. (NeurIPS 2021, arXiv 2108.13264). A *stratum* is an array (n, ...): the n seeds of one
+learner on one family. Aggregates take lists of strata that are batched as (r, n, ...), r resamples, and give (r, ...).
 """
 
 from collections.abc import Callable
 
 import numpy as np
+from numpy.random import Generator
 from scipy import stats
 
 from pmeta_lib.files import UserError
@@ -53,10 +53,7 @@ def _quantile(variances: np.ndarray, freedom: np.ndarray) -> float:
 
 
 def contrast(samples: list[np.ndarray], weights: list[float]) -> Interval:
-    """The weighted sum of the samples' means, and its interval (value, low, high).
-
-    `samples`: arrays (n_k,), independent of each other, two or more numbers each; `weights`: a number each.
-    """
+    """The weighted sum of the means of independent `samples`, arrays (n_k,) of two or more, and its interval."""
     mean, square, freedom = _moments(samples)
     parts = np.square(weights) * square
     value, half = float(mean @ np.asarray(weights)), _quantile(parts, freedom) * float(np.sqrt(parts.sum()))
@@ -74,11 +71,9 @@ def difference_interval(a: np.ndarray, b: np.ndarray) -> Interval:
 
 
 def score_interval(x: np.ndarray, one: np.ndarray, zero: np.ndarray) -> Interval:
-    """The mean of `x` (n,) on the scale from the mean of `zero` (0) to that of `one` (1), and Fieller's interval.
-
-    The interval holds every score s for which x - s one - (1 - s) zero may have mean 0: the uncertainty of the scale
-    is in it. Without bounds (infinite) where `one` is not above `zero` beyond chance.
-    """
+    """The mean of `x` (n,) on the scale from the mean of `zero` (0) to that of `one` (1), and Fieller's interval: every
+    score s for which x - s one - (1 - s) zero may have mean 0, so that the uncertainty of the scale is in it. Without
+    bounds (infinite) where `one` is not above `zero` beyond chance."""
     (x_, one_, zero_), (vx, v1, v0), freedom = _moments([x, one, zero])
     above, unit = x_ - zero_, one_ - zero_
     value = float(above / unit)
@@ -91,10 +86,8 @@ def score_interval(x: np.ndarray, one: np.ndarray, zero: np.ndarray) -> Interval
 
 
 def improvement_interval(ours: list[np.ndarray], theirs: list[np.ndarray]) -> Interval:
-    """The chance that a run of ours beats one of theirs, families weighing alike, and Wilson's interval.
-
-    `ours`, `theirs`: a sample (n,) a family, in the same order; a tie counts one half.
-    """
+    """The chance that a run of ours beats one of theirs, families weighing alike, and Wilson's interval. `ours`,
+    `theirs`: a sample (n,) a family, in the same order; a tie counts one half."""
     value, trials = _improvement(ours, theirs)
     z2 = stats.norm.ppf((1 + LEVEL) / 2) ** 2
     centre = (value + z2 / (2 * trials)) / (1 + z2 / trials)
@@ -116,10 +109,8 @@ def _improvement(ours: list[np.ndarray], theirs: list[np.ndarray]) -> tuple[floa
 
 
 def minus(a: Interval, b: Interval) -> Interval:
-    """The difference of two estimates with its interval, from theirs (Newcombe's square and add).
-
-    Exact for independent estimates; wider than needed where they rise and fall together.
-    """
+    """The difference of two estimates with its interval, from theirs (Newcombe's square and add): exact for independent
+    estimates, wider than needed where they rise and fall together."""
     value = a[0] - b[0]
     return value, value - np.hypot(a[0] - a[1], b[2] - b[0]), value + np.hypot(a[2] - a[0], b[0] - b[1])
 
@@ -132,15 +123,15 @@ def holm(p: list[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def bootstrap_interval(samples: np.ndarray, generator: np.random.Generator, resamples: int = 10_000) -> Interval:
-    """Mean of `samples` (n,) and its percentile bootstrap interval (mean, low, high)."""
+def bootstrap_interval(samples: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:
+    """Mean of `samples` (n,) and its percentile bootstrap interval."""
     samples = _sound(samples)
     means = samples[generator.integers(samples.size, size=(resamples, samples.size))].mean(1)
-    low, high = np.quantile(means, PERCENTILES)
-    return float(samples.mean()), float(low), float(high)
+    low, high = np.quantile(means, PERCENTILES).tolist()
+    return float(samples.mean()), low, high
 
 
-def paired_interval(a: np.ndarray, b: np.ndarray, generator: np.random.Generator, resamples: int = 10_000) -> Interval:
+def paired_interval(a: np.ndarray, b: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:
     """Mean of `a - b`, paired by position (the same seed and task), and its interval."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
@@ -148,20 +139,16 @@ def paired_interval(a: np.ndarray, b: np.ndarray, generator: np.random.Generator
     return bootstrap_interval(a - b, generator, resamples)
 
 
-def spearman_interval(
-    x: np.ndarray, y: np.ndarray, generator: np.random.Generator, resamples: int = 10_000
-) -> Interval:
-    """Spearman correlation of x with the mean of y over seeds, and its bootstrap interval over seeds.
-
-    x (k,) are the settings; y (seeds, k) the outcomes. A resample without variation counts as 0.
-    """
+def spearman_interval(x: np.ndarray, y: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:
+    """Spearman correlation of settings x (k,) with the mean over seeds of outcomes y (seeds, k), and its bootstrap
+    interval over seeds. A resample without variation counts as 0."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     if y.ndim != 2 or y.shape[1:] != x.shape or x.size < 3 or len(y) < 2:
         raise UserError(f"x {x.shape} and y {y.shape} must be (k,) and (seeds, k), k >= 3 and seeds >= 2.")
     draws = y[generator.integers(len(y), size=(resamples, len(y)))].mean(1)
     values = rank_correlation(x, np.concatenate([y.mean(0)[None], draws]))
-    low, high = np.quantile(values[1:], PERCENTILES)
-    return float(values[0]), float(low), float(high)
+    low, high = np.quantile(values[1:], PERCENTILES).tolist()
+    return float(values[0]), low, high
 
 
 def rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -173,26 +160,23 @@ def rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def stratified_bootstrap(
-    strata: list[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray], generator: np.random.Generator,
+    strata: list[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray], generator: Generator,
     resamples: int = 10_000, expanded: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """`statistic` of the strata and its interval: (value, low, high), each of the statistic's shape.
+    """`statistic`, which maps batched strata to (r, ...), of the strata (n_k, ...) and its interval, of equal shapes.
 
-    Every resample draws the seeds of each stratum (n_k, ...) with replacement, independently of the other strata; all
-    else about a drawn seed (time points, tasks) comes with it. `statistic` maps batched strata to (r, ...). The
-    percentiles are `expanded` (Hesterberg 2015) by what the bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)),
-    and Student's t. For figures: no verdict rests on it. Raises `UserError` for a stratum of fewer than two seeds, or
-    with a number that is not finite.
-    """
+    Every resample draws the seeds of each stratum with replacement, independently of the other strata; all else about
+    a drawn seed (time points, tasks) comes with it. The percentiles are `expanded` (Hesterberg 2015) by what the
+    bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)), and Student's t. For figures: no verdict rests on it.
+    Raises `UserError` for a stratum of fewer than two seeds, or with a number that is not finite."""
     strata = [np.asarray(s, float) for s in strata]
     for k, s in enumerate(strata):
         if s.ndim < 1 or len(s) < 2 or not np.isfinite(s).all():
             raise UserError(f"stratum {k} of shape {s.shape} must hold two or more seeds, all numbers finite.")
-    draws, chunk = [], 500  # bounds the memory that whole curves take
-    for start in range(0, resamples, chunk):
-        r = min(chunk, resamples - start)
+    draws = []
+    for r in np.diff([*range(0, resamples, 500), resamples]):  # so many at once: whole curves take memory
         draws.append(statistic([s[generator.integers(len(s), size=(r, len(s)))] for s in strata]))
-    n, freedom, tail = min(len(s) for s in strata), sum(len(s) - 1 for s in strata), (1 - LEVEL) / 2
+    n, freedom, tail = min(map(len, strata)), sum(len(s) - 1 for s in strata), PERCENTILES[0]
     if expanded:
         tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(tail, freedom))
     low, high = np.quantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
@@ -212,21 +196,17 @@ def performance_profile(strata: list[np.ndarray], thresholds: np.ndarray) -> np.
 
 
 def improvement(strata: list[np.ndarray]) -> np.ndarray:
-    """Probability that a run of ours beats one of theirs on a family drawn at random; a tie counts one half.
-
-    `strata`: ours on the first to the last family, then theirs in the same order (Mann-Whitney's statistic / n m).
-    """
+    """Probability that a run of ours beats one of theirs on a family drawn at random (Mann-Whitney's statistic / n m);
+    a tie counts one half. `strata`: ours on the first to the last family, then theirs in the same order."""
     half = len(strata) // 2
     pairs = [(a[:, :, None], b[:, None, :]) for a, b in zip(strata[:half], strata[half:], strict=True)]
     return np.mean([(a > b).mean((1, 2)) + 0.5 * (a == b).mean((1, 2)) for a, b in pairs], axis=0)
 
 
 def normalised(strata: list[np.ndarray], random: list[float]) -> list[np.ndarray]:
-    """Scores with 0 = `random` (one number a family) and 1 = the mean over seeds of the reference.
-
-    `strata`: returns of the learner on each family (r, n, ...), then the reference's final returns (r, m) in the same
-    order. Bootstrapped together, the uncertainty of the scale is part of the interval; seeds are not paired.
-    """
+    """Scores with 0 = `random` (one number a family) and 1 = the mean over seeds of the reference. `strata`: returns of
+    the learner on each family (r, n, ...), then the reference's final returns (r, m) in the same order. Bootstrapped
+    together, the uncertainty of the scale is part of the interval; seeds are not paired."""
     half = len(strata) // 2
     scales = [y.mean(1) - low for y, low in zip(strata[half:], random, strict=True)]
     return [(x - low) / s.reshape(-1, *[1] * (x.ndim - 1)) for x, s, low in zip(strata[:half], scales, random)]

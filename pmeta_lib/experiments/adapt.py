@@ -1,20 +1,20 @@
 """Meta-test of finished runs: the folder of a run becomes a table of returns on tasks it has never seen."""
 
-import hashlib
 import json
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.experiments.results import compact
-from pmeta_lib.experiments.spec import RunSpec, stored_spec, undamaged
+from pmeta_lib.experiments.results import compact, stored_run
+from pmeta_lib.experiments.spec import RunSpec, digest
 from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, writable
 from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
@@ -23,14 +23,12 @@ from pmeta_lib.sac.agent import Agent, new_agent
 from pmeta_lib.sac.settings import Settings
 
 TABLE = "adaptation.parquet"
-# settings that the plan or the networks decide
-OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden", "envs_per_task", "replay_capacity"}
+OF_THE_PLAN = {"steps", "warm_up", "evaluations", "hidden", "envs_per_task", "replay_capacity"}  # or the networks'
 
 
 def adapt_packed(
     folders: list[Path], plan: Plan, *, family: str | None = None, out: Path | None = None, changes: dict | None = None,
-    alone: dict | None = None, device: str = "cpu", threads: int = 1, progress: bool = False,
-    shared: Path | None = None,
+    alone: dict | None = None, shared: Path | None = None, device: str = "cpu", threads: int = 1, progress: bool = False
 ) -> list[Path]:  # fmt: skip
     """Adapt finished runs that differ only in their seed, stacked: one `adaptation.parquet` each, its path returned.
 
@@ -38,8 +36,7 @@ def adapt_packed(
     killed call goes on where it was. `family` names another family than the run's; `changes` are settings other than
     the run's, `alone` those of learning from scratch (the same, if not given); `shared` is a folder that keeps the
     references, which runs of equal settings have in common, for other calls, of other processes too. Raises `UserError`
-    for a folder without a sound finished run, and for a family whose observations or actions are of another size.
-    """
+    for a folder without a sound finished run, and for a family whose observations or actions are of another size."""
     specs, tensors, widths = trained(folders, device)
     goal, learner = target(specs[0], family, folders[0]), specs[0].make_learner()
     base, changes, seeds = asdict(specs[0].settings), changes or {}, [s.seed for s in specs]
@@ -47,12 +44,12 @@ def adapt_packed(
                           for x in (changes, changes if alone is None else alone))  # fmt: skip
     tasks = [goal.name, goal.preset, goal.test_tasks.tolist()]
     asked = json_text([*tasks, asdict(plan), asdict(settings), asdict(scratchs)])
-    digests = [sha256(folder / "checkpoint.safetensors") for folder in folders]
-    keys = [_digest(f"{s.key} {d} {asked}") for s, d in zip(specs, digests)]
+    checksums = [sha256(folder / "checkpoint.safetensors") for folder in folders]
+    keys = [digest(f"{spec.key} {checksum} {asked}") for spec, checksum in zip(specs, checksums)]
     paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
     if all(_key(path) == key for path, key in zip(paths, keys)):
         return paths
-    began, scratch = time.monotonic(), paths[0].parent / f"adaptation-{_digest(''.join(keys))}"
+    began, scratch = time.monotonic(), paths[0].parent / f"adaptation-{digest(''.join(keys))}"
     shared = shared or scratch
     for folder in {*(path.parent for path in paths), shared}:  # before any long work
         writable(folder, "--out")
@@ -64,50 +61,41 @@ def adapt_packed(
         own = adapt(goal, learner, agent, specs[0].train_tasks, settings, seeds, plan, **how)
     about = provenance()
     same = json_text([*tasks, plan.steps, plan.episodes, asdict(scratchs), seeds, device, about["versions"]])
-    kept = shared / f"references-{_digest(same)}.parquet"
+    kept = shared / f"references-{digest(same)}.parquet"
     with locking(kept.with_suffix(".lock")):  # whoever comes first computes them
         if not kept.exists():
             compact(references(goal, scratchs, seeds, plan, **how), kept)
         known = read_table(kept)
     parts = (own.assign(settings=json_text(asdict(settings))), known.assign(settings=json_text(asdict(scratchs))))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    for spec, path, key, digest in zip(specs, paths, keys, digests):
+    spent = round((time.monotonic() - began) / len(specs), 3)
+    for spec, path, key, checksum in zip(specs, paths, keys, checksums):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
             run=spec.key, family=goal.name, trained_on=spec.family, preset=goal.preset, learner=spec.learner,
             options=json_text(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
             held_out=goal.name != spec.family or goal.held_out, adaptation=key, packed=len(specs), device=device,
             **about["versions"], env=goal.versions["env"], base=goal.versions["base"], machine=about["machine"],
-            commit=about["commit"], checkpoint_sha256=digest,
-            seconds=round((time.monotonic() - began) / len(specs), 3),
+            commit=about["commit"], checkpoint_sha256=checksum, seconds=spent,
         )  # fmt: skip
         compact(rows, path)
     shutil.rmtree(scratch, ignore_errors=True)
     return paths
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], dict[str, Tensor], list[int]]:
-    """The specs of finished runs of one cell, their final tensors stacked over seeds, and the actor's widths.
-
-    Raises `UserError` for a folder that holds no finished run or a damaged one, and for specs that differ in more
-    than their seed.
-    """
-    specs, widths, tensors = [], [], []
-    for folder in folders:
-        with undamaged(folder):
-            record = json.loads((folder / "result.json").read_bytes())
-            specs.append(stored_spec(folder))
-            if sha256(folder / "checkpoint.safetensors") != record["checkpoint_sha256"]:
-                raise ValueError("checkpoint.safetensors is not the file that the run wrote")
-            with safe_open(folder / "checkpoint.safetensors", "pt", device=device) as file:
-                widths.append(json.loads(file.metadata()["actor"]))
-                tensors.append({name: file.get_tensor(name) for name in file.keys()})
-    if len({json_text({**s.to_json(), "seed": 0}, sort_keys=True) for s in specs}) != 1:
+    """The specs of finished runs of one cell, their final tensors stacked over seeds, and the actor's widths. Raises
+    `UserError` for a folder without a sound finished run, and for specs that differ in more than their seed."""
+    specs, rows = zip(*map(stored_run, folders))
+    if len({replace(spec, seed=0).key for spec in specs}) != 1:
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
-    return specs, {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths[0]
+    paths = [folder / "checkpoint.safetensors" for folder in folders]
+    for path, row in zip(paths, rows):
+        if not path.is_file() or sha256(path) != row["checkpoint_sha256"]:
+            raise UserError(f"{path} is missing or is not the file that the run wrote; delete its folder, run it again")
+    with safe_open(paths[0], "pt") as file:
+        widths = json.loads(file.metadata()["actor"])
+    tensors = [load_file(path, device) for path in paths]
+    return list(specs), {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}, widths
 
 
 def stacked_agent(specs: list[RunSpec], stacked: dict[str, Tensor], widths: list[int], device: str) -> Agent:
@@ -125,8 +113,7 @@ def stacked_agent(specs: list[RunSpec], stacked: dict[str, Tensor], widths: list
 
 def target(spec: RunSpec, name: str | None, folder: Path) -> TaskFamily:
     """The family to adapt to, the run's own where `name` is None; `UserError` if its sizes are not the networks'."""
-    home = spec.make_family()
-    goal = RunSpec(name, preset=spec.preset).make_family() if name and name != home.name else home
+    home, goal = spec.make_family(), RunSpec(name or spec.family, preset=spec.preset).make_family()
     sizes = home.observation_size, home.action_size
     if sizes != (goal.observation_size, goal.action_size):
         raise UserError(
@@ -144,21 +131,11 @@ def _key(path: Path) -> str | None:
         return None
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean return by step (columns), over tasks first and then seeds; a row a family, learner with options, and way.
-    The references, which know no learner, are rows of "(any)"."""
-    return _means(table[table["policy"] == "deployed"], "step")
-
-
-def few_shot(table: pd.DataFrame) -> pd.DataFrame:
-    """The same by episode, as lived; the last column is the mean of them all, the few-shot endpoint."""
-    means = _means(table[table["policy"] == "acting"], "episode")
-    return means.assign(**{f"1 to {means.columns.max()}": means.mean(axis=1, skipna=False)}) if len(means) else means
-
-
-def _means(table: pd.DataFrame, by: str) -> pd.DataFrame:
+def means(table: pd.DataFrame, policy: str, by: str) -> pd.DataFrame:
+    """Mean return of `policy` by `by` (columns), over tasks first and then seeds; a row a family, learner with options,
+    and way. The references, which know no learner, are rows of "(any)"."""
     shared = table["way"].isin(["scratch", "random"])
     name = table["learner"].where(~shared, "(any)") + table["options"].where(~shared, "").replace("{}", "")
-    keys = ["family", "learner", "way", "seed", by]
-    seeds = table.assign(learner=name, **{by: table[by].astype(int)}).groupby(keys)["return"].mean()
-    return seeds.groupby(level=["family", "learner", "way", by]).mean().unstack(by)
+    rows = table.assign(learner=name)[table["policy"] == policy].astype({by: int})
+    keys = ["family", "learner", "way", by]
+    return rows.groupby([*keys, "seed"])["return"].mean().groupby(level=keys).mean().unstack(by)

@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from pmeta_lib.experiments import results  # PyTorch and all, which `--help` need not wait for
-    from pmeta_lib.experiments.adapt import OF_THE_PLAN, adapt_packed, few_shot, summary
+    from pmeta_lib.experiments.adapt import OF_THE_PLAN, adapt_packed, means
     from pmeta_lib.sac.adaptation import Plan
 
     use_machine(args.device, args.threads)
@@ -52,14 +52,16 @@ def main(args: argparse.Namespace) -> int:
             device=args.device, threads=args.threads, progress=not args.quiet,
         )  # fmt: skip
     table = pd.concat([read_table(path) for path in paths], ignore_index=True)
-    report, first = summary(table), few_shot(table)
+    report, first = means(table, "deployed", "step"), means(table, "acting", "episode")
+    if len(first):
+        first[f"1 to {first.columns.max()}"] = first.mean(axis=1, skipna=False)  # the few-shot endpoint
     for family, rows in table.groupby("family"):
         split = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
         print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({split})")
-        for words, means in (("of the first episodes as they were lived, one environment a task", first),
-                             ("after so many steps", report)):  # fmt: skip
-            if family in means.index.get_level_values(0):
-                shown = means.loc[family].dropna(axis=1, how="all")
+        for words, all_of in (("of the first episodes as they were lived, one environment a task", first),
+                              ("after so many steps", report)):  # fmt: skip
+            if family in all_of.index.get_level_values(0):
+                shown = all_of.loc[family].dropna(axis=1, how="all")
                 print(f"{words}:\n" + shown.to_string(float_format="{:.1f}".format, na_rep=""))
     alone = table.groupby("learner")["way"].agg(lambda ways: set(ways) <= {"scratch", "random"})
     for name in alone.index[alone]:

@@ -1,9 +1,7 @@
 """What a run will cost, from stored measurements (a family's `seconds`, a learner's `cost`): good to a factor of two.
+`pmeta bench cost` measures the table below anew."""
 
-`pmeta bench cost` measures the table below anew.
-"""
-
-import itertools
+from operator import mul
 
 MACHINE = "one core of an AMD EPYC virtual machine, November 2026"
 TABLE = f"a guess from stored measurements ({MACHINE}), good to a factor of two; GPUs were not measured"
@@ -34,12 +32,9 @@ def seconds(spec, packed: int) -> float:
 
 
 def sizes(family, hidden: tuple[int, ...], transitions: int, policies: int) -> tuple[float, float, float]:
-    def weights(inputs, outputs):
-        widths = (inputs, *hidden, outputs)
-        return sum(a * b for a, b in itertools.pairwise(widths))
-
-    size = weights(family.observation_size, 2 * family.action_size)
-    size += 2 * weights(family.observation_size + family.action_size, 1)
+    actor = (family.observation_size, *hidden, 2 * family.action_size)
+    critic = (family.observation_size + family.action_size, *hidden, 1)
+    size = sum(map(mul, actor, actor[1:])) + 2 * sum(map(mul, critic, critic[1:]))
     return 1.0, transitions * size, policies * size
 
 

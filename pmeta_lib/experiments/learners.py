@@ -1,8 +1,6 @@
-"""Every learner that a run can name: those on soft actor-critic, the on-policy rivals, and those of other packages.
-
-A learner is a file of its own and one line: in `pmeta_lib.sac.learners.LEARNERS`, here, or, in another package, an
-entry point `name = "module:Class"` of the group "pmeta.learners".
-"""
+"""Every learner that a run can name. Each is a file of its own and one line: those on soft actor-critic have it in
+`pmeta_lib.sac.learners`, the on-policy rivals here, and those of other packages in an entry point
+`name = "module:Class"` of the group "pmeta.learners"."""
 
 import pkgutil
 from collections.abc import Callable

@@ -1,8 +1,5 @@
-"""The results of any number of finished runs as one tidy table, kept as Parquet.
-
-One row a run, evaluated step, policy and task, with everything needed to judge it on the row: `run` (its identity),
-`cell` (the identity of all seeds of it), spec, versions, machine, commit, how it was packed, seconds.
-"""
+"""The results of any number of finished runs as one tidy table, kept as Parquet: one row a run, evaluated step, policy
+and task, with everything needed to judge it on the row. `run` is its identity, `cell` that of all seeds of it."""
 
 import json
 from collections.abc import Iterable
@@ -10,33 +7,28 @@ from pathlib import Path
 
 import pandas as pd
 
-from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec, undamaged
+from pmeta_lib.experiments.spec import OldRun, RunSpec, digest, stored_spec
 from pmeta_lib.files import UserError, json_text, read_table, write_table, writing
 
-# Equal sweeps agree in all other columns, row by row. (The order of a checkpoint's header entries is left to chance
-# by safetensors, so the digests of equal parameters differ.)
 THEN = " then "  # in a run that went on under other versions, on another machine or device, see `run`
-VOLATILE = ("seconds", "machine", "commit", "checkpoint_sha256")
+VOLATILE = ("seconds", "machine", "commit", "checkpoint_sha256")  # equal sweeps agree in all other columns, row by row
 DECISIVE = ("pmeta_lib", "torch", "numpy", "gymnasium", "mujoco", "device")  # may not be mixed in one table
 SPEC = ("family", "preset", "learner", "seed", "train_tasks", "options", "settings")
 CURVE = ("step", "policy", "task", "return", "return_std", "episodes")
 
 
 def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
-    """One row a finished run, sorted; `folder` says where it lies. Unfinished folders do not count.
-
-    `folders`: sweeps' folders, or folders of single runs. Raises `UserError` for a folder without any finished run,
-    a run whose files contradict each other, and the same run found twice.
-    """
+    """One row a finished run, sorted; `folder` says where it lies. `folders`: sweeps' folders, or folders of single
+    runs; what is unfinished does not count. Raises `UserError` for a folder without any finished run, a run whose files
+    contradict each other, and the same run found twice."""
     rows, old = [], []
-    for root in [folders] if isinstance(folders, str | Path) else folders:
-        root = Path(root)
+    for root in map(Path, [folders] if isinstance(folders, str | Path) else folders):
         found = sorted(p.parent for p in (*root.glob("result.json"), *root.glob("*/result.json")))
         if not found:
             raise UserError(f"{root} holds no finished run (a folder with result.json); run the sweep first")
         for folder in found:
             try:
-                rows.append(_row(folder))
+                rows.append(stored_run(folder)[1] | {"folder": str(folder)})
             except OldRun:
                 old.append(folder)
     if old:
@@ -51,13 +43,19 @@ def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     return table.sort_values([c for c in SPEC if c != "seed"] + ["seed"], na_position="first", ignore_index=True)
 
 
-def _row(folder: Path) -> dict:
-    with undamaged(folder):
-        spec, result = stored_spec(folder), json.loads((folder / "result.json").read_bytes())
-        if result["run"] != spec.key:
-            raise UserError(f"{folder}: result.json is of run {result['run']}, spec.json of {spec.key}, with other "
-                            "options; delete the folder and run it again")  # fmt: skip
-        return row(spec.to_json(), result) | {"folder": str(folder)}
+def stored_run(folder: Path) -> tuple[RunSpec, dict]:
+    """The spec and the row of the finished run in `folder`; what is missing or wrong is one `UserError`."""
+    try:
+        spec = stored_spec(folder)
+        found = row(spec.to_json(), json.loads((folder / "result.json").read_bytes()))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no finished run (no {Path(error.filename).name}); train it first") from error
+    except (OSError, UnicodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
+    if found["run"] != spec.key:
+        raise UserError(f"{folder}: result.json is of run {found['run']}, spec.json of {spec.key}, with other "
+                        "options; delete the folder and run it again")  # fmt: skip
+    return spec, found
 
 
 def row(spec: dict, result: dict) -> dict:
@@ -74,17 +72,14 @@ def row(spec: dict, result: dict) -> dict:
 
 def spec_of(row: dict) -> RunSpec:
     """The spec of a row of the table, as a dict: what makes the run again. The inverse of `row`."""
-    named = {name: row[name] for name in ("family", "preset", "learner")}
-    named |= {name: int(row[name]) for name in ("seed", "train_tasks")}
-    return RunSpec(**named, **{name: json.loads(row[name]) for name in ("options", "settings")})
+    made: dict = {"seed": int, "train_tasks": int, "options": json.loads, "settings": json.loads}
+    return RunSpec(**{name: made.get(name, str)(row[name]) for name in SPEC})
 
 
 def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> pd.DataFrame:
-    """The tidy table of all finished runs under `folders`, in an order that only the specs decide.
-
-    Raises `UserError` as `runs` does, and if runs of different versions or devices are mixed (`allow_mixed` lets
-    them): numbers of different physics or kernels do not belong in one comparison unasked.
-    """
+    """The tidy table of all finished runs under `folders`, in an order that only the specs decide. Raises `UserError`
+    as `runs` does, and if runs of different versions or devices are mixed (`allow_mixed` lets them): numbers of
+    different physics or kernels do not belong in one comparison unasked."""
     head = runs(folders)
     mixed = [n for n in DECISIVE if head[n].nunique() > 1 or head[n].astype(str).str.contains(THEN).any()]
     if mixed and not allow_mixed:

@@ -1,8 +1,5 @@
-"""One spec -> one folder of results: spec.json, curve.parquet, losses.parquet, checkpoint.safetensors, result.json.
-
-`result.json` is written last: a folder without it is unfinished. Specs that differ only in their seed may be packed:
-trained stacked, in one process, landing in a folder each.
-"""
+"""One spec -> one folder of results: spec.json, curve.parquet, losses.parquet, checkpoint.safetensors and, last of all,
+result.json: a folder without it is unfinished."""
 
 import json
 import shutil
@@ -31,39 +28,28 @@ def run(spec: RunSpec, folder: Path, **how) -> Path:
 
 
 def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu", **how) -> list[Path]:
-    """Train specs that differ only in their seed, stacked, each into its own folder; resumable after a kill.
-
-    The unfinished state lives in the first folder, under `checkpoints/`, and is removed at the end. `how`: `threads`,
-    `progress`, `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Raises `UserError` for specs that
-    cannot be packed or a folder that holds another run, and `Stopped` if the training diverges.
-    """
+    """Train specs that differ only in their seed, stacked, each into its own folder; resumable after a kill: what is
+    unfinished lives in the first folder, under `checkpoints/`, until the end. `how`: `threads`, `progress`,
+    `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Raises `UserError` for specs that cannot be
+    packed or a folder that holds another run, and `Stopped` if the training diverges."""
     if len({replace(s, seed=0).key for s in specs}) != 1 or len(specs) != len(folders):
         raise UserError("only runs that differ in nothing but their seed can be packed together")
-    for spec, folder in zip(specs, folders, strict=True):
-        _claim(spec, folder)
+    for spec, folder in zip(specs, folders):
+        with writing(f"to {folder}", "choose a folder you can write to"):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "spec.json").is_file():
+                write_json(folder / "spec.json", spec.to_json())
+            elif (there := stored_spec(folder)).key != spec.key:
+                raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
     scratch = folders[0] / "checkpoints"
-    if all(finished(folder) for folder in folders):
-        shutil.rmtree(scratch, ignore_errors=True)  # a kill may have left it
-        return folders
-    made = _origins(scratch, device)
-    family, learner = specs[0].make_family(), specs[0].make_learner()
-    seeds = [s.seed for s in specs]
-    result = trainer(learner)(family, learner, specs[0].settings, seeds, folder=scratch, device=device, **how)
-    for position, (spec, folder) in enumerate(zip(specs, folders, strict=True)):
-        _write(spec, folder, position, result, len(specs), made)
-    shutil.rmtree(scratch, ignore_errors=True)
+    if not all(map(finished, folders)):
+        made = _origins(scratch, device)
+        family, learner, seeds = specs[0].make_family(), specs[0].make_learner(), [spec.seed for spec in specs]
+        result = trainer(learner)(family, learner, specs[0].settings, seeds, folder=scratch, device=device, **how)
+        for spec, folder in zip(specs, folders):
+            _write(spec, folder, result, made)
+    shutil.rmtree(scratch, ignore_errors=True)  # a kill may have left it, too
     return folders
-
-
-def _claim(spec: RunSpec, folder: Path) -> None:
-    """Make the folder and put the spec into it; refuse a folder that belongs to another run."""
-    path = folder / "spec.json"
-    with writing(f"to {folder}", "choose a folder you can write to"):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            write_json(path, spec.to_json())
-        elif (there := stored_spec(folder)).key != spec.key:
-            raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
 
 
 def _origins(scratch: Path, device: str) -> dict:
@@ -83,15 +69,15 @@ def _origins(scratch: Path, device: str) -> dict:
     return joined(origins) | {"versions": versions}
 
 
-def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int, made: dict) -> None:
+def _write(spec: RunSpec, folder: Path, result: Run, made: dict) -> None:
     """The finished run of one seed. `result.json` last, since it says that the others are complete."""
-    family = result.family
+    family, packed = result.family, len(result.seeds)
     identity = {"run": spec.key, "family": family.name, "preset": family.preset, "learner": spec.learner}
     with writing(f"the results to {folder}", "the training's checkpoints are kept"):
         for name, table in (("curve", result.curve), ("losses", result.losses)):
             rows = table[table["seed"] == spec.seed].reset_index(drop=True)
             write_table(folder / f"{name}.parquet", rows.assign(**identity))
-        tensors, widths = result.final(position)
+        tensors, widths = result.final(result.seeds.index(spec.seed))
         tensors["tasks"] = torch.from_numpy(family.train_tasks)
         shapes = {name: json_text(sizes) for name, sizes in widths.items()}
         digest = save_tensors(folder / "checkpoint.safetensors", tensors, shapes)
@@ -100,10 +86,9 @@ def _write(spec: RunSpec, folder: Path, position: int, result: Run, packed: int,
             "seconds": round(result.seconds / packed, 3), "held_out": family.held_out,
             **({"products": result.products} if hasattr(result, "products") else {}),
             "evaluation": f"mean of {result.settings.evaluation_episodes} episodes per task, deterministic policy",
-            "preset_evaluation": family.evaluation,
-            "checkpoint_sha256": digest, "family_versions": family.versions, **made,
+            "preset_evaluation": family.evaluation, "checkpoint_sha256": digest, "family_versions": family.versions,
         }  # fmt: skip
-        write_json(folder / "result.json", record)
+        write_json(folder / "result.json", record | made)
 
 
 def read_curve(folder: Path) -> pd.DataFrame:

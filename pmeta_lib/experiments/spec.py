@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from pmeta_lib.envs.families import PRESETS, TaskFamily, family, lookup
 from pmeta_lib.experiments.learners import LEARNERS, learner
-from pmeta_lib.files import UserError, json_text, unknown
+from pmeta_lib.files import UserError, json_text, known
 from pmeta_lib.options import Count, options
 from pmeta_lib.sac.settings import Settings
 
@@ -21,33 +19,16 @@ if TYPE_CHECKING:
 
 VERSION = 2  # goes up when equal specs come to mean other numbers; 1 (pmeta 0.1) left options at their default out
 
-
-def _known_family(name: str) -> str:
-    lookup(name)
-    return name
-
-
-def _among(kind: str, table: Collection[str]) -> AfterValidator:
-    def known(name: str) -> str:
-        if name not in table:
-            raise unknown(kind, name, table)
-        return name
-
-    return AfterValidator(known)
-
-
-FamilyName = Annotated[str, AfterValidator(_known_family)]
-LearnerName = Annotated[str, _among("learner", LEARNERS)]
-PresetName = Annotated[str, _among("preset", PRESETS)]
+FamilyName = Annotated[str, AfterValidator(lambda name: lookup(name) and name)]  # which refuses an unknown one
+LearnerName = Annotated[str, AfterValidator(lambda name: known("learner", name, LEARNERS))]
+PresetName = Annotated[str, AfterValidator(lambda name: known("preset", name, PRESETS))]
+SettingsOrDict = Annotated[Settings, BeforeValidator(lambda x: Settings(**x) if isinstance(x, dict) else x)]
 
 
 @options
 class RunSpec:
-    """One learner on one task family from one seed, with every option and setting, given or not.
-
-    Immutable; `key` is its identity, `to_json` its form on disk. What is left out gets today's default *when the spec
-    is made*, so that a later default makes another spec and never passes for this one.
-    """
+    """One learner on one task family from one seed, with every option and setting, given or not: what is left out gets
+    today's default *when the spec is made*, so that a later default makes another spec and never passes for this."""
 
     family: FamilyName
     learner: LearnerName = "pmeta"
@@ -55,17 +36,12 @@ class RunSpec:
     preset: PresetName = "modern"
     train_tasks: Count | None = None  # how many meta-train tasks; None: the preset's number, which takes its place
     options: Annotated[dict, Field(validate_default=True)] = field(default_factory=dict)  # the learner's; all of them
-    settings: Settings = field(default_factory=Settings)
+    settings: SettingsOrDict = field(default_factory=Settings)
 
     @field_validator("options")
     @classmethod
     def _complete(cls, given: dict, before: ValidationInfo) -> dict:
         return asdict(learner(before.data["learner"], **given)) if "learner" in before.data else given
-
-    @field_validator("settings", mode="before")
-    @classmethod
-    def _settings(cls, given: Settings | dict) -> Settings:
-        return Settings(**given) if isinstance(given, dict) else given
 
     def __post_init__(self):
         if self.settings.precision == "auto":  # a run is of one precision, and its identity says which
@@ -110,9 +86,10 @@ class RunSpec:
         return f"{self.family} {self.learner}{options} seed {self.seed}"
 
 
-def digest(data: dict) -> str:
-    """16 hex digits of the SHA-256 of canonical JSON."""
-    return hashlib.sha256(json_text(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+def digest(data: dict | str) -> str:
+    """16 hex digits of the SHA-256 of a text, or of canonical JSON."""
+    text = data if isinstance(data, str) else json_text(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class OldRun(UserError):
@@ -120,40 +97,21 @@ class OldRun(UserError):
 
 
 def stored_spec(folder: Path) -> RunSpec:
-    """The spec of the run in `folder`.
-
-    Raises `OldRun` if an older version wrote it: then equal specs meant other numbers, or it lacks an option that
-    exists today, and filling it in would be a guess. `UserError` if the file is damaged, `FileNotFoundError` if it
-    is not there.
-    """
+    """The spec of the run in `folder`. Raises `OldRun` if an older version wrote it: then equal specs meant other
+    numbers, or it lacks an option that exists today, and filling it in would be a guess. `UserError` if the file is
+    damaged, `FileNotFoundError` if it is not there."""
     path, why = Path(folder) / "spec.json", "its spec.json does not say all its options"
     try:
         data = json.loads(path.read_bytes())
-        if data.get("version") == VERSION:
-            spec = RunSpec.from_json(data)
-            if spec.to_json() == data:
-                return spec
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
+        if data.get("version") == VERSION and (spec := RunSpec.from_json(data)).to_json() == data:
+            return spec
     except UserError as error:  # an option or a family that is no more
         why = str(error)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete the folder to start the run again") from error
     raise OldRun(f"{folder} holds a run of an older version ({why}); run it again in another folder")
-
-
-@contextmanager
-def undamaged(folder: Path) -> Iterator[None]:
-    """Reading the files of the finished run in `folder`: what is missing or wrong is one `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no finished run (no {Path(error.filename).name}); train it first") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
 
 
 def old_runs(folder: Path) -> list[Path]:
     """The runs directly below `folder` that another version wrote."""
-    specs = sorted(Path(folder).glob("*/spec.json"))
-    return [path.parent for path in specs if f'"version": {VERSION},' not in path.read_text()]
+    return sorted(p.parent for p in Path(folder).glob("*/spec.json") if f'"version": {VERSION},' not in p.read_text())

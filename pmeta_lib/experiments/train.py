@@ -8,9 +8,9 @@ pmeta train hopper-params --out out/hopper --tensorboard out/tb    the same comm
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from pmeta_lib import signals
 from pmeta_lib.envs.families import FAMILIES, PRESETS
@@ -74,9 +74,8 @@ def main(args: argparse.Namespace) -> int:
     from pmeta_lib.experiments.spec import RunSpec
 
     use_machine(args.device, args.threads)
-    settings: Any = parse_pairs(args.set, "--set")
-    spec = RunSpec(args.family, args.learner, args.seed, args.preset, args.tasks, parse_pairs(args.option, "--option"),
-                   settings)  # fmt: skip
+    given: dict = {"options": parse_pairs(args.option, "--option"), "settings": parse_pairs(args.set, "--set")}
+    spec = RunSpec(args.family, args.learner, args.seed, args.preset, args.tasks, **given)
     folder = args.out or Path("out/runs") / spec.key
     sink = tensorboard(args.tensorboard / spec.key) if args.tensorboard else None
     try:
@@ -86,14 +85,13 @@ def main(args: argparse.Namespace) -> int:
             run(spec, folder, device=args.device, threads=args.threads, progress=not args.quiet, callback=sink)
     except signals.Left as left:
         print(f"pmeta: {left}: a checkpoint is written, the same command goes on from it", file=sys.stderr)
-        return 128 + left.signal
+        return 128 + signal.Signals[str(left)]
     curve = read_curve(folder)
-    last = curve[curve["step"] == curve["step"].max()]
-    returns = last.groupby("policy")["return"].mean()
-    for policy, value in returns.items():
-        tasks = ", ".join(f"{x:.1f}" for x in last[last["policy"] == policy]["return"])
-        print(f"{policy:>9}: mean return {value:.1f} over the training tasks ({tasks})")
-    write_report(args.json, {"run": spec.key, "folder": str(folder), "returns": returns.to_dict()})
+    last = curve[curve["step"] == curve["step"].max()].groupby("policy")["return"]
+    for policy, returns in last:
+        tasks = ", ".join(f"{x:.1f}" for x in returns)
+        print(f"{policy:>9}: mean return {returns.mean():.1f} over the training tasks ({tasks})")
+    write_report(args.json, {"run": spec.key, "folder": str(folder), "returns": last.mean().to_dict()})
     return 0
 
 
@@ -104,8 +102,7 @@ def tensorboard(folder: Path):
     except ImportError as error:
         raise UserError("TensorBoard is not installed: pip install 'pmeta_lib[tensorboard]'") from error
     writable(folder, "--tensorboard")
-    writer = SummaryWriter(str(folder))
-    written = {"rows": 0, "metrics": 0}  # a resumed run brings the rows of its earlier part
+    writer, written = SummaryWriter(str(folder)), {"rows": 0, "metrics": 0}  # a resumed run brings earlier rows along
 
     def write(run) -> None:
         for _, step, policy, task, value, *_ in run.rows[written["rows"] :]:
