@@ -14,13 +14,13 @@ from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
+Ways = dict[str, tuple["Learner", dict[str, Tensor]]]  # of adapting: name -> who runs there, and from what tensors
+
 
 @options
 class Learner:
-    """Hyper-parameters as fields, behaviour as a few small methods over an `Agent`; it holds no state itself.
-
-    Shapes as in `pmeta_lib.sac.agent`: S seeds, N tasks, G policies a seed, P parameters of an actor.
-    """
+    """Hyper-parameters as fields (then it is `@options` as well), behaviour as a few small methods over an `Agent`,
+    which holds all state. Shapes as in `pmeta_lib.sac.agent`: S seeds, N tasks, G policies a seed, P parameters."""
 
     name: ClassVar[str] = ""
     noun: ClassVar[str] = "option"  # what a mistake calls a field
@@ -64,12 +64,12 @@ class Learner:
         meta = {"meta": agent.extra["theta"]} if "theta" in agent.extra else {}
         return {"deployed": agent.extra.get("adapted", agent.actor)} | meta
 
-    def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple["Learner", dict[str, Tensor]]]:
-        """How the trained `agent` goes about tasks it never saw: its own way first, others to compare, by name.
+    def adapt_from(self, agent: Agent, tasks: int) -> Ways:
+        """How the trained `agent` goes about tasks it never saw: its own way first, others to compare.
 
-        A way is the learner that runs there and the tensors that all tasks start from (`initial` of
-        `pmeta_lib.sac.training.start`). The default, "sac", is SAC from the meta-policy, or from the only policy; the
-        critics are the shared ones, or else the mean of the tasks' own. {}: nothing to start from but a fresh network.
+        All tasks start from the tensors of a way (`initial` of `pmeta_lib.sac.state.start`). The default, "sac", is SAC
+        from the meta-policy, or from the only policy; the critics are the shared ones, or else the mean of the tasks'
+        own. {}: nothing to start from but a fresh network.
         """
         meta = {own: agent.extra.get(name, getattr(agent, own).mean(1, keepdim=True)) for own, name in TIED.items()}
         return {"sac": (FineTune(), meta)} if "theta" in agent.extra or agent.actor.shape[1] == 1 else {}
@@ -83,8 +83,8 @@ class Learner:
 class FineTune(Learner):
     """SAC on every task alone, by networks whose last `blank` inputs behind the observation are always 0."""
 
-    name: ClassVar[str] = "fine-tuning"
-    one_phase: ClassVar[bool] = True
+    name = "fine-tuning"
+    one_phase = True
 
     blank: Whole = 0
 
@@ -97,13 +97,16 @@ class FineTune(Learner):
 
 def appended(x: Tensor, context: Tensor) -> Tensor:
     """`x (S, N, n, ·)` with `context` behind every row, (S, N, n, k) or 1 where it is the same for all."""
-    return torch.cat((x, context.expand(*x.shape[:3], context.shape[-1])), -1)
+    return torch.cat((x, context.expand(*x.shape[:3], -1)), -1)
 
 
 def widened(batch: Batch, inputs: Callable[[Tensor], Tensor]) -> Batch:
     """The batch (S, N, n, ·) as networks see it whose observations are `inputs` of the task's."""
     here, there = inputs(batch.observation), inputs(batch.next_observation)
     return batch._replace(observation=here, next_observation=there, pair=torch.cat((here, batch.action), -1))
+
+
+TIED = {"actor": "theta", "critic": "meta_critic", "log_alpha": "meta_log_alpha"}  # their names in `agent.extra`
 
 
 @dataclass
@@ -115,10 +118,7 @@ class Tied(Adam):
 
     def step(self, gradient: Tensor) -> None:
         super().step(gradient.view_as(self.copies).mean(1, keepdim=True))
-        self.copies.copy_(self.parameters.expand_as(self.copies))
-
-
-TIED = {"actor": "theta", "critic": "meta_critic", "log_alpha": "meta_log_alpha"}  # their names in `agent.extra`
+        self.copies.copy_(self.parameters)
 
 
 def tie(agent: Agent, *names: str) -> None:
@@ -136,6 +136,6 @@ def snapshot(agent: Agent) -> dict[str, Tensor]:
 
 def restore(agent: Agent, before: dict[str, Tensor], drawn: Tensor) -> None:
     """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
-    now = agent.tensors()
+    now, absent = agent.tensors(), drawn == 0
     for name, old in before.items():
-        now[name].copy_(torch.where(drawn.view(*drawn.shape, *[1] * (old.dim() - 2)) > 0, now[name], old))
+        now[name][absent] = old[absent]
