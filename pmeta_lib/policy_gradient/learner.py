@@ -69,7 +69,7 @@ def adapted(
 class OnPolicy(Learner):
     """A learner that throws its experience away after each update; `pmeta_lib.policy_gradient.training` trains it."""
 
-    trained_by: ClassVar[str] = "pmeta_lib.policy_gradient.training:train"
+    trained_by = "pmeta_lib.policy_gradient.training:train"
     surrogate: ClassVar[staticmethod] = staticmethod(plain)
     training_steps: ClassVar[bool] = True  # whether training itself takes inner steps; else only a new task brings them
 

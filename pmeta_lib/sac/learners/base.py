@@ -50,12 +50,11 @@ class Learner:
         return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if told else batch)
 
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
-        """After each step of the environments, whose transitions are `replay.last (S, N, E, ·)`; `ended (S N E,)` says
-        whose episode is."""
+        """After each environment step, `replay.last (S, N, E, ·)`, which ended the episodes `ended (S N E,)`."""
 
     def phase(self, updates: int) -> Hashable | None:
-        """What kind of update follows `updates` updates: those of equal phase do the very same operations on the
-        same tensors, so that a GPU may replay one for the other. None: never replay."""
+        """What kind of update follows `updates` updates: those of equal phase do the very same operations on the same
+        tensors, so that a GPU may replay one for the other. None: never replay."""
         return "update" if self.one_phase else None
 
     def deployed(self, agent: Agent) -> dict[str, Tensor]:
@@ -127,15 +126,3 @@ def tie(agent: Agent, *names: str) -> None:
         copies = getattr(agent, name)
         agent.extra[TIED[name]] = shared = copies[:, :1].clone()
         agent.optimizers[name] = Tied(shared, agent.optimizers[name].learning_rate, copies)
-
-
-def snapshot(agent: Agent) -> dict[str, Tensor]:
-    """Copies of all that an update changes in the tasks' own slots."""
-    return {n: x.clone() for n, x in agent.tensors().items() if x.dim() and not n.startswith("extra.")}
-
-
-def restore(agent: Agent, before: dict[str, Tensor], drawn: Tensor) -> None:
-    """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
-    now, absent = agent.tensors(), drawn == 0
-    for name, old in before.items():
-        now[name][absent] = old[absent]

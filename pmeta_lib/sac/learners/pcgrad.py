@@ -31,7 +31,7 @@ def project_conflicts(gradients: Tensor, order: Tensor) -> Tensor:
     """
     products = gradients @ gradients.mT
     squares = products.diagonal(dim1=1, dim2=2)
-    mix = torch.eye(len(products[0])).to(products).repeat(len(products), 1, 1)  # (S, N, N), rows: g' in terms of g
+    mix = torch.diag_embed(torch.ones_like(squares))  # (S, N, N), rows: g' in terms of g
     for j in order.unbind(-1):  # one after the other, as published: each sees what the one before has left
         column = j.unsqueeze(-1)
         dot = (mix * products.gather(1, column.expand_as(mix))).sum(-1)

@@ -20,6 +20,7 @@ ones act on a z of the posterior given those n. Policies act by their mode; no w
 
 import math
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -54,12 +55,7 @@ def divergence(mean: Tensor, variance: Tensor) -> Tensor:
 
 @options
 class Pearl(Learner):
-    """Hyper-parameters; k = `latent_size`, m = `context_batch`, W = `context_window`.
-
-    Each of a task's E environments collects by itself. The tensors in `agent.extra`: "encoder" (S, 1, ·), the ring
-    "context" (S, N, E, W, 2o + a + 1) of exploration, "seen" (S, N, E) transitions ever put there, "explores" (S, N, E)
-    whether the episode is one of exploration, "z" (S, N, E, k) that acts.
-    """
+    """Each of a task's E environments collects a context by itself; k = `latent_size`, m = `context_batch`."""
 
     name = "pearl"
     cost = 1.4
@@ -81,13 +77,13 @@ class Pearl(Learner):
         context = (*slots, self.context_window, shape.widths[0])
         check_size({"option context_window": 4 * math.prod(context) / 2**30}, device)
         encoder = torch.stack([initialize(shape, 1, g) for g in agent.generators["learner"]])
-        agent.optimizers["encoder"] = Adam(encoder, float(agent.optimizers["actor"].learning_rate))
+        agent.optimizers["encoder"] = Adam(encoder, agent.optimizers["actor"].learning_rate)
         agent.extra |= {
-            "encoder": encoder,
-            "context": torch.zeros(context, device=device),
-            "seen": torch.zeros(slots, dtype=torch.float64, device=device),
-            "explores": torch.ones(slots, device=device),
-            "z": agent.noise(tasks, agent.envs, self.latent_size),
+            "encoder": encoder,  # (S, 1, ·)
+            "context": torch.zeros(context, device=device),  # (S, N, E, W, 2o + a + 1): the latest W of exploration
+            "seen": torch.zeros(slots, dtype=torch.float64, device=device),  # (S, N, E) transitions ever put there
+            "explores": torch.ones(slots, device=device),  # (S, N, E), 1 where the episode is one of exploration
+            "z": agent.noise(tasks, agent.envs, self.latent_size),  # (S, N, E, k), which acts
         }
 
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
@@ -136,10 +132,8 @@ class Pearl(Learner):
     def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
-        means = {"deployed": mean, "meta": torch.zeros_like(mean)}
-        return {
-            name: fold(agent.actor_shape, agent.actor, self._observation_size(agent), z) for name, z in means.items()
-        }
+        told = partial(fold, agent.actor_shape, agent.actor, self._observation_size(agent))
+        return {"deployed": told(mean), "meta": told(torch.zeros_like(mean))}
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         meta = super().adapt_from(agent, tasks)["sac"][1] | {"encoder": agent.extra["encoder"]}

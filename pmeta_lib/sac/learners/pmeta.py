@@ -18,7 +18,7 @@ from pmeta_lib import moreau
 from pmeta_lib.files import UserError
 from pmeta_lib.options import Aggregate, Count, MetaStep, NotNegative, Whole, options
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import Learner, Ways, restore, snapshot
+from pmeta_lib.sac.learners.base import Learner, Ways
 from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
@@ -57,7 +57,7 @@ class PMeta(Learner):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         lam, w, rate = self.lam, agent.extra["w"], agent.optimizers["actor"].learning_rate
         coupled = lam > 0 and not self.decoupled
-        frozen = snapshot(agent) if self.tasks_per_round else None
+        kept = self._absent(agent) if self.tasks_per_round else []
         pull = (lambda gradient: gradient + moreau.proximal_pull(agent.actor, w, lam)) if coupled else None
         metrics = sac_update(agent, batch, actor_gradient=pull)
         if lam > 0 and self.decoupled:
@@ -66,8 +66,8 @@ class PMeta(Learner):
             agent.critic.copy_(moreau.implicit_step(agent.critic, agent.extra["meta_critic"], self.critic_lam, rate))
         if self.shared_temperature:
             agent.log_alpha.copy_(agent.log_alpha.mean(1, keepdim=True))
-        if frozen is not None:
-            restore(agent, frozen, agent.extra["drawn"])
+        for x, absent, before in kept:
+            x[absent] = before
         if agent.updates % self.inner_steps == 0:
             self.local_step(agent)
         if agent.updates % (self.inner_steps * self.local_steps) == 0:
@@ -105,6 +105,12 @@ class PMeta(Learner):
         ways = super().adapt_from(agent, tasks)
         resting = replace(self, inner_steps=sys.maxsize, warm_start=True, tasks_per_round=0, shared_temperature=False)
         return {"proximal": (resting, ways["sac"][1])} | ways
+
+    def _absent(self, agent: Agent) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What an update must leave as it is: (tensor, tasks that are not drawn, their rows), moments included."""
+        absent = agent.extra["drawn"] == 0
+        own = [x for name, x in agent.tensors().items() if x.dim() and not name.startswith("extra.")]
+        return [(x, absent, x[absent]) for x in own]
 
     def _mean(self, agent: Agent, x: Tensor) -> Tensor:
         if not self.tasks_per_round or self.aggregate == "all":
