@@ -130,11 +130,12 @@ class OnPolicy(Learner):
         """`rows` after one inner step on `window`, detached; `FloatingPointError` if that was a jump."""
         new = self.adapted(shape, rows, [window])[-1]
         moved = window.policy.kl(gaussian(shape, new, window.observation)).mean((1, 2))
-        if not bool((moved < DIVERGED).all()):
-            worst = int(torch.nan_to_num(moved, torch.inf).argmax())
-            raise FloatingPointError(f"the inner step diverged in row {worst} (inner_step_size "
-                                     f"{self.inner_step_size:g} moves the policy by {float(moved[worst]):.3g} nats per "
-                                     "action); give a smaller inner_step_size")  # fmt: skip
+        if not (moved < DIVERGED).all():
+            worst = torch.nan_to_num(moved, torch.inf).argmax()
+            raise FloatingPointError(
+                f"the inner step diverged in row {worst} (inner_step_size {self.inner_step_size:g} moves the policy by "
+                f"{moved[worst]:.3g} nats per action); give a smaller inner_step_size"
+            )
         return new
 
     def walk(self, shape: Shape, theta: Tensor, sampler: Sampler, discount: float, updates: int, last: bool = True):

@@ -64,14 +64,9 @@ class Learner:
         return {"deployed": agent.extra.get("adapted", agent.actor)} | meta
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
-        """How the trained `agent` goes about tasks it never saw: its own way first, others to compare.
-
-        All tasks start from the tensors of a way (`initial` of `pmeta_lib.sac.state.start`). The default, "sac", is SAC
-        from the meta-policy, or from the only policy; the critics are the shared ones, or else the mean of the tasks'
-        own. {}: nothing to start from but a fresh network.
-        """
-        meta = {own: agent.extra.get(name, getattr(agent, own).mean(1, keepdim=True)) for own, name in TIED.items()}
-        return {"sac": (FineTune(), meta)} if "theta" in agent.extra or agent.actor.shape[1] == 1 else {}
+        """How the trained `agent` goes about tasks it never saw: its own way first, others to compare. The default,
+        "sac", is SAC from what is `brought`; {}: nothing to start from but a fresh network."""
+        return {"sac": (FineTune(), brought(agent))} if "theta" in agent.extra or agent.actor.shape[1] == 1 else {}
 
     def on(self, family: TaskFamily) -> "Learner":
         """This way of adapting on the tasks of `family`, where a protocol has numbers of its own for it."""
@@ -92,6 +87,12 @@ class FineTune(Learner):
 
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
         return torch.nn.functional.pad(observation, (0, self.blank))
+
+
+def brought(agent: Agent) -> dict[str, Tensor]:
+    """What all new tasks start from (`initial` of `pmeta_lib.sac.state.start`): the meta-policy, or the only policy;
+    critics and temperature that are shared, or else the mean of the tasks' own."""
+    return {own: agent.extra.get(name, getattr(agent, own).mean(1, keepdim=True)) for own, name in TIED.items()}
 
 
 def appended(x: Tensor, context: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
 """Distral on SAC: task policies pi_i held together by their KL divergence to a distilled policy pi_0.
 
-Teh et al., "Distral: Robust Multitask Reinforcement Learning" (NeurIPS 2017, arXiv 1707.04175), equation 1: maximize
-over all policies, with weights c_KL and c_Ent,
+Teh et al. (NeurIPS 2017, arXiv 1707.04175), equation 1: maximize over all policies, with weights c_KL and c_Ent,
 
     sum_i E[ sum_t gamma^t (r_i - c_KL log(pi_i(a|s) / pi_0(a|s)) - c_Ent log pi_i(a|s)) ]
 
 SAC is the solver: its entropy term is the one of c_Ent, its critics learn the regularized value. With c = `kl_weight`
-and KL_i(s) = KL(pi_i(.|s) || pi_0(.|s)),
+and KL_i(s) = KL(pi_i(.|s) || pi_0(.|s)), which is that of the Gaussians before tanh,
 
     value      target = r + gamma (1 - done) (min_k Q'_k(s', a') - alpha_i log pi_i(a'|s') - c KL_i(s'))
     task       d actor_loss_i / d mean    += (c/n) (mean - mean_0) / std_0^2
@@ -14,15 +13,13 @@ and KL_i(s) = KL(pi_i(.|s) || pi_0(.|s)),
     distilled  minimize mean_i E_s[KL_i(s)], by   d / d mean_0    = (mean_0 - mean) / std_0^2
                                                   d / d log std_0 = 1 - (std^2 + (mean - mean_0)^2) / std_0^2
 
-The KL is that of the Gaussians before tanh, in closed form: a common bijection of the action leaves it unchanged.
-
 Simplified, or other than in the paper: policies are networks of their own (the paper's variant "KL+ent 1col"), not
 pi_0^alpha exp(beta f_i) with f_i a second column; c_Ent is SAC's temperature, tuned to the entropy target for each
 task, not constant; states come from the replay, those that the tasks' updates drew, not from the current policies.
 Theirs is actor-critic on discrete actions with asynchronous workers; its code is not published.
 
-Deployed on a training task, and acting there: pi_i. "meta" is pi_0, one network more than in `independent`, which is
-what `kl_weight = 0` leaves, and distillation.
+Deployed on a training task, and acting there: pi_i. "meta" is pi_0, one network more than in `independent`.
+`kl_weight = 0` is independent learning, and distillation.
 """
 
 import torch
@@ -30,7 +27,7 @@ from torch import Tensor
 
 from pmeta_lib.options import NotNegative, options
 from pmeta_lib.sac.agent import Adam, Agent
-from pmeta_lib.sac.learners.base import Learner, Ways
+from pmeta_lib.sac.learners.base import Learner, Ways, brought
 from pmeta_lib.sac.networks import forward, fused, gaussian
 from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
@@ -93,8 +90,7 @@ class Distral(Learner):
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         """The way "kl": tied to pi_0, which rests, by the same KL."""
-        ways = super().adapt_from(agent, tasks)
-        return {"kl": (_Distilled(self.kl_weight), ways["sac"][1])} | ways
+        return {"kl": (_Distilled(self.kl_weight), brought(agent))} | super().adapt_from(agent, tasks)
 
 
 class _Distilled(Distral):

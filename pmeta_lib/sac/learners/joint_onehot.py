@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import FineTune, Ways, appended
+from pmeta_lib.sac.learners.base import FineTune, Ways, appended, brought
 from pmeta_lib.sac.learners.joint import Joint
 from pmeta_lib.sac.networks import fold
 
@@ -28,7 +28,7 @@ class JointOnehot(Joint):
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         """SAC from what the networks do at the mean of all indices: a new task has none of its own."""
-        start, at = super().adapt_from(agent, tasks)["sac"][1], agent.actor_shape.widths[0] - tasks
+        start, at = brought(agent), agent.actor_shape.widths[0] - tasks
         anyone = torch.full((len(agent.actor), 2, tasks), 1.0 / tasks, device=agent.actor.device)
         critic = fold(agent.critic_shape, start["critic"].flatten(1, 2), at, anyone).view_as(start["critic"])
         actor = fold(agent.actor_shape, start["actor"], at, anyone[:, :1])

@@ -27,7 +27,7 @@ from torch import Tensor
 from pmeta_lib.options import Positive, Whole, options
 from pmeta_lib.sac import losses
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import Learner, Ways, tie
+from pmeta_lib.sac.learners.base import Learner, Ways, brought, tie
 from pmeta_lib.sac.networks import forward, fused, gaussian, squash
 from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
@@ -91,8 +91,7 @@ class MAML(Learner):
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         """The way "inner + sac": the K inner steps from theta at the first update, then SAC."""
-        ways = super().adapt_from(agent, tasks)
-        return {"inner + sac": (_Adapting(**asdict(self)), ways["sac"][1])} | ways
+        return {"inner + sac": (_Adapting(**asdict(self)), brought(agent))} | super().adapt_from(agent, tasks)
 
 
 class _Adapting(MAML):

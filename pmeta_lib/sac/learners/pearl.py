@@ -30,7 +30,7 @@ from torch.nn.functional import softplus
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.options import Count, NotNegative, options
 from pmeta_lib.sac.agent import Adam, Agent
-from pmeta_lib.sac.learners.base import Learner, Ways, appended, widened
+from pmeta_lib.sac.learners.base import Learner, Ways, appended, brought, widened
 from pmeta_lib.sac.memory import check_size
 from pmeta_lib.sac.networks import Shape, fold, fused, initialize
 from pmeta_lib.sac.replay import Batch, Replay, split
@@ -136,7 +136,7 @@ class Pearl(Learner):
         return {"deployed": told(mean), "meta": told(torch.zeros_like(mean))}
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
-        meta = super().adapt_from(agent, tasks)["sac"][1] | {"encoder": agent.extra["encoder"]}
+        meta = brought(agent) | {"encoder": agent.extra["encoder"]}
         return {"context": (Inference(**asdict(self)), meta), "context + sac": (TunedInference(**asdict(self)), meta)}
 
     def _observation_size(self, agent: Agent) -> int:

@@ -18,7 +18,7 @@ from pmeta_lib import moreau
 from pmeta_lib.files import UserError
 from pmeta_lib.options import Aggregate, Count, MetaStep, NotNegative, Whole, options
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import Learner, Ways
+from pmeta_lib.sac.learners.base import Learner, Ways, brought
 from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
@@ -102,9 +102,8 @@ class PMeta(Learner):
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         """The way "proximal": the inner problem at theta, which rests: no round ever ends, no task hears of another."""
-        ways = super().adapt_from(agent, tasks)
         resting = replace(self, inner_steps=sys.maxsize, warm_start=True, tasks_per_round=0, shared_temperature=False)
-        return {"proximal": (resting, ways["sac"][1])} | ways
+        return {"proximal": (resting, brought(agent))} | super().adapt_from(agent, tasks)
 
     def _absent(self, agent: Agent) -> list[tuple[Tensor, Tensor, Tensor]]:
         """What an update must leave as it is: (tensor, tasks that are not drawn, their rows), moments included."""
