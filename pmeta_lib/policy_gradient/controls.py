@@ -7,10 +7,8 @@ class Independent(TrustRegion):
     """A policy for each task, by its own return. It brings nothing along to a new task and takes no inner steps."""
 
     name = "pg-independent"
+    one_policy = False
     training_steps = False
-
-    def policies(self, tasks: int) -> int:
-        return tasks
 
 
 class Joint(TrustRegion):

@@ -28,10 +28,11 @@ class Learner:
     cost: ClassVar[float] = 1.0  # CPU time of an update, in updates of plain SAC, for what a sweep will take
     by_mode: ClassVar[bool] = False  # True: it acts by its policy's mode, without noise
     one_phase: ClassVar[bool] = False  # True: all its updates are of one phase
+    one_policy: ClassVar[bool] = False  # True: all tasks of a seed share it
 
     def policies(self, tasks: int) -> int:
         """G: `tasks` for one policy each, 1 for a shared one."""
-        return tasks
+        return 1 if self.one_policy else tasks
 
     def context_size(self, tasks: int) -> int:
         """How many numbers the learner appends to an observation."""

@@ -11,6 +11,4 @@ from pmeta_lib.sac.learners.base import Learner
 class Joint(Learner):
     name = "joint"
     one_phase = True
-
-    def policies(self, tasks: int) -> int:
-        return 1
+    one_policy = True

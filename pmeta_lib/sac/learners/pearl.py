@@ -60,14 +60,12 @@ class Pearl(Learner):
     name = "pearl"
     cost = 1.4
     one_phase = True
+    one_policy = True
 
     latent_size: Count = 5  # k, numbers in z
     kl_weight: NotNegative = 0.01  # of KL(q || prior) beside the critics' loss; the authors' 0.1 is 0.032 on our losses
     context_batch: Count = 64  # transitions of each task that an update infers z from
     context_window: Count = 400  # the latest transitions of exploration, of each environment, that they are drawn from
-
-    def policies(self, tasks: int) -> int:
-        return 1
 
     def context_size(self, tasks: int) -> int:
         return self.latent_size
@@ -132,20 +130,17 @@ class Pearl(Learner):
     def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
-        told = partial(fold, agent.actor_shape, agent.actor, self._observation_size(agent))
+        told = partial(fold, agent.actor_shape, agent.actor, agent.actor_shape.widths[0] - self.latent_size)
         return {"deployed": told(mean), "meta": told(torch.zeros_like(mean))}
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         meta = brought(agent) | {"encoder": agent.extra["encoder"]}
         return {"context": (Inference(**asdict(self)), meta), "context + sac": (TunedInference(**asdict(self)), meta)}
 
-    def _observation_size(self, agent: Agent) -> int:
-        return agent.actor_shape.widths[0] - self.latent_size
-
     def _encoder(self, agent: Agent) -> Shape:
         """(s, a, r, s') -> mean and raw variance of a factor, with the actor's hidden layers."""
-        _, *hidden, head = agent.actor_shape.widths
-        return Shape((2 * self._observation_size(agent) + head // 2 + 1, *hidden, 2 * self.latent_size))
+        inputs, *hidden, head = agent.actor_shape.widths
+        return Shape((2 * (inputs - self.latent_size) + head // 2 + 1, *hidden, 2 * self.latent_size))
 
     def _draw(self, agent: Agent) -> tuple[Tensor, Tensor]:
         """m transitions of each task's context (S, N, m, ·), with replacement, and whether they count (S, N, m)."""
@@ -198,9 +193,7 @@ class TunedInference(Inference):
     """The same, while SAC trains every task's own copy of actor and critics on the z of its context."""
 
     by_mode = False
-
-    def policies(self, tasks: int) -> int:
-        return tasks
+    one_policy = False
 
     @torch.no_grad()
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
