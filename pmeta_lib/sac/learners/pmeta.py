@@ -57,7 +57,7 @@ class PMeta(Learner):
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         lam, w, rate = self.lam, agent.extra["w"], agent.optimizers["actor"].learning_rate
         coupled = lam > 0 and not self.decoupled
-        resting = self._resting(agent) if self.tasks_per_round else []
+        undrawn = self._undrawn(agent) if self.tasks_per_round else []
         pull = (lambda gradient: gradient + moreau.proximal_pull(agent.actor, w, lam)) if coupled else None
         metrics = sac_update(agent, batch, actor_gradient=pull)
         if lam > 0 and self.decoupled:
@@ -66,7 +66,7 @@ class PMeta(Learner):
             agent.critic.copy_(moreau.implicit_step(agent.critic, agent.extra["meta_critic"], self.critic_lam, rate))
         if self.shared_temperature:
             agent.log_alpha.copy_(agent.log_alpha.mean(1, keepdim=True))
-        for x, absent, before in resting:
+        for x, absent, before in undrawn:
             x[absent] = before
         if agent.updates % self.inner_steps == 0:
             self.local_step(agent)
@@ -105,8 +105,8 @@ class PMeta(Learner):
         resting = replace(self, inner_steps=sys.maxsize, warm_start=True, tasks_per_round=0, shared_temperature=False)
         return {"proximal": (resting, brought(agent))} | super().adapt_from(agent, tasks)
 
-    def _resting(self, agent: Agent) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """What an update must leave as it is: (tensor, tasks that are not drawn, their rows), Adam's moments included."""
+    def _undrawn(self, agent: Agent) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What an update must leave as it is: (tensor, tasks that are not drawn, their rows), moments included."""
         absent = agent.extra["drawn"] == 0
         own = [x for name, x in agent.tensors().items() if x.dim() and not name.startswith("extra.")]
         return [(x, absent, x[absent]) for x in own]
