@@ -34,8 +34,8 @@ def adapt(
     except FloatingPointError as error:
         raise Stopped(f"{learner.name} on the test tasks of {family.name}: {error}") from error
     steps = [s for s in sorted({0, unit, 2 * unit, 3 * unit, *plan.steps}) if s // unit < len(path)]
-    rows = [(*row, None) for s in steps for row in curve_rows(seeds, s, "deployed", path[s // unit][0])]
+    rows = [row for s in steps for row in curve_rows(seeds, s, "deployed", path[s // unit][0])]
     lived = [tries for _, acting in path if acting is not None for tries in np.moveaxis(acting, 2, 0)]
     for number, tries in enumerate(lived[: plan.episodes], 1):
-        rows += [(*row, number) for row in curve_rows(seeds, number * family.horizon, "acting", tries)]
+        rows += curve_rows(seeds, number * family.horizon, "acting", tries)
     return of_way(learner.name, rows)

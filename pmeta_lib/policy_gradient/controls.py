@@ -1,25 +1,18 @@
 """The two controls, by TRPO on returns before any inner step: one shares nothing, the other everything."""
 
-from typing import ClassVar
-
-from pmeta_lib.options import options
 from pmeta_lib.policy_gradient.maml import TrustRegion
 
 
-@options
 class Independent(TrustRegion):
     """A policy for each task, by its own return. It brings nothing along to a new task and takes no inner steps."""
 
-    name: ClassVar[str] = "pg-independent"
-    training_steps: ClassVar[bool] = False
-
-    def policies(self, tasks: int) -> int:
-        return tasks
+    name = "pg-independent"
+    one_policy = False
+    training_steps = False
 
 
-@options
 class Joint(TrustRegion):
     """One policy for all tasks, by their mean return. Inner steps at meta-test only: policy-gradient fine-tuning."""
 
-    name: ClassVar[str] = "pg-joint"
-    training_steps: ClassVar[bool] = False
+    name = "pg-joint"
+    training_steps = False

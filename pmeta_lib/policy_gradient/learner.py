@@ -69,7 +69,8 @@ def adapted(
 class OnPolicy(Learner):
     """A learner that throws its experience away after each update; `pmeta_lib.policy_gradient.training` trains it."""
 
-    trained_by: ClassVar[str] = "pmeta_lib.policy_gradient.training:train"
+    trained_by = "pmeta_lib.policy_gradient.training:train"
+    one_policy = True
     surrogate: ClassVar[staticmethod] = staticmethod(plain)
     training_steps: ClassVar[bool] = True  # whether training itself takes inner steps; else only a new task brings them
 
@@ -78,9 +79,6 @@ class OnPolicy(Learner):
     inner_step_size: Positive = 0.1  # of each of them
     gae_lambda: Share = 1.0  # 1 takes returns as they come, below 1 leans on estimated values
     kl_limit: Positive = 0.01  # nats per action that one outer step may move the policies
-
-    def policies(self, tasks: int) -> int:
-        return 1
 
     def phases(self) -> int:
         """Windows of an iteration: one before each inner step and one after the last."""
@@ -130,10 +128,10 @@ class OnPolicy(Learner):
         """`rows` after one inner step on `window`, detached; `FloatingPointError` if that was a jump."""
         new = self.adapted(shape, rows, [window])[-1]
         moved = window.policy.kl(gaussian(shape, new, window.observation)).mean((1, 2))
-        if not bool((moved < DIVERGED).all()):
-            worst = int(torch.nan_to_num(moved, torch.inf).argmax())
+        if not (moved < DIVERGED).all():
+            worst = torch.nan_to_num(moved, torch.inf).argmax()
             raise FloatingPointError(f"the inner step diverged in row {worst} (inner_step_size "
-                                     f"{self.inner_step_size:g} moves the policy by {float(moved[worst]):.3g} nats per "
+                                     f"{self.inner_step_size:g} moves the policy by {moved[worst]:.3g} nats per "
                                      "action); give a smaller inner_step_size")  # fmt: skip
         return new
 

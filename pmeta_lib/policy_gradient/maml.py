@@ -6,19 +6,15 @@ adapted policies (the curvature of the inner step enters the gradient, not the m
 direction's length alone), then a line search that holds the adapted policies' divergence.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from pmeta_lib.options import options
 from pmeta_lib.policy_gradient.learner import OnPolicy, dice, grouped, spread
 from pmeta_lib.policy_gradient.outer import trust_region_step
 from pmeta_lib.policy_gradient.policy import Gaussian, gaussian
 from pmeta_lib.policy_gradient.rollout import Window
 
 
-@options
 class TrustRegion(OnPolicy):
     """One TRPO step on what the policies gain after `phases() - 1` inner steps (0: on their own return)."""
 
@@ -50,9 +46,8 @@ class TrustRegion(OnPolicy):
         return trust_region_step(theta.detach(), gradient, fisher, lambda x: scored(x)[1:], self.kl_limit)
 
 
-@options
 class MAML(TrustRegion):
     """See the module; `inner_steps` steps of size `inner_step_size`, each on `episodes` episodes a task."""
 
-    name: ClassVar[str] = "pg-maml"
+    name = "pg-maml"
     surrogate = staticmethod(dice)

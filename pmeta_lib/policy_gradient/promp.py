@@ -4,8 +4,6 @@ The outer objective is PPO's clipped one for the adapted policies, minus a weigh
 that acted before adapting (`penalised_step`).
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -20,7 +18,7 @@ from pmeta_lib.policy_gradient.rollout import Window
 class ProMP(OnPolicy):
     """`epochs` steps of Adam an iteration; `kl_limit` is the target of the divergence before adaptation."""
 
-    name: ClassVar[str] = "promp"
+    name = "promp"
     surrogate = staticmethod(low_variance)
 
     inner_steps: Count = 1  # policy-gradient steps from the meta-policy to a task's own

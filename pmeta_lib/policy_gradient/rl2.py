@@ -7,7 +7,7 @@ beginning of a trial and lives on from episode to episode; so do returns, since 
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class RL2(OnPolicy):
     The first of the settings' `hidden` is the GRU's size. `inner_steps` and `inner_step_size` change nothing here.
     """
 
-    name: ClassVar[str] = "rl2"
+    name = "rl2"
 
     trial_episodes: Several = 2  # of a trial; a single one would leave nothing to use it in
     epochs: Count = 3  # passes over an iteration's trials

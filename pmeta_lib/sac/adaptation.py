@@ -1,16 +1,15 @@
 """Meta-test: what each learner does on tasks it has never seen, by the training loop itself.
 
-The tasks of the test set take the place of the training tasks; a learner's own way of going about them is its
-`adapt_from`. All ways share the settings, the steps, the initial states of environments and evaluations, and one
-environment a task, however many the training had: an episode can only teach the next one if it comes before it. The
-first episode is acted by the policy that is brought along; from its last step on there are updates. Critics and
-temperature are fresh, unless `Plan.critics` says otherwise: those that were trained believe in other tasks. "scratch"
-is SAC from a fresh network (its first episode is of uniform actions, as every training's), the reference that anything
-brought along has to beat; "random" acts uniformly and learns nothing.
+The test tasks take the place of the training tasks; a learner's own way of going about them is its `adapt_from`. All
+ways share the settings, the steps, the initial states of environments and evaluations, and one environment a task,
+however many the training had: an episode can only teach the next one if it comes before it. The first episode is acted
+by the policy that is brought along; from its last step on there are updates. Critics and temperature are fresh, unless
+`Plan.critics` says otherwise: those that were trained believe in other tasks. "scratch" is SAC from a fresh network
+(its first episode is of uniform actions, as every training's), which anything brought along has to beat; "random" acts
+uniformly and learns nothing.
 
-Two kinds of rows: the policy "acting" is each of the first episodes as it was lived, exploration included (the
-few-shot endpoint is their mean); "deployed" is what the learner would deploy after so many steps, by its mode, on
-episodes apart.
+A row's policy is "acting" for each of the first episodes as it was lived, exploration included (the few-shot endpoint
+is their mean), or "deployed": what the learner would deploy after so many steps, by its mode, on episodes apart.
 """
 
 from contextlib import closing
@@ -71,13 +70,12 @@ def adapt(
     passed to `train`; with a `folder` a killed call goes on where it was. A learner that brings nothing along has no
     row: its way is "scratch", one of `references`.
     """
-    ways = trained.adapt_from(agent, tasks)
-    parts = [pd.DataFrame(columns=list(COLUMNS))]
-    for way, (adapter, start) in list(ways.items())[: None if plan.every_way else 1]:
-        if plan.critics == "fresh":
-            start = {name: x for name, x in start.items() if name not in ("critic", "log_alpha")}
-        parts.append(_follow(family, way, adapter.on(family), start, settings, seeds, plan, **how))
-    return pd.concat([p for p in parts if len(p)] or parts, ignore_index=True)
+    left = {"critic", "log_alpha"} if plan.critics == "fresh" else {}
+    parts = []
+    for way, (adapter, start) in list(trained.adapt_from(agent, tasks).items())[: None if plan.every_way else 1]:
+        brought = {name: x for name, x in start.items() if name not in left}
+        parts.append(_follow(family, way, adapter.on(family), brought, settings, seeds, plan, **how))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
 
 
 def references(family: TaskFamily, settings: Settings, seeds: list[int], plan: Plan, **how) -> pd.DataFrame:
@@ -93,21 +91,23 @@ def _follow(
 ) -> pd.DataFrame:  # fmt: skip
     """One run of `adapter` from `start` on the test tasks: its first episodes, and the returns of what it deploys."""
     on_test = replace(family, train_tasks=family.test_tasks)
-    where = folder / way.replace(" + ", "-") if folder is not None else None
+    where = folder / way.replace(" + ", "-") if folder else None
     run = train(on_test, adapter, settings, seeds, folder=where, initial=start, evaluate_at={0, *plan.steps}, **how)
     acting = [
-        (seed, end, "acting", task, total, 0.0, 1, k)
+        (seed, end, "acting", task, total, 0.0, 1)
         for seed, of_seed in zip(seeds, run.replay.rows, strict=True)
         for task, transitions in enumerate(of_seed)
-        for k, (end, total) in enumerate(lived(transitions, run.replay.sizes, family.horizon, plan.episodes), 1)
+        for end, total in lived(transitions, run.replay.sizes, family.horizon, plan.episodes)
     ]
-    return of_way(way, [*((*row, None) for row in run.rows if row[2] == "deployed"), *acting])
+    return of_way(way, [row for row in run.rows if row[2] == "deployed"] + acting)
 
 
 def of_way(way: str, rows: list[tuple]) -> pd.DataFrame:
-    """A table with `COLUMNS` from rows of a curve (`state.CURVE`), each with its episode's number or None behind."""
-    table = pd.DataFrame(rows, columns=[*Run.CURVE, "episode"]).assign(way=way)
-    return table[list(COLUMNS)].astype({"episode": "Int64"})
+    """A table with `COLUMNS` from rows of a curve (`state.CURVE`); those "acting" are numbered as a task's episodes."""
+    table = pd.DataFrame(rows, columns=list(Run.CURVE)).assign(way=way)
+    number = table.groupby(["seed", "task", "policy"]).cumcount() + 1
+    table["episode"] = number.where(table["policy"] == "acting").astype("Int64")
+    return table[list(COLUMNS)]
 
 
 def lived(transitions: Tensor, sizes: tuple[int, int], horizon: int, most: int) -> list[tuple[int, float]]:
@@ -116,13 +116,10 @@ def lived(transitions: Tensor, sizes: tuple[int, int], horizon: int, most: int) 
     rows = split(transitions, *sizes)
     reward, terminated = rows.reward.double().cpu().numpy(), rows.terminated.cpu().numpy() > 0
     found, begin = [], 0
-    while len(found) < most and begin < len(reward):
-        early = np.flatnonzero(terminated[begin : begin + horizon])
-        end = begin + (int(early[0]) + 1 if len(early) else horizon)
-        if end > len(reward):
-            break
-        found.append((end, float(reward[begin:end].sum())))
-        begin = end
+    for end, early in enumerate(terminated, 1):
+        if len(found) < most and (early or end - begin == horizon):
+            found.append((end, float(reward[begin:end].sum())))
+            begin = end
     return found
 
 
@@ -135,5 +132,4 @@ def random_returns(family: TaskFamily, tasks: np.ndarray, seeds: list[int], epis
         return torch.stack([2.0 * torch.rand(size, generator=g) - 1.0 for g in streams])
 
     with closing(Evaluator(family, tasks, seeds, episodes)) as evaluator:
-        rows = curve_rows(seeds, 0, "deployed", evaluator.returns(uniform, 0))
-    return of_way("random", [(*row, None) for row in rows])
+        return of_way("random", curve_rows(seeds, 0, "deployed", evaluator.returns(uniform, 0)))

@@ -32,10 +32,9 @@ class Evaluator:
 
     def returns(self, policy: Callable[[Tensor], Tensor], key: int) -> np.ndarray:
         """(S, N, episodes) undiscounted returns of `policy: (S, N E, o) -> (S, N E, a)` in [-1, 1]."""
-        _, tasks, episodes = self.shape
-        observation, _ = self.env.reset(seed=children(self.seeds, tasks * episodes, "evaluation", key))
-        total = np.zeros(self.env.num_envs)
-        alive = np.ones(self.env.num_envs, bool)
+        slots = self.env.num_envs
+        observation, _ = self.env.reset(seed=children(self.seeds, slots // len(self.seeds), "evaluation", key))
+        total, alive = np.zeros(slots), np.ones(slots, bool)
         for _ in range(self.family.horizon):
             batch = torch.tensor(observation, device=self.device).view(self.shape[0], -1, observation.shape[-1])
             action = to_env(self.family, policy(batch))

@@ -14,13 +14,13 @@ from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
+Ways = dict[str, tuple["Learner", dict[str, Tensor]]]  # of adapting: name -> who runs there, and from what tensors
+
 
 @options
 class Learner:
-    """Hyper-parameters as fields, behaviour as a few small methods over an `Agent`; it holds no state itself.
-
-    Shapes as in `pmeta_lib.sac.agent`: S seeds, N tasks, G policies a seed, P parameters of an actor.
-    """
+    """Hyper-parameters as fields (then it is `@options` as well), behaviour as a few small methods over an `Agent`,
+    which holds all state. Shapes as in `pmeta_lib.sac.agent`: S seeds, N tasks, G policies a seed, P parameters."""
 
     name: ClassVar[str] = ""
     noun: ClassVar[str] = "option"  # what a mistake calls a field
@@ -28,10 +28,11 @@ class Learner:
     cost: ClassVar[float] = 1.0  # CPU time of an update, in updates of plain SAC, for what a sweep will take
     by_mode: ClassVar[bool] = False  # True: it acts by its policy's mode, without noise
     one_phase: ClassVar[bool] = False  # True: all its updates are of one phase
+    one_policy: ClassVar[bool] = False  # True: all tasks of a seed share it
 
     def policies(self, tasks: int) -> int:
         """G: `tasks` for one policy each, 1 for a shared one."""
-        return tasks
+        return 1 if self.one_policy else tasks
 
     def context_size(self, tasks: int) -> int:
         """How many numbers the learner appends to an observation."""
@@ -50,12 +51,11 @@ class Learner:
         return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if told else batch)
 
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
-        """After each step of the environments, whose transitions are `replay.last (S, N, E, ·)`; `ended (S N E,)` says
-        whose episode is."""
+        """After each environment step, `replay.last (S, N, E, ·)`, which ended the episodes `ended (S N E,)`."""
 
     def phase(self, updates: int) -> Hashable | None:
-        """What kind of update follows `updates` updates: those of equal phase do the very same operations on the
-        same tensors, so that a GPU may replay one for the other. None: never replay."""
+        """What kind of update follows `updates` updates: those of equal phase do the very same operations on the same
+        tensors, so that a GPU may replay one for the other. None: never replay."""
         return "update" if self.one_phase else None
 
     def deployed(self, agent: Agent) -> dict[str, Tensor]:
@@ -64,15 +64,10 @@ class Learner:
         meta = {"meta": agent.extra["theta"]} if "theta" in agent.extra else {}
         return {"deployed": agent.extra.get("adapted", agent.actor)} | meta
 
-    def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple["Learner", dict[str, Tensor]]]:
-        """How the trained `agent` goes about tasks it never saw: its own way first, others to compare, by name.
-
-        A way is the learner that runs there and the tensors that all tasks start from (`initial` of
-        `pmeta_lib.sac.training.start`). The default, "sac", is SAC from the meta-policy, or from the only policy; the
-        critics are the shared ones, or else the mean of the tasks' own. {}: nothing to start from but a fresh network.
-        """
-        meta = {own: agent.extra.get(name, getattr(agent, own).mean(1, keepdim=True)) for own, name in TIED.items()}
-        return {"sac": (FineTune(), meta)} if "theta" in agent.extra or agent.actor.shape[1] == 1 else {}
+    def adapt_from(self, agent: Agent, tasks: int) -> Ways:
+        """How the trained `agent` goes about tasks it never saw: its own way first, others to compare. The default,
+        "sac", is SAC from what is `brought`; {}: nothing to start from but a fresh network."""
+        return {"sac": (FineTune(), brought(agent))} if "theta" in agent.extra or agent.actor.shape[1] == 1 else {}
 
     def on(self, family: TaskFamily) -> "Learner":
         """This way of adapting on the tasks of `family`, where a protocol has numbers of its own for it."""
@@ -83,8 +78,8 @@ class Learner:
 class FineTune(Learner):
     """SAC on every task alone, by networks whose last `blank` inputs behind the observation are always 0."""
 
-    name: ClassVar[str] = "fine-tuning"
-    one_phase: ClassVar[bool] = True
+    name = "fine-tuning"
+    one_phase = True
 
     blank: Whole = 0
 
@@ -95,15 +90,24 @@ class FineTune(Learner):
         return torch.nn.functional.pad(observation, (0, self.blank))
 
 
+def brought(agent: Agent) -> dict[str, Tensor]:
+    """What all new tasks start from (`initial` of `pmeta_lib.sac.state.start`): the meta-policy, or the only policy;
+    critics and temperature that are shared, or else the mean of the tasks' own."""
+    return {own: agent.extra.get(name, getattr(agent, own).mean(1, keepdim=True)) for own, name in TIED.items()}
+
+
 def appended(x: Tensor, context: Tensor) -> Tensor:
     """`x (S, N, n, ·)` with `context` behind every row, (S, N, n, k) or 1 where it is the same for all."""
-    return torch.cat((x, context.expand(*x.shape[:3], context.shape[-1])), -1)
+    return torch.cat((x, context.expand(*x.shape[:3], -1)), -1)
 
 
 def widened(batch: Batch, inputs: Callable[[Tensor], Tensor]) -> Batch:
     """The batch (S, N, n, ·) as networks see it whose observations are `inputs` of the task's."""
     here, there = inputs(batch.observation), inputs(batch.next_observation)
     return batch._replace(observation=here, next_observation=there, pair=torch.cat((here, batch.action), -1))
+
+
+TIED = {"actor": "theta", "critic": "meta_critic", "log_alpha": "meta_log_alpha"}  # their names in `agent.extra`
 
 
 @dataclass
@@ -115,10 +119,7 @@ class Tied(Adam):
 
     def step(self, gradient: Tensor) -> None:
         super().step(gradient.view_as(self.copies).mean(1, keepdim=True))
-        self.copies.copy_(self.parameters.expand_as(self.copies))
-
-
-TIED = {"actor": "theta", "critic": "meta_critic", "log_alpha": "meta_log_alpha"}  # their names in `agent.extra`
+        self.copies.copy_(self.parameters)
 
 
 def tie(agent: Agent, *names: str) -> None:
@@ -127,15 +128,3 @@ def tie(agent: Agent, *names: str) -> None:
         copies = getattr(agent, name)
         agent.extra[TIED[name]] = shared = copies[:, :1].clone()
         agent.optimizers[name] = Tied(shared, agent.optimizers[name].learning_rate, copies)
-
-
-def snapshot(agent: Agent) -> dict[str, Tensor]:
-    """Copies of all that an update changes in the tasks' own slots."""
-    return {n: x.clone() for n, x in agent.tensors().items() if x.dim() and not n.startswith("extra.")}
-
-
-def restore(agent: Agent, before: dict[str, Tensor], drawn: Tensor) -> None:
-    """Undo the update of the tasks that were not drawn this round, optimizer moments included."""
-    now = agent.tensors()
-    for name, old in before.items():
-        now[name].copy_(torch.where(drawn.view(*drawn.shape, *[1] * (old.dim() - 2)) > 0, now[name], old))

@@ -5,16 +5,10 @@ edit gradients); it sees n transitions of each task an update, as every learner 
 other their gradients cancel: the victim of gradient conflict.
 """
 
-from typing import ClassVar
-
-from pmeta_lib.options import options
 from pmeta_lib.sac.learners.base import Learner
 
 
-@options
 class Joint(Learner):
-    name: ClassVar[str] = "joint"
-    one_phase: ClassVar[bool] = True
-
-    def policies(self, tasks: int) -> int:
-        return 1
+    name = "joint"
+    one_phase = True
+    one_policy = True

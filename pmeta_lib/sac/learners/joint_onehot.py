@@ -6,35 +6,30 @@ an index. Simplified against Meta-World's experiments: one temperature a seed (t
 networks have every learner's hidden layers, so that only the first layer is wider, by N rows.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from pmeta_lib.options import options
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import FineTune, Learner, appended
+from pmeta_lib.sac.learners.base import FineTune, Ways, appended, brought
 from pmeta_lib.sac.learners.joint import Joint
 from pmeta_lib.sac.networks import fold
 
 
-@options
 class JointOnehot(Joint):
     """`Joint` with the task's index, one-hot, appended to what actor and critics see."""
 
-    name: ClassVar[str] = "joint-onehot"
+    name = "joint-onehot"
 
     def context_size(self, tasks: int) -> int:
         return tasks
 
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
-        tasks = observation.shape[1]
-        return appended(observation, torch.eye(tasks, device=observation.device).view(1, tasks, 1, tasks))
+        return appended(observation, torch.eye(observation.shape[1], device=observation.device)[None, :, None])
 
-    def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
+    def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         """SAC from what the networks do at the mean of all indices: a new task has none of its own."""
-        start, at = super().adapt_from(agent, tasks)["sac"][1], agent.actor_shape.widths[0] - tasks
+        start, at = brought(agent), agent.actor_shape.widths[0] - tasks
         anyone = torch.full((len(agent.actor), 2, tasks), 1.0 / tasks, device=agent.actor.device)
         critic = fold(agent.critic_shape, start["critic"].flatten(1, 2), at, anyone).view_as(start["critic"])
-        return {"sac": (FineTune(tasks), start | {"actor": fold(agent.actor_shape, start["actor"], at, anyone[:, :1]),
-                                                  "critic": critic})}  # fmt: skip
+        actor = fold(agent.actor_shape, start["actor"], at, anyone[:, :1])
+        return {"sac": (FineTune(tasks), start | {"actor": actor, "critic": critic})}

@@ -20,7 +20,6 @@ policy, because critics that all tasks share do not know the task, and neither w
 """
 
 from dataclasses import asdict
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,43 +27,39 @@ from torch import Tensor
 from pmeta_lib.options import Positive, Whole, options
 from pmeta_lib.sac import losses
 from pmeta_lib.sac.agent import Agent
-from pmeta_lib.sac.learners.base import Learner, tie
+from pmeta_lib.sac.learners.base import Learner, Ways, brought, tie
 from pmeta_lib.sac.networks import forward, fused, gaussian, squash
 from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
 
-def actor_loss(agent: Agent, actor: Tensor, critic: Tensor, observation: Tensor, noise: Tensor, net=forward) -> Tensor:
+def actor_loss(agent: Agent, actor: Tensor, critic: Tensor, observation: Tensor, noise: Tensor, net) -> Tensor:
     """SAC's actor loss (S N,) of `actor (S, N, P)` at `observation (S, N, n, o)`; `net` evaluates the networks."""
-    slots = agent.slots
-    x = observation.reshape(slots, -1, observation.shape[-1])
-    head = net(agent.actor_shape, actor.reshape(slots, -1), x)
-    action, log_prob = squash(*gaussian(head), noise.reshape(slots, x.shape[1], -1))
+    x = observation.flatten(0, 1)
+    action, log_prob = squash(*gaussian(net(agent.actor_shape, actor.flatten(0, 1), x)), noise.flatten(0, 1))
     pair = torch.cat((x, action), -1).repeat_interleave(2, 0)
-    q = net(agent.critic_shape, critic.reshape(2 * slots, -1), pair).view(slots, 2, -1)
-    return losses.actor_loss(q, log_prob, agent.log_alpha.exp().view(slots, 1))
+    q = net(agent.critic_shape, critic.flatten(0, 2), pair).view(len(x), 2, -1)
+    return losses.actor_loss(q, log_prob, agent.log_alpha.exp().view(-1, 1))
 
 
-def inner_steps(
-    agent: Agent, start: Tensor, support: Tensor, noise: Tensor, size: float, differentiable: bool = False
-) -> Tensor:
+@torch.enable_grad()
+def inner_steps(agent: Agent, start: Tensor, support: Tensor, noise: Tensor, size: float) -> Tensor:
     """`start (S, N, P)` after one gradient step of `size` on the tasks' actor losses for each of `noise (S, N, K, n,
-    a)`, at observations `support (S, N, n, o)`; `differentiable` keeps the graph from `start` to the result."""
-    critic = agent.critic.clone() if differentiable else agent.critic  # the optimizer writes it while the graph lives
-    y, net = start, forward if differentiable else fused
-    with torch.enable_grad():
-        for e in noise.unbind(2):
-            y = y if differentiable else y.detach().requires_grad_()
-            loss = actor_loss(agent, y, critic, support, e, net).sum()
-            y = y - size * torch.autograd.grad(loss, y, create_graph=differentiable)[0]
-    return y if differentiable else y.detach()
+    a)`, at observations `support (S, N, n, o)`. Where `start` requires a gradient the result can be differentiated."""
+    y, graph = start, start.requires_grad
+    net, critic = (forward, agent.critic.clone()) if graph else (fused, agent.critic)  # it changes while a graph lives
+    for e in noise.unbind(2):
+        y = y if graph else y.detach().requires_grad_()
+        loss = actor_loss(agent, y, critic, support, e, net).sum()
+        y = y - size * torch.autograd.grad(loss, y, create_graph=graph)[0]
+    return y if graph else y.detach()
 
 
 @options
 class MAML(Learner):
-    name: ClassVar[str] = "maml"
-    cost: ClassVar[float] = 3.0
-    one_phase: ClassVar[bool] = True
+    name = "maml"
+    cost = 3.0
+    one_phase = True
 
     inner_steps: Whole = 1  # K
     inner_step_size: Positive = 0.01  # s, of plain gradient descent on the actor's loss
@@ -78,22 +73,25 @@ class MAML(Learner):
         theta, outer = agent.extra["theta"], None
         if self.inner_steps and not self.first_order and "support" in agent.extra:
             origin = theta.expand_as(agent.actor).clone().requires_grad_()
-            adapted = inner_steps(agent, origin, agent.extra["support"], agent.extra["support_noise"],
-                                  self.inner_step_size, differentiable=True)  # fmt: skip
+            support, noise = agent.extra["support"], agent.extra["support_noise"]
+            adapted = inner_steps(agent, origin, support, noise, self.inner_step_size)
             outer = lambda gradient: torch.autograd.grad(adapted, origin, gradient)[0]  # noqa: E731
         metrics = sac_update(agent, batch, actor_gradient=outer)  # its gradient is taken at the adapted actors
         if self.inner_steps:
-            tasks, n, width = batch.action.shape[1:]
-            support, noise = batch.observation, agent.noise(tasks, self.inner_steps, n, width)
-            for name, x in (("support", support), ("support_noise", noise)):
+            for name, x in (("support", batch.observation), ("support_noise", self.adapt(agent, batch))):
                 agent.extra.setdefault(name, torch.empty_like(x)).copy_(x)
-            agent.actor.copy_(inner_steps(agent, agent.actor, support, noise, self.inner_step_size))
         return metrics
 
-    def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
+    def adapt(self, agent: Agent, batch: Batch) -> Tensor:
+        """K inner steps of the actors on `batch`; the noise (S, N, K, n, a) that they took."""
+        tasks, n, width = batch.action.shape[1:]
+        noise = agent.noise(tasks, self.inner_steps, n, width)
+        agent.actor.copy_(inner_steps(agent, agent.actor, batch.observation, noise, self.inner_step_size))
+        return noise
+
+    def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         """The way "inner + sac": the K inner steps from theta at the first update, then SAC."""
-        ways = super().adapt_from(agent, tasks)
-        return {"inner + sac": (_Adapting(**asdict(self)), ways["sac"][1])} | ways
+        return {"inner + sac": (_Adapting(**asdict(self)), brought(agent))} | super().adapt_from(agent, tasks)
 
 
 class _Adapting(MAML):
@@ -107,7 +105,5 @@ class _Adapting(MAML):
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         if agent.updates == 0:
-            tasks, n, width = batch.action.shape[1:]
-            noise = agent.noise(tasks, self.inner_steps, n, width)
-            agent.actor.copy_(inner_steps(agent, agent.actor, batch.observation, noise, self.inner_step_size))
+            self.adapt(agent, batch)
         return sac_update(agent, batch)

@@ -11,18 +11,11 @@ see the difference). Actor and critics are projected, each as one vector, the tw
 Simplified: the temperature is shared and its scalar gradient averaged, which makes the learner `joint` wherever no two
 gradients conflict. The authors' multi-task SAC knows the task and has a temperature for each, and they combine the
 projection with such networks; here, as in `joint`, tasks are unlabelled, so that the two differ in the projection only.
-
-A slot a task holds a copy of the shared parameters, because that is how each task's own gradient is had; the copies
-are equal at all times. Every projected gradient is a combination of the N given ones, so that the sequential part of
-the algorithm runs on their N x N products, never on P-long vectors.
 """
-
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pmeta_lib.options import options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.base import Learner, tie
 from pmeta_lib.sac.replay import Batch
@@ -31,11 +24,14 @@ from pmeta_lib.sac.update import sac_update
 
 def project_conflicts(gradients: Tensor, order: Tensor) -> Tensor:
     """`gradients (S, N, D)`, each projected off those it conflicts with; `order (S, N, N - 1)`: for each task, the
-    other tasks in the order in which they are met."""
-    seeds, tasks, _ = gradients.shape
+    other tasks in the order in which they are met.
+
+    Every projected gradient is a combination of the N given ones, so that the sequential part of the algorithm runs on
+    their N x N products, never on D-long vectors.
+    """
     products = gradients @ gradients.mT
     squares = products.diagonal(dim1=1, dim2=2)
-    mix = torch.eye(tasks, device=gradients.device, dtype=gradients.dtype).repeat(seeds, 1, 1)  # rows: g' in terms of g
+    mix = torch.diag_embed(torch.ones_like(squares))  # (S, N, N), rows: g' in terms of g
     for j in order.unbind(-1):  # one after the other, as published: each sees what the one before has left
         column = j.unsqueeze(-1)
         dot = (mix * products.gather(1, column.expand_as(mix))).sum(-1)
@@ -45,11 +41,12 @@ def project_conflicts(gradients: Tensor, order: Tensor) -> Tensor:
     return mix @ gradients
 
 
-@options
 class PCGrad(Learner):
-    name: ClassVar[str] = "pcgrad"
-    cost: ClassVar[float] = 1.4
-    one_phase: ClassVar[bool] = True
+    """Each task's slot holds a copy of the shared parameters, because that is how its own gradient is had."""
+
+    name = "pcgrad"
+    cost = 1.4
+    one_phase = True
 
     def start(self, agent: Agent, tasks: int) -> None:
         tie(agent, "actor", "critic", "log_alpha")

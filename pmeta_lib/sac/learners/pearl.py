@@ -12,15 +12,15 @@ one acts on a z drawn from the prior and *is* the context to come, the next acts
 goes to the replay. The encoder thus sees what it will see at meta-test, the exploration of the current policy: context
 from the replay at large would let it read the task off what the policy has already learnt to do there.
 
-At meta-test (`Inference`) the first n episodes each act on a z of the prior, and they alone are the context; from then
-on each episode acts on a z of that posterior, which rests. Policies act by their mode; no weight is trained.
+At meta-test (`Inference`) the first n episodes each act on a z of the prior, and they alone are the context; all later
+ones act on a z of the posterior given those n. Policies act by their mode; no weight is trained.
 
 `docs/pearl.md` lists every difference from the authors' code (github.com/katerakelly/oyster) that we can see.
 """
 
 import math
 from dataclasses import asdict, replace
-from typing import ClassVar
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,15 +30,15 @@ from torch.nn.functional import softplus
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.options import Count, NotNegative, options
 from pmeta_lib.sac.agent import Adam, Agent
-from pmeta_lib.sac.learners.base import Learner, appended, widened
+from pmeta_lib.sac.learners.base import Learner, Ways, appended, brought, widened
 from pmeta_lib.sac.memory import check_size
 from pmeta_lib.sac.networks import Shape, fold, fused, initialize
-from pmeta_lib.sac.replay import Batch, Replay
+from pmeta_lib.sac.replay import Batch, Replay, split
 from pmeta_lib.sac.update import sac_update
 
 
 def posterior(factors: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (…, k) of N(0, I) times the Gaussian `factors (…, m, 2k)` that are `counted (…, m)`: 1 or 0.
+    """Mean and variance (…, k) of N(0, I) times the Gaussian `factors (…, m, 2k)` that are `counted (…, m)`.
 
     A factor is a mean and a number whose softplus is the variance. Precisions add up; means are weighted by them.
     """
@@ -55,24 +55,17 @@ def divergence(mean: Tensor, variance: Tensor) -> Tensor:
 
 @options
 class Pearl(Learner):
-    """Hyper-parameters; k = `latent_size`, m = `context_batch`, W = `context_window`.
+    """Each of a task's E environments collects a context by itself; k = `latent_size`, m = `context_batch`."""
 
-    Each of a task's E environments collects by itself. The tensors in `agent.extra`: "encoder" (S, 1, ·), the ring
-    "context" (S, N, E, W, 2o + a + 1) of exploration, "seen" (S, N, E) transitions ever put there, "explores" (S, N, E)
-    whether the episode is one of exploration, "z" (S, N, E, k) that acts.
-    """
-
-    name: ClassVar[str] = "pearl"
-    cost: ClassVar[float] = 1.4
-    one_phase: ClassVar[bool] = True
+    name = "pearl"
+    cost = 1.4
+    one_phase = True
+    one_policy = True
 
     latent_size: Count = 5  # k, numbers in z
     kl_weight: NotNegative = 0.01  # of KL(q || prior) beside the critics' loss; the authors' 0.1 is 0.032 on our losses
     context_batch: Count = 64  # transitions of each task that an update infers z from
     context_window: Count = 400  # the latest transitions of exploration, of each environment, that they are drawn from
-
-    def policies(self, tasks: int) -> int:
-        return 1
 
     def context_size(self, tasks: int) -> int:
         return self.latent_size
@@ -82,52 +75,46 @@ class Pearl(Learner):
         context = (*slots, self.context_window, shape.widths[0])
         check_size({"option context_window": 4 * math.prod(context) / 2**30}, device)
         encoder = torch.stack([initialize(shape, 1, g) for g in agent.generators["learner"]])
-        agent.optimizers["encoder"] = Adam(encoder, float(agent.optimizers["actor"].learning_rate))
+        agent.optimizers["encoder"] = Adam(encoder, agent.optimizers["actor"].learning_rate)
         agent.extra |= {
-            "encoder": encoder,
-            "context": torch.zeros(context, device=device),
-            "seen": torch.zeros(slots, dtype=torch.float64, device=device),
-            "explores": torch.ones(slots, device=device),
-            "z": agent.noise(tasks, agent.envs, self.latent_size),
+            "encoder": encoder,  # (S, 1, ·)
+            "context": torch.zeros(context, device=device),  # (S, N, E, W, 2o + a + 1): the latest W of exploration
+            "seen": torch.zeros(slots, dtype=torch.float64, device=device),  # (S, N, E) transitions ever put there
+            "explores": torch.ones(slots, device=device),  # (S, N, E), 1 where the episode is one of exploration
+            "z": agent.noise(tasks, agent.envs, self.latent_size),  # (S, N, E, k), which acts
         }
 
     def inputs(self, agent: Agent, observation: Tensor) -> Tensor:
         z = agent.extra["z"]  # what an evaluation deploys has its own z in the networks, and ignores this one
         return appended(observation, z if observation.shape[2] == z.shape[2] else z[:, :, :1])
 
+    @torch.enable_grad()
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         encoder = agent.extra["encoder"].detach().requires_grad_()
-        rows, counted = self._draw(agent)
-        noise = agent.noise(rows.shape[1], self.latent_size)
-        with torch.enable_grad():
-            mean, variance = self._infer(agent, rows, counted, encoder)
-            z = mean + variance.sqrt() * noise
-        at = slice(batch.observation.shape[-1], batch.observation.shape[-1] + self.latent_size)
-        losses = sac_update(agent, widened(batch, lambda x: appended(x, z.detach().unsqueeze(2))), context=at)
+        mean, variance = self._infer(agent, *self._draw(agent), encoder)
+        z = mean + variance.sqrt() * agent.noise(*mean.shape[1:])
+        of_z = slice(batch.observation.shape[-1], batch.observation.shape[-1] + self.latent_size)
+        told = widened(batch, lambda x: appended(x, z.detach().unsqueeze(2)))
+        losses = sac_update(agent, told, context=of_z)
         from_critics = losses.pop("context").view(*batch.reward.shape, -1).sum(2)  # (S, N, k)
-        with torch.enable_grad():
-            surrogate = (z * from_critics).sum() + self.kl_weight * divergence(mean, variance).mean(1).sum()
-        (gradient,) = torch.autograd.grad(surrogate, encoder)
-        agent.optimizers["encoder"].step(gradient)
+        surrogate = (z * from_critics).sum() + self.kl_weight * divergence(mean, variance).mean(1).sum()
+        agent.optimizers["encoder"].step(*torch.autograd.grad(surrogate, encoder))
         return losses
 
     @torch.no_grad()
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
-        extra = agent.extra
-        at = (extra["seen"] % self.context_window).long()[..., None, None]
-        at = at.expand(-1, -1, -1, 1, extra["context"].shape[-1])
-        kept = extra["explores"].clone()
-        flag = sum(replay.sizes) + 1  # the column of the terminated flag, which is no part of the context
-        row = torch.cat((replay.last[..., :flag], replay.last[..., flag + 1 :]), -1).unsqueeze(3)
-        extra["context"].scatter_(3, at, torch.where(kept[..., None, None] > 0, row, extra["context"].gather(3, at)))
-        extra["seen"] += kept
+        extra, last, explores = agent.extra, split(replay.last, *replay.sizes), agent.extra["explores"] > 0
+        rows = torch.cat((last.pair, last.reward.unsqueeze(-1), last.next_observation), -1)  # (S, N, E, ·): s, a, r, s'
+        at = (extra["seen"] % self.context_window).long()
+        extra["context"][explores, at[explores]] = rows[explores]
+        extra["seen"] += explores
         noise = agent.noise(*extra["z"].shape[1:])  # always, lest one seed's episodes shift another's
         if ended.any():
-            finished = torch.from_numpy(ended).to(noise.device).view(kept.shape)
-            extra["explores"].copy_(torch.where(finished, self.turn(agent, finished), kept))
+            finished = torch.from_numpy(ended).to(noise.device).view(explores.shape)
+            extra["explores"][finished] = self.turn(agent, finished)[finished]
             mean, variance = self.inferred(agent)
             drawn = torch.where(extra["explores"].unsqueeze(-1) > 0, noise, mean + variance.sqrt() * noise)
-            extra["z"].copy_(torch.where(finished.unsqueeze(-1), drawn, extra["z"]))
+            extra["z"][finished] = drawn[finished]
 
     def turn(self, agent: Agent, finished: Tensor) -> Tensor:
         """(S, N, E): 1 where the episode after one that is `finished` is to explore, else 0."""
@@ -136,42 +123,35 @@ class Pearl(Learner):
     @torch.no_grad()
     def inferred(self, agent: Agent) -> tuple[Tensor, Tensor]:
         """Mean and variance (S, N, E, k) of z given all that each environment explored; the prior's at first."""
-        seen, rows = agent.extra["seen"], agent.extra["context"]
-        counted = torch.arange(self.context_window, device=rows.device) < seen.unsqueeze(-1)
-        return self._infer(agent, rows, counted.to(rows.dtype), agent.extra["encoder"])
+        rows = agent.extra["context"]
+        counted = torch.arange(self.context_window, device=rows.device) < agent.extra["seen"].unsqueeze(-1)
+        return self._infer(agent, rows, counted, agent.extra["encoder"])
 
     def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
-        at = self._observation_size(agent)
-        return {name: fold(agent.actor_shape, agent.actor, at, z)
-                for name, z in (("deployed", mean), ("meta", torch.zeros_like(mean)))}  # fmt: skip
+        told = partial(fold, agent.actor_shape, agent.actor, agent.actor_shape.widths[0] - self.latent_size)
+        return {"deployed": told(mean), "meta": told(torch.zeros_like(mean))}
 
-    def adapt_from(self, agent: Agent, tasks: int) -> dict[str, tuple[Learner, dict[str, Tensor]]]:
-        options = asdict(self)
-        meta = super().adapt_from(agent, tasks)["sac"][1] | {"encoder": agent.extra["encoder"]}
-        return {"context": (Inference(**options), meta), "context + sac": (TunedInference(**options), meta)}
-
-    def _observation_size(self, agent: Agent) -> int:
-        return agent.actor_shape.widths[0] - self.latent_size
+    def adapt_from(self, agent: Agent, tasks: int) -> Ways:
+        meta = brought(agent) | {"encoder": agent.extra["encoder"]}
+        return {"context": (Inference(**asdict(self)), meta), "context + sac": (TunedInference(**asdict(self)), meta)}
 
     def _encoder(self, agent: Agent) -> Shape:
         """(s, a, r, s') -> mean and raw variance of a factor, with the actor's hidden layers."""
-        _, *hidden, head = agent.actor_shape.widths
-        return Shape((2 * self._observation_size(agent) + head // 2 + 1, *hidden, 2 * self.latent_size))
+        inputs, *hidden, head = agent.actor_shape.widths
+        return Shape((2 * (inputs - self.latent_size) + head // 2 + 1, *hidden, 2 * self.latent_size))
 
     def _draw(self, agent: Agent) -> tuple[Tensor, Tensor]:
         """m transitions of each task's context (S, N, m, ·), with replacement, and whether they count (S, N, m)."""
         rows, seen, window = agent.extra["context"].flatten(2, 3), agent.extra["seen"], self.context_window
-        size = (rows.shape[1], self.context_batch)
-        uniform = [torch.rand(size, dtype=torch.float64, generator=g, device=g.device)
-                   for g in agent.generators["learner"]]  # fmt: skip
+        size, streams = (rows.shape[1], self.context_batch), agent.generators["learner"]
+        uniform = [torch.rand(size, dtype=torch.float64, generator=g, device=g.device) for g in streams]
         drawn_at = torch.stack(uniform) * agent.envs  # one number draws the environment and, by its fraction, the row
         env = drawn_at.long()
         seen = seen.gather(2, env)
         at = env * window + ((drawn_at - env) * seen.clamp(max=window)).long()
-        drawn = rows.gather(2, at.unsqueeze(-1).expand(*at.shape, rows.shape[-1]))
-        return drawn, (seen > 0).to(rows.dtype)
+        return torch.take_along_dim(rows, at.unsqueeze(-1), 2), seen > 0
 
     def _infer(self, agent: Agent, rows: Tensor, counted: Tensor, encoder: Tensor) -> tuple[Tensor, Tensor]:
         factors = fused(self._encoder(agent), encoder.squeeze(1), rows.flatten(1, -2))
@@ -186,8 +166,8 @@ class Inference(Pearl):
     """Meta-test: n = `explorations` episodes on a z drawn from the prior for each, all later ones on a z drawn from the
     posterior given those n. Nothing is trained. "episodes" (S, N, E) in `agent.extra` counts what has ended."""
 
-    by_mode: ClassVar[bool] = True
-    one_phase: ClassVar[bool] = False
+    by_mode = True
+    one_phase = False
 
     explorations: Count = 2
 
@@ -209,14 +189,11 @@ class Inference(Pearl):
         return {}
 
 
-@options
 class TunedInference(Inference):
     """The same, while SAC trains every task's own copy of actor and critics on the z of its context."""
 
-    by_mode: ClassVar[bool] = False
-
-    def policies(self, tasks: int) -> int:
-        return tasks
+    by_mode = False
+    one_policy = False
 
     @torch.no_grad()
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:

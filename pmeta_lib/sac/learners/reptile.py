@@ -16,8 +16,6 @@ sample. Their reinforcement learning was not published; SAC as the inner learner
 Deployed on a training task: theta_i as the last finished round left it, after all its K updates. "meta" is theta.
 """
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from pmeta_lib import moreau
@@ -30,7 +28,7 @@ from pmeta_lib.sac.update import sac_update
 
 @options
 class Reptile(Learner):
-    name: ClassVar[str] = "reptile"
+    name = "reptile"
 
     inner_steps: Count = 50  # K, gradient updates of every task between two meta steps
     epsilon: AMetaStep = 1.0  # the meta step's size; 1 puts theta on the mean of the tasks' actors
@@ -45,7 +43,7 @@ class Reptile(Learner):
             theta = agent.extra["theta"]
             agent.extra["adapted"].copy_(agent.actor)
             theta.copy_(moreau.meta_step(theta, agent.actor.mean(1, keepdim=True), self.epsilon))
-            agent.actor.copy_(theta.expand_as(agent.actor))
+            agent.actor.copy_(theta)
         return metrics
 
     def phase(self, updates: int) -> bool:
