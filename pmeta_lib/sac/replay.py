@@ -1,7 +1,7 @@
 """Stacked replay buffer: one ring a slot, one gather a batch.
 
-A transition is one row `[observation | action | reward | terminated | next observation]`, so that a batch of
-all slots is a single gather and its parts are views. All slots fill in lockstep.
+A transition is one row `[observation | action | reward | terminated | next observation]`, so that a batch of all slots
+is a single gather and its parts are views. All slots fill in lockstep.
 """
 
 from typing import NamedTuple

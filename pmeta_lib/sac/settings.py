@@ -10,8 +10,8 @@ from pmeta_lib.options import Count, Positive, Precision, Share, Whole, Widths, 
 class Settings:
     """What all learners share: budget, networks, soft actor-critic. Steps are transitions *per task*.
 
-    With E environments a task (`envs_per_task`) every step of them counts E; where E divides neither the steps nor
-    those of an evaluation, the next multiple of E is meant.
+    With E environments a task (`envs_per_task`) every step of them counts E; where E divides neither the steps nor those
+    of an evaluation, the next multiple of E is meant.
     """
 
     noun: ClassVar[str] = "setting"

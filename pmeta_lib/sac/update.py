@@ -26,8 +26,8 @@ from pmeta_lib.sac.replay import Batch
 
 # derivatives of tanh, from its value, and of clamp; as one operation each
 tanh_backward, clamp_backward = torch.ops.aten.tanh_backward, torch.ops.aten.hardtanh_backward
-HeadGradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-Change = Callable[[Tensor], Tensor]
+HeadGradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None
+Change = Callable[[Tensor], Tensor] | None
 
 
 class Sampled(NamedTuple):
@@ -43,8 +43,8 @@ class Sampled(NamedTuple):
 
 @torch.no_grad()
 def sac_update(
-    agent: Agent, batch: Batch, head_gradient: HeadGradient | None = None, actor_gradient: Change | None = None,
-    critic_gradient: Change | None = None, context: slice | None = None,
+    agent: Agent, batch: Batch, head_gradient: HeadGradient = None, actor_gradient: Change = None,
+    critic_gradient: Change = None, context: slice | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """One gradient step of temperature, critics, actor and targets, for all slots at once.
 
@@ -71,13 +71,11 @@ def sac_update(
 
 def sample(agent: Agent, batch: Batch, noise: Tensor) -> Sampled:
     """The policy at both observations in one pass; what it does at the next one needs no gradient."""
-    n = batch.reward.shape[1]
+    n, alpha = batch.reward.shape[1], agent.log_alpha.exp().view(-1, 1)
     heads, saved = forward_saved(agent.layers["actor"], torch.cat((batch.observation, batch.next_observation), 1))
     actions, log_probs = squash(*gaussian(heads), noise.flatten(1, 2))
-    alpha = agent.log_alpha.exp().view(-1, 1)
-    return Sampled(
-        actions.split(n, 1), log_probs.split(n, 1), alpha, heads[:, :n], noise[:, 0], [x[:, :n] for x in saved]
-    )
+    heads, saved = heads[:, :n], [x[:, :n] for x in saved]
+    return Sampled(actions.split(n, 1), log_probs.split(n, 1), alpha, heads, noise[:, 0], saved)
 
 
 def update_temperature(agent: Agent, mean_log_prob: Tensor) -> Tensor:
@@ -96,7 +94,7 @@ def critics(layers: Layers, *parts: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def update_critics(
-    agent: Agent, batch: Batch, policy: Sampled, change: Change | None = None, columns: slice | None = None
+    agent: Agent, batch: Batch, policy: Sampled, change: Change, columns: slice | None
 ) -> tuple[Tensor, Tensor | None]:
     """One step of the twin critics towards the target; the loss (B,) and its gradient at the input's `columns`."""
     next_q, _ = critics(agent.layers["target"], batch.next_observation, policy.action[1])
@@ -112,9 +110,7 @@ def update_critics(
     return loss, None if of_input is None else of_input.unflatten(0, (-1, 2)).sum(1)
 
 
-def update_actor(
-    agent: Agent, batch: Batch, policy: Sampled, head_gradient: HeadGradient | None = None, change: Change | None = None
-) -> Tensor:
+def update_actor(agent: Agent, batch: Batch, policy: Sampled, head_gradient: HeadGradient, change: Change) -> Tensor:
     """One step of the actor up the smaller critic, the entropy's share included; the loss (B,)."""
     action, n = policy.action[0], batch.reward.shape[1]
     q, saved = critics(agent.layers["critic"], batch.observation, action)
