@@ -1,7 +1,7 @@
 """A stacked SAC agent: its tensors, its streams of randomness, and how it acts.
 
-Shapes: S seeds, N tasks, G policies a seed (N, or 1 where all tasks share one), B = S G slots, n transitions a
-task, M = n N / G transitions a slot, o observation, a action, P and Q parameters of an actor and a critic.
+Shapes: S seeds, N tasks, G policies a seed (N, or 1 where all tasks share one), B = S G slots, n transitions a task, M
+= n N / G transitions a slot, o observation, a action, P and Q parameters of an actor and a critic.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
 """Memory: keep what is freed in the process, and refuse sizes that cannot fit before anything is allocated.
 
-glibc returns blocks above a threshold to the system when they are freed and faults them in again, page by page, at the
-next allocation. A stacked update frees and allocates dozens of activations of a megabyte each; on a virtual machine the
-page faults then cost more than the arithmetic.
+A stacked update frees and allocates dozens of activations of a megabyte each. glibc returns blocks of that size to the
+system and faults them in again, page by page, which on a virtual machine costs more than the arithmetic.
 """
 
 import ctypes

@@ -24,8 +24,6 @@ Layers = list[tuple[Tensor, Tensor]]  # (W (B, i, o), b (B, 1, o)) of every laye
 def hidden_type(precision: str, device: str | torch.device) -> torch.dtype:
     """The type of the hidden layers' products; "auto" is bfloat16 where the processor multiplies it fast. Raises
     `UserError` for "bfloat16" where it does not: emulated, it would be several times slower than float32."""
-    if precision == "float32":
-        return torch.float32
     if torch.device(device).type == "cuda":
         fast, wanted = torch.cuda.get_device_capability(device) >= (8, 0), "a GPU from Ampere on"
     else:
@@ -33,7 +31,7 @@ def hidden_type(precision: str, device: str | torch.device) -> torch.dtype:
         fast, wanted = can.get("avx512_bf16") or can.get("amx_bf16"), "a processor with AVX512-BF16 or AMX"
     if not fast and precision == "bfloat16":
         raise UserError(f'setting precision is "bfloat16", which needs {wanted}; use "float32", or "auto" to have both')
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if fast and precision != "float32" else torch.float32
 
 
 class Shape(NamedTuple):
@@ -120,10 +118,8 @@ def backward(
     layers: Layers, inputs: list[Tensor], grad: Tensor, into: Layers | None = None, columns: slice | None = None
 ) -> Tensor | None:
     """From a loss's gradient `grad (B, n, o)` at the output: parameters' gradients, written over the views `into`, and
-    the gradient (B, n, ·) at the input's `columns`, which is returned. What is not asked for is not computed.
-
-    By hand, because autograd over views of one flat tensor costs several times the arithmetic.
-    """
+    the gradient (B, n, ·) at the input's `columns`, which is returned. What is not asked for is not computed. By hand,
+    because autograd over views of one flat tensor costs several times the arithmetic."""
     asked, scale = grad.dtype, None
     for k in range(len(layers) - 1, -1, -1):
         weight, entered = layers[k][0], inputs[k]
@@ -200,12 +196,10 @@ def gaussian(head: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Action `tanh(mean + std * noise)` (B, n, a) in (-1, 1) and its log density (B, n).
-
-    SAC, Haarnoja et al. 2018 (arXiv 1812.05905), appendix C; `log(1 - tanh(u)^2)` in the form `2 (log 2 + u -
-    softplus(2u))`, which does not lose all digits where tanh saturates. Few operations: each costs more than its
-    arithmetic on tensors this small.
-    """
+    """Action `tanh(mean + std * noise)` (B, n, a) in (-1, 1) and its log density (B, n), as in SAC (Haarnoja et al.
+    2018, arXiv 1812.05905, appendix C), with `log(1 - tanh(u)^2) = 2 (log 2 + u - softplus(2u))`, which does not lose
+    all digits where tanh saturates. Few operations, because on tensors this small each costs more than its
+    arithmetic."""
     u = torch.addcmul(mean, log_std.exp(), noise)
     density = torch.addcmul(log_std, noise, noise, value=0.5)  # minus the log density, up to a constant
     density = density.add(u, alpha=2.0).sub(torch.nn.functional.softplus(u, beta=2), alpha=4.0)

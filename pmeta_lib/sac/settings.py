@@ -1,4 +1,4 @@
-"""What all learners of a comparison share: the budget, the networks, soft actor-critic's own numbers."""
+"""What all learners of a comparison share, in one object."""
 
 from typing import ClassVar
 
@@ -8,11 +8,9 @@ from pmeta_lib.options import Count, Positive, Precision, Share, Whole, Widths, 
 
 @options
 class Settings:
-    """What all learners share: budget, networks, soft actor-critic. Steps are transitions *per task*.
-
-    With E environments a task (`envs_per_task`) every step of them counts E; where E divides neither the steps nor those
-    of an evaluation, the next multiple of E is meant.
-    """
+    """What all learners share: budget, networks, soft actor-critic. Steps are transitions *per task*: one of E
+    environments counts E. Where E (`envs_per_task`) divides neither the steps nor those of an evaluation, its next
+    multiple is meant."""
 
     noun: ClassVar[str] = "setting"
 

@@ -114,11 +114,9 @@ def start(
     family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], device="cpu", threads=1,
     initial: dict[str, Tensor] | None = None,
 ) -> Run:  # fmt: skip
-    """A run at step 0: fresh networks, environments reset, nothing stored.
-
-    `initial` names tensors of the agent, "actor", "critic" and "log_alpha" (S, 1, ·) or of `extra`, that begin with
-    these values instead of fresh ones; then there is a policy to act with, and no action is uniform.
-    """
+    """A run at step 0: fresh networks, environments reset, nothing stored. `initial` names tensors of the agent,
+    "actor", "critic" and "log_alpha" (S, 1, ·) or of `extra`, that begin with these values instead of fresh ones; then
+    there is a policy to act with, and no action is uniform."""
     if torch.device(device).type == "cuda":
         use_tensor_cores()
     check_size(needed(family, learner, settings, len(seeds)), device)

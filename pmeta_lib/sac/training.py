@@ -1,7 +1,7 @@
 """The one training loop: act, store, update, evaluate, log, checkpoint. It knows no algorithm by name.
 
-All tasks of all seeds advance together: one environment step for S x N slots, one stacked update. Every seed has its own
-streams of randomness, so its curve does not depend on which seeds it was stacked with.
+All tasks of all seeds advance together: one environment step for S x N slots, one stacked update. Every seed has
+streams of randomness of its own, so its curve does not depend on which seeds it was stacked with.
 """
 
 import sys
@@ -40,8 +40,7 @@ def train(
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
     `initial` is as in `start`; `evaluate_at` are steps to evaluate after (0 is always one), instead of the settings'
-    own. `how`: `folder`, `progress`, `checkpoint_seconds` and `callback` of `follow`. Raises `Stopped` when an
-    environment or a network yields a number that is not finite.
+    own. `how`: `folder`, `progress`, `checkpoint_seconds` and `callback` of `follow`.
     """
     keep_freed_memory()
     began = time.monotonic()
@@ -68,11 +67,11 @@ def follow(
 ) -> None:  # fmt: skip
     """The loop itself, which on-policy training shares: `step()` up to step `last`, `judge()` at the steps `due`.
 
-    With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from
-    the newest sound checkpoint of the same family, learner, settings, seeds and `about`; a CPU run then ends with the
-    very numbers of an undisturbed one. A signal that is heeded (`signals.heeded`) asks for a checkpoint at once, and
-    then raises `signals.Left`. `callback(run)` is called after each evaluation but the first (at step 0) and stops the
-    run early by returning True.
+    With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from the
+    newest sound checkpoint of the same family, learner, settings, seeds and `about`; a CPU run then ends with the very
+    numbers of an undisturbed one. A heeded signal (`signals.heeded`) asks for a checkpoint at once, then raises
+    `signals.Left`. `callback(run)`, after each evaluation but that of step 0, stops the run early by returning True.
+    Raises `Stopped` when an environment or a network yields a number that is not finite.
     """
     family, name = run.family, run.learner.name
     tasks = family.train_tasks.tolist()

@@ -49,8 +49,8 @@ def sac_update(
     """One gradient step of temperature, critics, actor and targets, for all slots at once.
 
     `batch` has leading axes (S, N, n); tasks that share a policy are put together. A learner may add a term to the
-    actor's loss through its gradient at the actor's output, `head_gradient(observation, mean, log_std) -> (d mean,
-    d log_std)`, each (B, n, a), and may change the parameters' gradients, (S, G, P) and (S, G, 2, Q), before the
+    actor's loss through its gradient at the actor's output, `head_gradient(observation, mean, log_std) -> (d mean, d
+    log_std)`, each (B, n, a), and may change the parameters' gradients, (S, G, P) and (S, G, 2, Q), before the
     optimizer sees them. The order (temperature, critics, actor; the actor's action drawn once, before) is that of
     Stable-Baselines3. Returns the losses and the mean log density, (B,), still on the device; with `context`, columns
     of the critics' input, also "context" (B, n, ·), the critic loss's gradient there.
