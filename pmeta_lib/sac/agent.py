@@ -83,8 +83,7 @@ class Agent:
         self.log_alpha = torch.full((len(seeds), policies), float(np.log(initial_temperature)), device=device)
         self.extra: dict[str, Tensor] = {}
         self.optimizers = {name: Adam(getattr(self, name), learning_rate) for name in ("actor", "critic", "log_alpha")}
-        streams = ("replay", "noise", "learner")
-        self.generators = {stream: [generator(s, stream, device) for s in seeds] for stream in streams}  # one a seed
+        self.generators = {s: [generator(seed, s, device) for seed in seeds] for s in ("replay", "noise", "learner")}
         self.updates = 0
         self.layers: dict[str, Layers] = {}  # views of actor, critic, target, which change in place
         self.gradients = {}  # where an update writes them, and views
@@ -97,7 +96,7 @@ class Agent:
                 self.gradients[name] = gradient, shape.layers(gradient)
             if product_type != torch.float32:
                 *float32, head = self.layers[name]
-                copies = [tuple(x.to(product_type).contiguous() for x in layer) for layer in float32]
+                copies = [(w.to(product_type).contiguous(), b.to(product_type).contiguous()) for w, b in float32]
                 self.shadows[name] = [pair for layers in zip(float32, copies) for pair in zip(*layers)]
                 self.layers[name] = [*copies, head]
 

@@ -23,12 +23,10 @@ NAME = re.compile(r"step-([0-9]{9,})\.(json|safetensors)")  # whatever is called
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    """Write `tensors` to a safetensors file, atomically; returns its sha256.
-
-    The format is written here (a length, a JSON header, the bytes), because the library's own `save_file` hides the
-    number of a disk's error in a text, leaves temporary files of random names, and shuffles the header, so that equal
-    tensors get unequal digests. It reads what is written here.
-    """
+    """Write `tensors` to a safetensors file, atomically; returns its sha256. By hand (a length, a JSON header, the
+    bytes), because the library's own `save_file` hides the number of a disk's error in a text, leaves temporary files
+    of random names, and shuffles the header, so that equal tensors get unequal digests. It reads what is written
+    here."""
     header: dict = {"__metadata__": metadata} if metadata else {}
     blocks, end = [], 0
     for name, x in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):  # wide first: aligned
@@ -37,7 +35,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         blocks += _blocks(x.detach().cpu())
     head = json_text(header).encode()
     head += b" " * (-len(head) % 8)
-    parts = [len(head).to_bytes(8, "little"), head, *blocks]
+    parts: list[bytes | memoryview] = [len(head).to_bytes(8, "little"), head, *blocks]
     write_atomically(path, *parts)
     digest = hashlib.sha256()
     for part in parts:

@@ -100,21 +100,18 @@ def update_critics(
     next_q, _ = critics(agent.layers["target"], batch.next_observation, policy.action[1])
     target = losses.td_target(batch.reward, batch.terminated, next_q, policy.log_prob[1], policy.alpha, agent.discount)
     q, saved = critics(agent.layers["critic"], batch.pair)
-    loss = losses.critic_loss(q, target)
     dq = (q - target.unsqueeze(1)).div_(q.shape[-1]).flatten(0, 1).unsqueeze(-1)
-    flat, into = agent.gradients["critic"]
+    gradient, into = agent.gradients["critic"]
     of_input = backward(agent.layers["critic"], saved, dq, into, columns)
-    gradient = flat.view_as(agent.critic)
-    agent.optimizers["critic"].step(change(gradient) if change else gradient)
+    agent.optimizers["critic"].step(change(gradient.view_as(agent.critic)) if change else gradient)
     agent.cast("critic")
-    return loss, None if of_input is None else of_input.unflatten(0, (-1, 2)).sum(1)
+    return losses.critic_loss(q, target), None if of_input is None else of_input.unflatten(0, (-1, 2)).sum(1)
 
 
 def update_actor(agent: Agent, batch: Batch, policy: Sampled, head_gradient: HeadGradient, change: Change) -> Tensor:
     """One step of the actor up the smaller critic, the entropy's share included; the loss (B,)."""
     action, n = policy.action[0], batch.reward.shape[1]
     q, saved = critics(agent.layers["critic"], batch.observation, action)
-    loss = losses.actor_loss(q, policy.log_prob[0], policy.alpha)
     dq = torch.empty_like(q)  # of -min_k q_k / n
     torch.le(q[:, 0], q[:, 1], out=dq[:, 0])
     torch.gt(q[:, 0], q[:, 1], out=dq[:, 1])
@@ -129,12 +126,9 @@ def update_actor(agent: Agent, batch: Batch, policy: Sampled, head_gradient: Hea
     torch.addcmul(tanh_backward(dq_da, action), share, action, value=2.0, out=du)
     torch.sub(log_std.exp().mul_(policy.noise).mul_(du), share, out=dlog_std)
     if head_gradient is not None:
-        extra_mean, extra_log_std = head_gradient(batch.observation, mean, log_std)
-        du.add_(extra_mean), dlog_std.add_(extra_log_std)
-    raw = policy.heads.chunk(2, dim=-1)[1]
-    clamp_backward.grad_input(dlog_std, raw, LOG_STD_MIN, LOG_STD_MAX, grad_input=dlog_std)
-    flat, into = agent.gradients["actor"]
+        at_head += torch.cat(head_gradient(batch.observation, mean, log_std), -1)
+    clamp_backward.grad_input(dlog_std, policy.heads.chunk(2, -1)[1], LOG_STD_MIN, LOG_STD_MAX, grad_input=dlog_std)
+    gradient, into = agent.gradients["actor"]
     backward(agent.layers["actor"], policy.saved, at_head, into)
-    gradient = flat.view_as(agent.actor)
-    agent.optimizers["actor"].step(change(gradient) if change else gradient)
-    return loss
+    agent.optimizers["actor"].step(change(gradient.view_as(agent.actor)) if change else gradient)
+    return losses.actor_loss(q, policy.log_prob[0], policy.alpha)
