@@ -1,10 +1,10 @@
 """A stacked SAC agent: its tensors, its streams of randomness, and how it acts.
 
-Shapes: S seeds, N tasks, G policies a seed (N, or 1 where all tasks share one), B = S G slots, n transitions a
-task, M = n N / G transitions a slot, o observation, a action, P and Q parameters of an actor and a critic.
+Shapes: S seeds, N tasks, G policies a seed (N, or 1 where all tasks share one), B = S G slots, n transitions a task, M
+= n N / G transitions a slot, o observation, a action, P and Q parameters of an actor and a critic.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,10 +24,8 @@ def seed_sequence(seed: int, stream: str, *more: int) -> np.random.SeedSequence:
 
 
 def children(seeds: list[int], count: int, stream: str, *more: int) -> list[np.random.SeedSequence]:
-    """`count` branches below the stream's own for each of `seeds`: those of the slots of an environment.
-
-    `UserError` for seeds that are not different, since what is stacked is to be independent.
-    """
+    """`count` branches below the stream's own for each of `seeds`, for an environment's slots; `UserError` for equal
+    seeds, since what is stacked is to be independent."""
     if not len(seeds) or len(set(seeds)) != len(seeds):
         raise UserError(f"seeds are {list(seeds)}; give one or more different ones")
     return [child for seed in seeds for child in seed_sequence(seed, stream, *more).spawn(count)]
@@ -45,9 +43,6 @@ class Adam:
 
     parameters: Tensor
     learning_rate: float | Tensor  # a tensor on the device, where a captured graph must see it change
-    first: Tensor = field(init=False)
-    second: Tensor = field(init=False)
-    steps: Tensor = field(init=False)
 
     def __post_init__(self):
         self.first, self.second = torch.zeros_like(self.parameters), torch.zeros_like(self.parameters)
@@ -61,40 +56,48 @@ class Adam:
              maximize=False)  # fmt: skip
 
 
-@dataclass
 class Agent:
-    """All that learns. `extra` holds what a learner adds (a meta-policy, an encoder …)."""
+    """All that learns. All policies of a seed start equal (as the algorithm's `theta_i = theta`), seeds differ.
 
-    actor_shape: Shape
-    critic_shape: Shape
-    actor: Tensor  # (S, G, P)
-    critic: Tensor  # (S, G, 2, Q)
-    target: Tensor  # (S, G, 2, Q)
-    log_alpha: Tensor  # (S, G)
-    optimizers: dict[str, Adam]  # of "actor", "critic", "log_alpha", and of what a learner adds
-    generators: dict[str, list[torch.Generator]]  # stream -> one a seed
-    discount: float
-    polyak: float
-    target_entropy: float
-    envs: int = 1  # E, environments a task
-    product_type: torch.dtype = torch.float32  # of the hidden layers' products in an update
-    extra: dict[str, Tensor] = field(default_factory=dict)
-    updates: int = 0
-    layers: dict[str, Layers] = field(init=False)  # views of actor, critic, target; the tensors change in place
-    shadows: dict[str, list[tuple[Tensor, Tensor]]] = field(init=False)  # (parameters, copy in the products' type)
-    gradients: dict[str, tuple[Tensor, Layers]] = field(init=False)  # where an update writes them, and views
+    `envs` is E, environments a task; `target_entropy` is -a if not given; an update's hidden layers multiply in
+    `product_type`. `extra` holds what a learner adds (a meta-policy, an encoder …).
+    """
 
-    def __post_init__(self):
-        shapes = {"actor": self.actor_shape, "critic": self.critic_shape, "target": self.critic_shape}
-        flats = {name: getattr(self, name).view(-1, shape.size) for name, shape in shapes.items()}
-        gradients = {name: torch.zeros_like(flats[name]) for name in ("actor", "critic")}
-        self.gradients = {name: (flat, shapes[name].layers(flat)) for name, flat in gradients.items()}
-        self.layers = {name: shapes[name].layers(flat) for name, flat in flats.items()}
-        self.shadows = {}
-        if self.product_type != torch.float32:
-            for name, (*hidden, head) in self.layers.items():
-                copies = [tuple(x.to(self.product_type).contiguous() for x in layer) for layer in hidden]
-                self.shadows[name] = [pair for layers in zip(hidden, copies) for pair in zip(*layers)]
+    def __init__(
+        self, seeds: list[int], policies: int, observation_size: int, action_size: int, *, hidden: tuple[int, ...],
+        learning_rate: float, discount: float, polyak: float, initial_temperature: float = 1.0,
+        target_entropy: float | None = None, envs: int = 1, product_type: torch.dtype = torch.float32,
+        device: str = "cpu",
+    ):  # fmt: skip
+        self.discount, self.polyak, self.envs, self.product_type = discount, polyak, envs, product_type
+        self.slots = len(seeds) * policies
+        self.target_entropy = -float(action_size) if target_entropy is None else target_entropy
+        self.actor_shape = Shape((observation_size, *hidden, 2 * action_size))
+        self.critic_shape = Shape((observation_size + action_size, *hidden, 1))
+        fresh = [generator(s, "networks") for s in seeds]
+        actor = torch.stack([initialize(self.actor_shape, 1, g) for g in fresh])
+        critic = torch.stack([initialize(self.critic_shape, 2, g) for g in fresh]).unsqueeze(1)
+        self.actor = actor.repeat(1, policies, 1).to(device)  # (S, G, P)
+        self.critic = critic.repeat(1, policies, 1, 1).to(device)  # (S, G, 2, Q)
+        self.target = self.critic.clone()
+        self.log_alpha = torch.full((len(seeds), policies), float(np.log(initial_temperature)), device=device)
+        self.extra: dict[str, Tensor] = {}
+        self.optimizers = {name: Adam(getattr(self, name), learning_rate) for name in ("actor", "critic", "log_alpha")}
+        self.generators = {s: [generator(seed, s, device) for seed in seeds] for s in ("replay", "noise", "learner")}
+        self.updates = 0
+        self.layers: dict[str, Layers] = {}  # views of actor, critic, target, which change in place
+        self.gradients = {}  # where an update writes them, and views
+        self.shadows = {}  # pairs of hidden parameters and their copies in the products' type
+        for name, shape in (("actor", self.actor_shape), ("critic", self.critic_shape), ("target", self.critic_shape)):
+            flat = getattr(self, name).view(-1, shape.size)
+            self.layers[name] = shape.layers(flat)
+            if name in self.optimizers:
+                gradient = torch.zeros_like(flat)
+                self.gradients[name] = gradient, shape.layers(gradient)
+            if product_type != torch.float32:
+                *float32, head = self.layers[name]
+                copies = [(w.to(product_type).contiguous(), b.to(product_type).contiguous()) for w, b in float32]
+                self.shadows[name] = [pair for layers in zip(float32, copies) for pair in zip(*layers)]
                 self.layers[name] = [*copies, head]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -103,10 +106,6 @@ class Agent:
         own |= {f"extra.{name}": x for name, x in self.extra.items()}
         keys = ("first", "second", "steps")
         return own | {f"adam.{n}.{key}": getattr(adam, key) for n, adam in self.optimizers.items() for key in keys}
-
-    @property
-    def slots(self) -> int:
-        return self.actor.shape[0] * self.actor.shape[1]
 
     def cast(self, *names: str) -> None:
         """Let the hidden layers' copies follow the parameters `names`, which have changed; none exist in float32."""
@@ -119,28 +118,7 @@ class Agent:
         return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in self.generators["noise"]])
 
 
-def new_agent(
-    seeds: list[int], policies: int, observation_size: int, action_size: int, *, hidden: tuple[int, ...],
-    learning_rate: float, discount: float, polyak: float, initial_temperature: float = 1.0,
-    target_entropy: float | None = None, envs: int = 1, product_type: torch.dtype = torch.float32,
-    device: str = "cpu",
-) -> Agent:  # fmt: skip
-    """A fresh agent. All policies of a seed start equal (as the algorithm's `theta_i = theta`), seeds differ."""
-    actor_shape = Shape((observation_size, *hidden, 2 * action_size))
-    critic_shape = Shape((observation_size + action_size, *hidden, 1))
-    network_generators = [generator(s, "networks") for s in seeds]
-    actor = torch.stack([initialize(actor_shape, 1, g) for g in network_generators])
-    critic = torch.stack([initialize(critic_shape, 2, g) for g in network_generators]).unsqueeze(1)
-    actor = actor.repeat(1, policies, 1).to(device)
-    critic = critic.repeat(1, policies, 1, 1).to(device)
-    log_alpha = torch.full((len(seeds), policies), float(np.log(initial_temperature)), device=device)
-    return Agent(
-        actor_shape, critic_shape, actor, critic, critic.clone(), log_alpha,
-        {"actor": Adam(actor, learning_rate), "critic": Adam(critic, learning_rate),
-         "log_alpha": Adam(log_alpha, learning_rate)},
-        {stream: [generator(s, stream, device) for s in seeds] for stream in ("replay", "noise", "learner")},
-        discount, polyak, -float(action_size) if target_entropy is None else target_entropy, envs, product_type,
-    )  # fmt: skip
+new_agent = Agent  # a fresh one
 
 
 @torch.no_grad()

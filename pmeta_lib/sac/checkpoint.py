@@ -1,8 +1,8 @@
 """Checkpoints that a killed run continues from, bit for bit: safetensors + JSON, atomic, with checksums.
 
-A checkpoint is a pair `step-000012000.safetensors` (every tensor) and `step-000012000.json` (counters, rows so
-far, the run's identity, the sha256 of the other file). The JSON is renamed into place last: without it the pair
-does not exist. The newest two pairs are kept, so that a damaged one has a predecessor.
+A checkpoint is a pair `step-000012000.safetensors` (every tensor) and `step-000012000.json` (counters, rows so far, the
+run's identity, the sha256 of the other file). The JSON is renamed into place last: without it the pair does not exist.
+The newest two pairs are kept, so that a damaged one has a predecessor.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pmeta_lib.files import UserError, json_text, patiently, remove_halves, sha256, strict, write_atomically, writing
+from pmeta_lib.files import UserError, json_text, patiently, remove_halves, sha256, write_atomically, writing
 
 SCHEMA = 1
 KEEP = 2
@@ -23,23 +23,19 @@ NAME = re.compile(r"step-([0-9]{9,})\.(json|safetensors)")  # whatever is called
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    """Write `tensors` to a safetensors file, atomically; returns its sha256.
-
-    The format is written here (a length, a JSON header, the bytes), because the library's own `save_file` hides the
-    number of a disk's error in a text, leaves temporary files of random names, and shuffles the header, so that equal
-    tensors get unequal digests. It reads what is written here.
-    """
-    order = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # wide types first: aligned
-    arrays = {name: x.detach().cpu() for name, x in order}
+    """Write `tensors` to a safetensors file, atomically; returns its sha256. By hand (a length, a JSON header, the
+    bytes), because the library's own `save_file` hides the number of a disk's error in a text, leaves temporary files
+    of random names, and shuffles the header, so that equal tensors get unequal digests. It reads what is written
+    here."""
     header: dict = {"__metadata__": metadata} if metadata else {}
-    end = 0
-    for name, x in arrays.items():
+    blocks, end = [], 0
+    for name, x in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):  # wide first: aligned
         letters = str(x.dtype).removeprefix("torch.").replace("uint", "u").replace("int", "i").replace("float", "f")
         header[name] = {"dtype": letters.upper(), "shape": list(x.shape), "data_offsets": [end, end := end + x.nbytes]}
+        blocks += _blocks(x.detach().cpu())
     head = json_text(header).encode()
     head += b" " * (-len(head) % 8)
-    parts: list[bytes | memoryview] = [len(head).to_bytes(8, "little"), head]
-    parts += [block for x in arrays.values() for block in _blocks(x)]
+    parts: list[bytes | memoryview] = [len(head).to_bytes(8, "little"), head, *blocks]
     write_atomically(path, *parts)
     digest = hashlib.sha256()
     for part in parts:
@@ -61,9 +57,8 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
     with writing(f"the checkpoint of step {step} to {folder}", left):
         patiently(folder.mkdir, parents=True, exist_ok=True)
         digest = save_tensors(folder / f"{stem}.safetensors", tensors)
-        body = strict({"schema": SCHEMA, "step": step, "sha256": digest, **record})
-        manifest = {"sha256": _digest(body), "body": body}
-        write_atomically(folder / f"{stem}.json", json_text(manifest).encode())
+        body = {"schema": SCHEMA, "step": step, "sha256": digest, **record}
+        write_atomically(folder / f"{stem}.json", json_text({"sha256": _digest(body), "body": body}).encode())
     kept = {f"step-{s:09d}" for s in steps(folder)[:KEEP]}
     remove_halves(folder)  # that a kill left
     for path in folder.glob("step-*"):
@@ -72,18 +67,14 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
 
 
 def load(folder: Path, identity: str) -> tuple[dict[str, Tensor], dict] | None:
-    """The newest sound checkpoint, `(tensors, record)`, or None if there is none at all.
-
-    A truncated or altered one is named and passed over. `UserError` if the folder's checkpoints belong to another
-    run (`identity` differs), or if every one is damaged.
-    """
+    """The newest sound checkpoint, `(tensors, record)`, or None if there is none; a damaged one is named and passed
+    over. `UserError` if all are damaged, or if they belong to another run (`identity` differs)."""
     found = steps(folder)
     for step in found:
-        manifest = folder / f"step-{step:09d}.json"
-        data = manifest.with_suffix(".safetensors")
+        path = folder / f"step-{step:09d}.json"
         try:
-            manifest = json.loads(patiently(manifest.read_bytes))
-            record = manifest["body"]
+            manifest = json.loads(patiently(path.read_bytes))
+            record, data = manifest["body"], path.with_suffix(".safetensors")
             if manifest["sha256"] != _digest(record) or patiently(sha256, data) != record["sha256"]:
                 raise ValueError("its checksum does not match: truncated or altered")
             if record["schema"] != SCHEMA:

@@ -1,6 +1,7 @@
 """Evaluation: the return of deterministic policies on every task, several episodes each, all in one environment."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def curve_rows(seeds: list[int], step: int, name: str, returns: np.ndarray) -> l
 def evaluate(run: Run, evaluator: Evaluator) -> None:
     """Append the returns of the learner's policies, and the last update's losses, to the run's tables."""
     for name, actor in run.learner.deployed(run.agent).items():
-        run.rows += curve_rows(run.seeds, run.step, name, evaluator.returns(run.deterministic(actor), run.step))
+        run.rows += curve_rows(run.seeds, run.step, name, evaluator.returns(partial(run.mode, actor), run.step))
     if run.last:
         alpha, last = run.agent.log_alpha.exp(), run.last
         columns = (last["critic_loss"], last["actor_loss"], -last["log_prob"], alpha)

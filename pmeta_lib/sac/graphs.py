@@ -4,9 +4,10 @@ What a graph reads must stay where it is: parameters, moments, replay and counte
 learning rate is one too. Random numbers stay fresh because each generator is registered with the graph.
 """
 
+import itertools
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,48 +24,40 @@ def use_tensor_cores() -> None:
 
 
 class Graphed:
-    """`update(run)` with one graph for each of the learner's phases; eager while warming up, and where it has none.
-
-    The returned losses are overwritten by the next update of the same phase.
-    """
+    """`update(run)` with one graph for each of the learner's phases; eager while warming up, and where it has none. The
+    returned losses are overwritten by the next update of the same phase."""
 
     WARM_UP = 3  # eager updates of a phase before it is recorded: libraries allocate their workspaces then
 
     def __init__(self, update: Callable[..., dict[str, Tensor]]):
         self.update, self.stream = update, torch.cuda.Stream()
-        self.graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
-        self.seen: Counter = Counter()
+        self.graphs, self.seen = {}, Counter()  # by phase
 
     def __call__(self, run) -> dict[str, Tensor]:
         phase = run.learner.phase(run.agent.updates)
         if phase is None:
             return self.update(run)
-        if phase not in self.graphs:
+        if self.seen[phase] < self.WARM_UP:  # on the stream that graphs are recorded on, as PyTorch's notes ask
             self.seen[phase] += 1
-            if self.seen[phase] <= self.WARM_UP:
-                return self._aside(run)
-            self.graphs[phase] = self._record(run)
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                losses = self.update(run)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return losses
+        if phase not in self.graphs:
+            self.graphs[phase] = self.recorded(run)
         graph, losses = self.graphs[phase]
         graph.replay()
         run.agent.updates += 1
         return losses
 
-    def _aside(self, run) -> dict[str, Tensor]:
-        """One eager update on the stream that graphs are recorded on, as PyTorch's notes on graphs ask."""
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            losses = self.update(run)
-        torch.cuda.current_stream().wait_stream(self.stream)
-        return losses
-
-    def _record(self, run) -> tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]:
+    def recorded(self, run) -> tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]:
+        """A graph of one update, which is not executed, and where it will leave its losses."""
         graph, updates = torch.cuda.CUDAGraph(), run.agent.updates
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # newer PyTorch registers by itself and says so
-            for generators in run.agent.generators.values():
-                for g in generators:
-                    graph.register_generator_state(g)
+        with warnings.catch_warnings(action="ignore"):  # newer PyTorch registers by itself and says so
+            for g in itertools.chain(*run.agent.generators.values()):
+                graph.register_generator_state(g)
         with torch.cuda.graph(graph, stream=self.stream):
             losses = self.update(run)
-        run.agent.updates = updates  # recording did not execute anything, but Python counted
+        run.agent.updates = updates  # Python counted all the same
         return graph, losses

@@ -1,13 +1,14 @@
 """Stacked networks: B perceptrons of one shape in one flat tensor (B, P), evaluated together.
 
-Shapes: B slots (seeds x policies), n rows a slot, i inputs, o outputs, a action dimensions. A slot's
-parameters are one row of the flat tensor, so that whatever mixes policies (a proximal term, a mean over
-tasks, a gradient projection, an optimizer) is one line of arithmetic on rows.
+Shapes: B slots (seeds x policies), n rows a slot, i inputs, o outputs, a action dimensions. A slot's parameters are one
+row of the flat tensor, so that whatever mixes policies (a proximal term, a mean over tasks, a gradient projection, an
+optimizer) is one line of arithmetic on rows.
 """
 
 import functools
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,17 +17,13 @@ from torch import Tensor
 from pmeta_lib.files import UserError
 
 threshold_backward = torch.ops.aten.threshold_backward  # ReLU's: the gradient where the activation is above 0
-_ALIGN = 16  # floats; every weight matrix starts on a 64-byte boundary, which the matrix products like
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+Layers = list[tuple[Tensor, Tensor]]  # (W (B, i, o), b (B, 1, o)) of every layer, views of one flat tensor
 
 
 def hidden_type(precision: str, device: str | torch.device) -> torch.dtype:
-    """The type of the hidden layers' products; "auto" is bfloat16 where the processor multiplies it fast.
-
-    Raises `UserError` for "bfloat16" where it does not: emulated, it would be several times slower than float32.
-    """
-    if precision == "float32":
-        return torch.float32
+    """The type of the hidden layers' products; "auto" is bfloat16 where the processor multiplies it fast. Raises
+    `UserError` for "bfloat16" where it does not: emulated, it would be several times slower than float32."""
     if torch.device(device).type == "cuda":
         fast, wanted = torch.cuda.get_device_capability(device) >= (8, 0), "a GPU from Ampere on"
     else:
@@ -34,7 +31,7 @@ def hidden_type(precision: str, device: str | torch.device) -> torch.dtype:
         fast, wanted = can.get("avx512_bf16") or can.get("amx_bf16"), "a processor with AVX512-BF16 or AMX"
     if not fast and precision == "bfloat16":
         raise UserError(f'setting precision is "bfloat16", which needs {wanted}; use "float32", or "auto" to have both')
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if fast and precision != "float32" else torch.float32
 
 
 class Shape(NamedTuple):
@@ -45,21 +42,20 @@ class Shape(NamedTuple):
     @property
     def size(self) -> int:
         """P, the length of a slot's row (weights, biases and alignment padding, which stays zero)."""
-        return sum(_padded(i * o) + _padded(o) for i, o in zip(self.widths, self.widths[1:], strict=False))
+        return sum(_padded(i * o) + _padded(o) for i, o in pairwise(self.widths))
 
-    def layers(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def layers(self, flat: Tensor) -> Layers:
         """Views `(W (B, i, o), b (B, 1, o))` of every layer of `flat (B, P)`."""
-        views, at, slots = [], 0, flat.shape[0]
-        for i, o in zip(self.widths, self.widths[1:], strict=False):
-            weight = flat[:, at : at + i * o].view(slots, i, o)
-            at += _padded(i * o)
-            views.append((weight, flat[:, at : at + o].view(slots, 1, o)))
-            at += _padded(o)
+        views, at = [], 0
+        for i, o in pairwise(self.widths):
+            bias = at + _padded(i * o)
+            views.append((flat[:, at : at + i * o].view(-1, i, o), flat[:, bias : bias + o].view(-1, 1, o)))
+            at = bias + _padded(o)
         return views
 
 
 def _padded(n: int) -> int:
-    return -(-n // _ALIGN) * _ALIGN
+    return -(-n // 16) * 16  # floats: every weight matrix starts on a 64-byte boundary, which the matrix products like
 
 
 def initialize(shape: Shape, slots: int, generator: torch.Generator) -> Tensor:
@@ -107,14 +103,9 @@ def _kernel(name: str, arguments: str, value: str):
     return torch.cuda.jiterator._create_jit_fn(code)
 
 
-Layers = list[tuple[Tensor, Tensor]]  # (W (B, i, o), b (B, 1, o)) of every layer, views of one flat tensor
-
-
 def forward_saved(layers: Layers, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """`forward` and every layer's input, which `backward` needs; no autograd graph, ReLU in place.
-
-    A layer computes in its weights' type: bfloat16 hidden layers, say, under a float32 head.
-    """
+    """`forward` and every layer's input, which `backward` needs; no autograd graph, ReLU in place. A layer computes in
+    its weights' type: bfloat16 hidden layers, say, under a float32 head."""
     *hidden, (weight, bias) = layers
     inputs = [x.to(layers[0][0].dtype)]
     for w, b in hidden:
@@ -126,12 +117,9 @@ def forward_saved(layers: Layers, x: Tensor) -> tuple[Tensor, list[Tensor]]:
 def backward(
     layers: Layers, inputs: list[Tensor], grad: Tensor, into: Layers | None = None, columns: slice | None = None
 ) -> Tensor | None:
-    """From a loss's gradient `grad (B, n, o)` at the output: parameters' gradients, written over the views `into`,
-    and the gradient (B, n, ·) at the input's `columns`, which is returned.
-
-    What is not asked for is not computed. By hand, because autograd over views of one flat tensor costs several
-    times the arithmetic.
-    """
+    """From a loss's gradient `grad (B, n, o)` at the output: parameters' gradients, written over the views `into`, and
+    the gradient (B, n, ·) at the input's `columns`, which is returned. What is not asked for is not computed. By hand,
+    because autograd over views of one flat tensor costs several times the arithmetic."""
     asked, scale = grad.dtype, None
     for k in range(len(layers) - 1, -1, -1):
         weight, entered = layers[k][0], inputs[k]
@@ -148,22 +136,19 @@ def backward(
                 to_weight.copy_(x.mT @ grad)
         if k == 0:
             break
-        if grad.shape[2] == 1:
+        narrow = grad.shape[2] == 1
+        if narrow:
             row, column = weight.mT.to(entered.dtype), grad.to(entered.dtype)
-            if grad.is_cuda:
-                grad = _kernel("where_active", "T w, T g, T x", "x > T(0) ? w * g : T(0)")(row, column, entered)
-                continue
-            if entered.dtype != torch.bfloat16:
-                grad = threshold_backward(row.expand_as(entered), entered, 0.0).mul_(column)
-                continue
-            if into is None and k == len(layers) - 1:  # every row's factor can wait until the rows are short
-                scale, grad = grad, threshold_backward(_bits(row).expand_as(entered), _bits(entered), 0).view(row.dtype)
-                continue
-            grad = column @ row
+        if narrow and grad.is_cuda:
+            grad = _kernel("where_active", "T w, T g, T x", "x > T(0) ? w * g : T(0)")(row, column, entered)
+        elif narrow and entered.dtype != torch.bfloat16:
+            grad = threshold_backward(row.expand_as(entered), entered, 0.0).mul_(column)
+        elif narrow and into is None and k == len(layers) - 1:  # every row's factor can wait until the rows are short
+            scale, grad = grad, threshold_backward(_bits(row).expand_as(entered), _bits(entered), 0).view(row.dtype)
         else:
-            grad = (grad @ weight.mT).to(entered.dtype)
-        bits = _bits(grad)
-        threshold_backward.grad_input(bits, _bits(entered), 0, grad_input=bits)
+            grad = column @ row if narrow else (grad @ weight.mT).to(entered.dtype)
+            bits = _bits(grad)
+            threshold_backward.grad_input(bits, _bits(entered), 0, grad_input=bits)
     if columns is None:
         return None
     of_input = (layers[0][0][:, columns] @ grad.mT).mT.to(asked)
@@ -171,7 +156,7 @@ def backward(
 
 
 class _Fused(torch.autograd.Function):
-    """`forward_saved` and `backward` as one node of an autograd graph."""
+    """`forward`, same numbers to rounding, several times faster to differentiate; first derivatives only."""
 
     @staticmethod
     def forward(ctx, shape: Shape, flat: Tensor, x: Tensor) -> Tensor:
@@ -190,16 +175,12 @@ class _Fused(torch.autograd.Function):
         return None, grad_flat, backward(ctx.shape.layers(flat), inputs, grad, into, slice(None) if needs_x else None)
 
 
-def fused(shape: Shape, flat: Tensor, x: Tensor) -> Tensor:
-    """`forward`, same numbers to rounding, several times faster to differentiate; first derivatives only."""
-    return _Fused.apply(shape, flat, x)
+fused = _Fused.apply
 
 
 def fold(shape: Shape, flat: Tensor, at: int, context: Tensor) -> Tensor:
-    """Perceptrons (S, N, P) that ignore the inputs from column `at` on, because they have `context (S, N, k)` there.
-
-    `flat (S, G, P)`, G = 1 or N, sees k such inputs; held constant, they are part of the first layer's bias.
-    """
+    """Perceptrons (S, N, P) that ignore the inputs from column `at` on, because they have `context (S, N, k)` there:
+    `flat (S, G, P)`, G = 1 or N, sees k such inputs; held constant, they are part of the first layer's bias."""
     folded = flat.expand(-1, context.shape[1], -1).clone()
     weight, bias = shape.layers(folded.flatten(0, 1))[0]
     columns = weight[:, at : at + context.shape[2]]
@@ -215,12 +196,10 @@ def gaussian(head: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Action `tanh(mean + std * noise)` (B, n, a) in (-1, 1) and its log density (B, n).
-
-    SAC, Haarnoja et al. 2018 (arXiv 1812.05905), appendix C; `log(1 - tanh(u)^2)` in the form
-    `2 (log 2 + u - softplus(2u))`, which does not lose all digits where tanh saturates. Few operations, because on
-    tensors this small each costs more than its arithmetic.
-    """
+    """Action `tanh(mean + std * noise)` (B, n, a) in (-1, 1) and its log density (B, n), as in SAC (Haarnoja et al.
+    2018, arXiv 1812.05905, appendix C), with `log(1 - tanh(u)^2) = 2 (log 2 + u - softplus(2u))`, which does not lose
+    all digits where tanh saturates. Few operations, because on tensors this small each costs more than its
+    arithmetic."""
     u = torch.addcmul(mean, log_std.exp(), noise)
     density = torch.addcmul(log_std, noise, noise, value=0.5)  # minus the log density, up to a constant
     density = density.add(u, alpha=2.0).sub(torch.nn.functional.softplus(u, beta=2), alpha=4.0)

@@ -1,8 +1,5 @@
-"""Stacked replay buffer: one ring a slot, one gather a batch.
-
-A transition is one row `[observation | action | reward | terminated | next observation]`, so that a batch of
-all slots is a single gather and its parts are views. All slots fill in lockstep.
-"""
+"""Stacked replay buffer: one ring a slot, all filled in lockstep; one gather a batch, whose parts are views, because a
+transition is one row `[observation | action | reward | terminated | next observation]`."""
 
 from typing import NamedTuple
 

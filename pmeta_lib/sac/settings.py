@@ -1,4 +1,4 @@
-"""What all learners of a comparison share: the budget, the networks, soft actor-critic's own numbers."""
+"""What all learners of a comparison share, in one object."""
 
 from typing import ClassVar
 
@@ -8,11 +8,8 @@ from pmeta_lib.options import Count, Positive, Precision, Share, Whole, Widths, 
 
 @options
 class Settings:
-    """What all learners share: budget, networks, soft actor-critic. Steps are transitions *per task*.
-
-    With E environments a task (`envs_per_task`) every step of them counts E; where E divides neither the steps nor
-    those of an evaluation, the next multiple of E is meant.
-    """
+    """Budget, networks, soft actor-critic. Steps are transitions *per task*: one of E environments counts E. Where E
+    (`envs_per_task`) divides neither the steps nor those of an evaluation, its next multiple is meant."""
 
     noun: ClassVar[str] = "setting"
 
@@ -36,7 +33,7 @@ class Settings:
         wrong = {
             f"setting warm_up is {self.warm_up}; it must be below steps ({self.steps})": self.warm_up >= self.steps,
             f"setting evaluations is {self.evaluations}, more than steps ({self.steps})": self.evaluations > self.steps,
-            f"setting envs_per_task is {self.envs_per_task}, but the replay of a task holds {self.stored} transitions":
+            f"setting envs_per_task is {self.envs_per_task}; a task's replay holds {self.stored} transitions":
                 self.envs_per_task > self.stored,
             f"setting updates_per_step is {self.updates_per_step:g}: no update is ever reached in {self.steps} steps, "
             f"{self.warm_up} of them warm-up; raise it or steps":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.envs.vector import TaskVectorEnv
-from pmeta_lib.sac.agent import Agent, act, children, new_agent
+from pmeta_lib.sac.agent import Agent, act, children
 from pmeta_lib.sac.checkpoint import part
 from pmeta_lib.sac.graphs import use_tensor_cores
 from pmeta_lib.sac.learners.base import Learner
@@ -95,44 +96,36 @@ class Run(Progress):
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
-        agent = self.agent
-        kept = {name: x for name, x in agent.tensors().items() if not name.startswith("adam.")}
+        kept = {name: x for name, x in self.agent.tensors().items() if not name.startswith("adam.")}
         tensors = {name: x[position] for name, x in kept.items() if len(x) == len(self.seeds)}
-        return tensors, {"actor": agent.actor_shape.widths, "critic": agent.critic_shape.widths}
+        return tensors, {"actor": self.agent.actor_shape.widths, "critic": self.agent.critic_shape.widths}
 
     def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
         """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
-        return self.deterministic(self.learner.deployed(self.agent)[name])
+        return partial(self.mode, self.learner.deployed(self.agent)[name])
 
-    def deterministic(self, actor: Tensor) -> Callable[[Tensor], Tensor]:
-        """The mode of `actor (S, G, P)` on observations (S, N E, o) of the training tasks, widened by the learner."""
-
-        def policy(observation: Tensor) -> Tensor:
-            apart = observation.unflatten(1, (len(self.family.train_tasks), -1))
-            x = self.learner.inputs(self.agent, apart).flatten(1, 2)
-            return act(self.agent.actor_shape, actor, x)
-
-        return policy
+    def mode(self, actor: Tensor, observation: Tensor) -> Tensor:
+        """The mode of `actor (S, G, P)` at `observation (S, N E, o)` of the training tasks, widened by the learner."""
+        apart = observation.unflatten(1, (len(self.family.train_tasks), -1))
+        return act(self.agent.actor_shape, actor, self.learner.inputs(self.agent, apart).flatten(1, 2))
 
 
 def start(
     family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], device="cpu", threads=1,
     initial: dict[str, Tensor] | None = None,
 ) -> Run:  # fmt: skip
-    """A run at step 0: fresh networks, environments reset, nothing stored.
-
-    `initial` names tensors of the agent, "actor", "critic" and "log_alpha" (S, 1, ·) or of `extra`, that begin with
-    these values instead of fresh ones; then there is a policy to act with, and no action is uniform.
-    """
+    """A run at step 0: fresh networks, environments reset, nothing stored. `initial` names tensors of the agent,
+    "actor", "critic" and "log_alpha" (S, 1, ·) or of `extra`, that begin with these values instead of fresh ones; then
+    there is a policy to act with, and no action is uniform."""
     if torch.device(device).type == "cuda":
         use_tensor_cores()
     check_size(needed(family, learner, settings, len(seeds)), device)
     tasks, envs = len(family.train_tasks), settings.envs_per_task
     rows = np.tile(family.train_tasks.repeat(envs, axis=0), (len(seeds), 1))
     env = TaskVectorEnv(family, rows, children(seeds, tasks * envs, "environments"), threads=threads)
-    size = family.observation_size + learner.context_size(tasks)
-    agent = new_agent(
-        seeds, learner.policies(tasks), size, family.action_size, hidden=settings.hidden,
+    sizes = family.observation_size, family.action_size
+    agent = Agent(
+        seeds, learner.policies(tasks), sizes[0] + learner.context_size(tasks), sizes[1], hidden=settings.hidden,
         learning_rate=settings.learning_rate, discount=settings.discount, polyak=settings.polyak, device=device,
         initial_temperature=settings.initial_temperature, target_entropy=settings.target_entropy, envs=envs,
         product_type=hidden_type(settings.precision, device),
@@ -144,7 +137,6 @@ def start(
     learner.start(agent, tasks)
     for name, x in given.items():
         agent.extra[name].copy_(x)
-    replay = Replay(len(seeds), tasks, settings.stored, family.observation_size, family.action_size, device)
-    observation = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, envs, -1)
-    streams, uniform = agent.generators, initial is None
-    return Run(family, learner, settings, list(seeds), env, streams, agent, replay, observation, uniform)
+    replay = Replay(len(seeds), tasks, settings.stored, *sizes, device)
+    seen = torch.tensor(env.reset()[0], device=device).view(len(seeds), tasks, envs, -1)
+    return Run(family, learner, settings, list(seeds), env, agent.generators, agent, replay, seen, initial is None)

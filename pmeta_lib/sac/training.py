@@ -1,7 +1,7 @@
 """The one training loop: act, store, update, evaluate, log, checkpoint. It knows no algorithm by name.
 
 All tasks of all seeds advance together: one environment step for S x N slots, one stacked update. Every seed has
-its own streams of randomness, so its curve does not depend on which seeds it was stacked with.
+streams of randomness of its own, so its curve does not depend on which seeds it was stacked with.
 """
 
 import sys
@@ -34,36 +34,29 @@ class Stopped(UserError):
 
 
 def train(
-    family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], *, folder: Path | None = None,
-    device: str = "cpu", threads: int = 1, progress: bool = False, checkpoint_seconds: float = 60.0,
-    callback: Callable[[Run], bool | None] | None = None, initial: dict[str, Tensor] | None = None,
-    evaluate_at: set[int] | None = None,
+    family: TaskFamily, learner: Learner, settings: Settings, seeds: list[int], *, device="cpu", threads=1,
+    initial: dict[str, Tensor] | None = None, evaluate_at: set[int] | None = None, **how,
 ) -> Run:  # fmt: skip
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
-    With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from
-    the newest sound checkpoint if there is one; a CPU run then ends with the very numbers of an undisturbed one. A
-    signal that is heeded (`signals.heeded`) asks for a checkpoint at once, and then raises `signals.Left`.
-    `callback(run)` is called after each evaluation but the first (at step 0) and stops the run early by
-    returning True. `initial` is as in `start`; `evaluate_at` are steps to evaluate after (0 is always one), instead of
-    the settings' own. Raises `Stopped` when an environment or a network yields a number that is not finite.
+    `initial` is as in `start`; `evaluate_at` are steps to evaluate after (0 is always one), instead of the settings'
+    own. `how`: `folder`, `progress`, `checkpoint_seconds` and `callback` of `follow`.
     """
     keep_freed_memory()
     began = time.monotonic()
     run = start(family, learner, settings, seeds, device, threads, initial)
     about = (str(run.agent.product_type), *([sorted(evaluate_at)] if evaluate_at else []))
     one_update = Graphed(update) if torch.device(device).type == "cuda" else update
-    steps = {settings.whole(s) for s in evaluate_at} if evaluate_at else settings.evaluation_steps()
+    due = {settings.whole(s) for s in evaluate_at} if evaluate_at else settings.evaluation_steps()
 
     def step() -> None:
         advance(run)
         while run.agent.updates < settings.updates_until(run.step):
             run.last = one_update(run)
 
-    evaluator = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
-    with closing(evaluator):
-        follow(run, step, lambda: evaluate(run, evaluator), steps, settings.whole(settings.steps), about, began=began,
-               folder=folder, progress=progress, checkpoint_seconds=checkpoint_seconds, callback=callback)  # fmt: skip
+    judge = Evaluator(family, family.train_tasks, run.seeds, settings.evaluation_episodes, device, threads)
+    with closing(judge):
+        follow(run, step, lambda: evaluate(run, judge), due, settings.whole(settings.steps), about, began=began, **how)
     return run
 
 
@@ -74,7 +67,11 @@ def follow(
 ) -> None:  # fmt: skip
     """The loop itself, which on-policy training shares: `step()` up to step `last`, `judge()` at the steps `due`.
 
-    A run in `folder` is identified by its family, learner, settings, seeds and `about`.
+    With a `folder`, the run is checkpointed there about every `checkpoint_seconds` and at its end, and goes on from the
+    newest sound checkpoint of the same family, learner, settings, seeds and `about`; a CPU run then ends with the very
+    numbers of an undisturbed one. A heeded signal (`signals.heeded`) asks for a checkpoint at once, then raises
+    `signals.Left`. `callback(run)`, after each evaluation but that of step 0, stops the run early by returning True.
+    Raises `Stopped` when an environment or a network yields a number that is not finite.
     """
     family, name = run.family, run.learner.name
     tasks = family.train_tasks.tolist()
@@ -107,8 +104,8 @@ def follow(
         if folder is not None:
             checkpoint.save_run(run, folder, identity)
     except FloatingPointError as error:
-        good = checkpoint.last_good(folder)
-        raise Stopped(f"{name} on {family.name} stopped at step {run.step}: {error}; {good}") from error
+        kept = checkpoint.last_good(folder)
+        raise Stopped(f"{name} on {family.name} stopped at step {run.step}: {error}; {kept}") from error
     finally:
         bar.close()
 
@@ -123,9 +120,10 @@ def advance(run: Run) -> None:
         inputs = run.learner.inputs(agent, run.observation)
         action = act(agent.actor_shape, agent.actor, inputs, None if run.learner.by_mode else noise)
     env_action = to_env(run.family, action)
-    _refuse(run, "the policy's action is", np.isfinite(env_action).all(1))
+    if len(bad := np.argwhere(~np.isfinite(env_action).all(1).reshape(shape))):
+        where = ", ".join(dict.fromkeys(f"task {task} of seed {run.seeds[seed]}" for seed, task, _ in bad[:4]))
+        raise FloatingPointError(f"the policy's action is not finite for {where}")
     observation, reward, terminated, truncated, info = run.env.step(env_action)
-    _refuse(run, "the environment's observation or reward is", np.isfinite(observation).all(1) & np.isfinite(reward))
 
     def tensor(x):
         return torch.tensor(x, dtype=torch.float32, device=run.observation.device).view(*shape, *x.shape[1:])
@@ -139,10 +137,3 @@ def advance(run: Run) -> None:
 def update(run: Run) -> dict[str, Tensor]:
     """One gradient update of every slot from a fresh batch; the learner's losses, (B,) each."""
     return run.learner.update(run.agent, run.replay.sample(run.settings.batch_size, run.agent.generators["replay"]))
-
-
-def _refuse(run: Run, what: str, finite: np.ndarray) -> None:
-    if not finite.all():
-        of = np.argwhere(~finite.reshape(run.observation.shape[:3]))[:4]
-        where = ", ".join(dict.fromkeys(f"task {task} of seed {run.seeds[seed]}" for seed, task, _ in of))
-        raise FloatingPointError(f"{what} not finite for {where}")

@@ -26,8 +26,8 @@ from pmeta_lib.sac.replay import Batch
 
 # derivatives of tanh, from its value, and of clamp; as one operation each
 tanh_backward, clamp_backward = torch.ops.aten.tanh_backward, torch.ops.aten.hardtanh_backward
-HeadGradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-Change = Callable[[Tensor], Tensor]
+HeadGradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None
+Change = Callable[[Tensor], Tensor] | None
 
 
 class Sampled(NamedTuple):
@@ -43,14 +43,14 @@ class Sampled(NamedTuple):
 
 @torch.no_grad()
 def sac_update(
-    agent: Agent, batch: Batch, head_gradient: HeadGradient | None = None, actor_gradient: Change | None = None,
-    critic_gradient: Change | None = None, context: slice | None = None,
+    agent: Agent, batch: Batch, head_gradient: HeadGradient = None, actor_gradient: Change = None,
+    critic_gradient: Change = None, context: slice | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """One gradient step of temperature, critics, actor and targets, for all slots at once.
 
     `batch` has leading axes (S, N, n); tasks that share a policy are put together. A learner may add a term to the
-    actor's loss through its gradient at the actor's output, `head_gradient(observation, mean, log_std) -> (d mean,
-    d log_std)`, each (B, n, a), and may change the parameters' gradients, (S, G, P) and (S, G, 2, Q), before the
+    actor's loss through its gradient at the actor's output, `head_gradient(observation, mean, log_std) -> (d mean, d
+    log_std)`, each (B, n, a), and may change the parameters' gradients, (S, G, P) and (S, G, 2, Q), before the
     optimizer sees them. The order (temperature, critics, actor; the actor's action drawn once, before) is that of
     Stable-Baselines3. Returns the losses and the mean log density, (B,), still on the device; with `context`, columns
     of the critics' input, also "context" (B, n, ·), the critic loss's gradient there.
@@ -71,13 +71,11 @@ def sac_update(
 
 def sample(agent: Agent, batch: Batch, noise: Tensor) -> Sampled:
     """The policy at both observations in one pass; what it does at the next one needs no gradient."""
-    n = batch.reward.shape[1]
+    n, alpha = batch.reward.shape[1], agent.log_alpha.exp().view(-1, 1)
     heads, saved = forward_saved(agent.layers["actor"], torch.cat((batch.observation, batch.next_observation), 1))
     actions, log_probs = squash(*gaussian(heads), noise.flatten(1, 2))
-    alpha = agent.log_alpha.exp().view(-1, 1)
-    return Sampled(
-        actions.split(n, 1), log_probs.split(n, 1), alpha, heads[:, :n], noise[:, 0], [x[:, :n] for x in saved]
-    )
+    heads, saved = heads[:, :n], [x[:, :n] for x in saved]
+    return Sampled(actions.split(n, 1), log_probs.split(n, 1), alpha, heads, noise[:, 0], saved)
 
 
 def update_temperature(agent: Agent, mean_log_prob: Tensor) -> Tensor:
@@ -96,29 +94,24 @@ def critics(layers: Layers, *parts: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def update_critics(
-    agent: Agent, batch: Batch, policy: Sampled, change: Change | None = None, columns: slice | None = None
+    agent: Agent, batch: Batch, policy: Sampled, change: Change, columns: slice | None
 ) -> tuple[Tensor, Tensor | None]:
     """One step of the twin critics towards the target; the loss (B,) and its gradient at the input's `columns`."""
     next_q, _ = critics(agent.layers["target"], batch.next_observation, policy.action[1])
     target = losses.td_target(batch.reward, batch.terminated, next_q, policy.log_prob[1], policy.alpha, agent.discount)
     q, saved = critics(agent.layers["critic"], batch.pair)
-    loss = losses.critic_loss(q, target)
     dq = (q - target.unsqueeze(1)).div_(q.shape[-1]).flatten(0, 1).unsqueeze(-1)
-    flat, into = agent.gradients["critic"]
+    gradient, into = agent.gradients["critic"]
     of_input = backward(agent.layers["critic"], saved, dq, into, columns)
-    gradient = flat.view_as(agent.critic)
-    agent.optimizers["critic"].step(change(gradient) if change else gradient)
+    agent.optimizers["critic"].step(change(gradient.view_as(agent.critic)) if change else gradient)
     agent.cast("critic")
-    return loss, None if of_input is None else of_input.unflatten(0, (-1, 2)).sum(1)
+    return losses.critic_loss(q, target), None if of_input is None else of_input.unflatten(0, (-1, 2)).sum(1)
 
 
-def update_actor(
-    agent: Agent, batch: Batch, policy: Sampled, head_gradient: HeadGradient | None = None, change: Change | None = None
-) -> Tensor:
+def update_actor(agent: Agent, batch: Batch, policy: Sampled, head_gradient: HeadGradient, change: Change) -> Tensor:
     """One step of the actor up the smaller critic, the entropy's share included; the loss (B,)."""
     action, n = policy.action[0], batch.reward.shape[1]
     q, saved = critics(agent.layers["critic"], batch.observation, action)
-    loss = losses.actor_loss(q, policy.log_prob[0], policy.alpha)
     dq = torch.empty_like(q)  # of -min_k q_k / n
     torch.le(q[:, 0], q[:, 1], out=dq[:, 0])
     torch.gt(q[:, 0], q[:, 1], out=dq[:, 1])
@@ -133,12 +126,9 @@ def update_actor(
     torch.addcmul(tanh_backward(dq_da, action), share, action, value=2.0, out=du)
     torch.sub(log_std.exp().mul_(policy.noise).mul_(du), share, out=dlog_std)
     if head_gradient is not None:
-        extra_mean, extra_log_std = head_gradient(batch.observation, mean, log_std)
-        du.add_(extra_mean), dlog_std.add_(extra_log_std)
-    raw = policy.heads.chunk(2, dim=-1)[1]
-    clamp_backward.grad_input(dlog_std, raw, LOG_STD_MIN, LOG_STD_MAX, grad_input=dlog_std)
-    flat, into = agent.gradients["actor"]
+        at_head += torch.cat(head_gradient(batch.observation, mean, log_std), -1)
+    clamp_backward.grad_input(dlog_std, policy.heads.chunk(2, -1)[1], LOG_STD_MIN, LOG_STD_MAX, grad_input=dlog_std)
+    gradient, into = agent.gradients["actor"]
     backward(agent.layers["actor"], policy.saved, at_head, into)
-    gradient = flat.view_as(agent.actor)
-    agent.optimizers["actor"].step(change(gradient) if change else gradient)
-    return loss
+    agent.optimizers["actor"].step(change(gradient.view_as(agent.actor)) if change else gradient)
+    return losses.actor_loss(q, policy.log_prob[0], policy.alpha)
