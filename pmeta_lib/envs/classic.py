@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
-from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
+from pmeta_lib.envs.families import TaskFamily, check_action, check_task, lookup
 from pmeta_lib.envs.vector import Batch
 
 STEP = 0.1  # the largest move of the point robot along an axis
@@ -97,7 +97,7 @@ class PointRobotEnv(gymnasium.Env):
     metadata = {"render_modes": [], "render_fps": 10}  # noqa: RUF012 (gymnasium's convention)
 
     def __init__(self, family="point-robot", task=None, preset: str = "modern", render_mode: str | None = None):
-        self.render_mode, self._horizon = render_mode, horizon(family, preset)
+        self.render_mode, self._horizon = render_mode, lookup(family, preset).horizon
         self._batch = PointRobotBatch(None, check_task(family, task, preset)[None])
         self.action_space = gymnasium.spaces.Box(-STEP, STEP, (2,), np.float32)
         reach = STEP * (self._horizon + 1)  # finite: a robot cannot get further in one episode
@@ -122,7 +122,7 @@ class PendulumTaskEnv(PendulumEnv):
 
     def __init__(self, family: str, task=None, preset: str = "modern", render_mode: str | None = None):
         super().__init__(render_mode=render_mode)
-        self._family, self._horizon = family, horizon(family, preset)
+        self._family, self._horizon = family, lookup(family, preset).horizon
         parameters, self._sign = pendulum_task(check_task(family, task, preset)[None])
         self.g, self.m, self.l = (float(np.ravel(x)[0]) for x in parameters)  # Python's: the torque keeps its precision
 

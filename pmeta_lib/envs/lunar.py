@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.utils import EzPickle
 
-from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
+from pmeta_lib.envs.families import TaskFamily, check_action, check_task, lookup
 from pmeta_lib.envs.vector import Batch, pack, unpack
 from pmeta_lib.files import UserError
 
@@ -44,7 +44,7 @@ class LunarLanderParamsEnv(LunarLander):
     def __init__(self, family="lunar-lander-params", task=None, preset: str = "modern", render_mode: str | None = None):
         gravity, wind, turbulence = (float(x) for x in check_task(family, task, preset))
         super().__init__(render_mode, True, gravity, True, wind, turbulence)
-        self._horizon, self._steps = horizon(family, preset), 0
+        self._horizon, self._steps = lookup(family, preset).horizon, 0
         EzPickle.__init__(self, family, task, preset, render_mode)  # with these a copy is made anew
         self._start, self._actions = None, []  # the generator before the episode, and the actions since
 
