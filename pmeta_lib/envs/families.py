@@ -164,7 +164,7 @@ FAMILIES: tuple[str, ...] = tuple(_TABLE)
 _RAND_PARAMS = {"walker2d-params": _multipliers(*_WALKER, 1.3), "hopper-params": _multipliers(*_HOPPER, 1.3)}
 _PAIRS = dict.fromkeys(("half-cheetah-dir", "ant-dir"), (2, 2))
 _DRAWN = ("half-cheetah-vel", "ant-goal", "humanoid-dir", *_RAND_PARAMS)
-# The evaluation rule, and what it changes in the table: field -> family -> value; "tasks" names all families of a paper.
+# The evaluation rule, and what differs from the table: field -> family -> value; "tasks" has all families of a paper.
 _PRESETS: dict[str, tuple[str, dict[str, dict]]] = {
     "modern": ("mean return of 5 episodes per task with the deterministic policy", {}),
     # ant-dir as the paper says (forward, backward); its published configuration leaves the flag for that

@@ -39,7 +39,7 @@ class MujocoBatch(Batch):
         # MuJoCo would silently restart a simulation that diverges; let it show instead.
         template.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         # mj_rnePostConstraint fills cfrc_ext; it changes nothing that the next step reads.
-        self.after_step = mujoco.mj_rnePostConstraint if "cfrc_ext" in self.task.robot.fields else None
+        self.after_step = mujoco.mj_rnePostConstraint if "cfrc_ext" in self.task.robot.hidden else None
         self.models = [copy.copy(template) if self.task.changes_body else template for _ in self.tasks]
         self.data = [mujoco.MjData(model) for model in self.models]
         if self.task.changes_body:
@@ -61,7 +61,7 @@ class MujocoBatch(Batch):
             model, data, rng = self.models[b], self.data[b], generators[b]
             mujoco.mj_resetData(model, data)
             data.qpos[:] = self.init_qpos + rng.uniform(-self.noise, self.noise, size=model.nq)
-            if self.task.robot.normal_velocity:
+            if self.task.robot.normal_start:
                 data.qvel[:] = self.init_qvel + self.noise * rng.standard_normal(model.nv)
             else:
                 data.qvel[:] = self.init_qvel + rng.uniform(-self.noise, self.noise, size=model.nv)
@@ -116,7 +116,7 @@ class _TaskEnv(_Base):
     def __init__(self, family: str, task=None, preset: str = "modern", render_mode: str | None = None, **options):
         self.family, self._parameters = family, check_task(family, task, preset)[None]
         self._horizon, self._steps = lookup(family, preset).horizon, 0
-        if definition(family, preset)[0].skip == 0:
+        if definition(family, preset)[0].hidden["qpos"] == 0:
             options.setdefault("exclude_current_positions_from_observation", False)
         super().__init__(render_mode=render_mode, **options)
         EzPickle.__init__(self, family, task=task, preset=preset, render_mode=render_mode, **options)

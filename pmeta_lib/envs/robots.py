@@ -7,7 +7,7 @@ The constants are those that MAML, ProMP, PEARL and VariBAD share; each reward s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 
@@ -111,24 +111,24 @@ class Robot:
     """How one of gymnasium's v5 robots is observed, and when its episode ends."""
 
     env: type  # gymnasium's class; constructor options are its defaults
-    skip: int  # leading coordinates left out of the observation
-    fields: tuple[str, ...] = ()  # MjData arrays observed after qpos and qvel
+    hidden: dict[str, int]  # the MjData arrays that are observed, and how many leading entries of each are left out
+    clip: dict[str, float] = field(default_factory=dict)  # where an array is observed within bounds: its largest entry
     position: str = "qpos"  # what velocity is the difference of: x, the torso's x, y ("xpos"), the mass's ("xipos")
-    velocity_clip: float = np.inf
-    contact_clip: float = np.inf
     healthy: Callable = _always  # the episode ends where it is not
-    normal_velocity: bool = False  # whether a start's velocity is normal, else uniform
+    normal_start: bool = False  # whether a start's velocities are normal, else uniform
 
 
-HALF_CHEETAH = Robot(HalfCheetahEnv, skip=1, normal_velocity=True)
-ANT = Robot(AntEnv, 2, ("cfrc_ext",), "xpos", contact_clip=1.0, healthy=_ant_healthy, normal_velocity=True)
+HALF_CHEETAH = Robot(HalfCheetahEnv, {"qpos": 1, "qvel": 0}, normal_start=True)
+# Of contacts and inertias, the world body is hidden; of the actuators' forces, the root.
+ANT = Robot(AntEnv, {"qpos": 2, "qvel": 0, "cfrc_ext": 6}, {"cfrc_ext": 1.0}, "xpos", _ant_healthy, normal_start=True)
 PROMP_ANT = replace(ANT, healthy=partial(_ant_healthy, lowest=0.0))
 # ant-goal sees the torso's x, y, as in ProMP, PEARL and VariBAD (`exclude_current_positions_from_observation`
 # is off): without them no policy could tell where the goal is. It never ends early.
-GOAL_ANT = replace(ANT, skip=0, healthy=_always)
-HUMANOID = Robot(HumanoidEnv, 2, ("cinert", "cvel", "qfrc_actuator", "cfrc_ext"), "xipos", healthy=_humanoid_healthy)
-WALKER = Robot(Walker2dEnv, 1, velocity_clip=10.0, healthy=_walker_healthy)
-HOPPER = Robot(HopperEnv, 1, velocity_clip=10.0, healthy=_hopper_healthy)
+GOAL_ANT = replace(ANT, hidden=ANT.hidden | {"qpos": 0}, healthy=_always)
+_BODIES = {"cinert": 10, "cvel": 6, "qfrc_actuator": 6, "cfrc_ext": 6}
+HUMANOID = Robot(HumanoidEnv, {"qpos": 2, "qvel": 0} | _BODIES, position="xipos", healthy=_humanoid_healthy)
+WALKER = Robot(Walker2dEnv, {"qpos": 1, "qvel": 0}, {"qvel": 10.0}, healthy=_walker_healthy)
+HOPPER = Robot(HopperEnv, {"qpos": 1, "qvel": 0}, {"qvel": 10.0}, healthy=_hopper_healthy)
 
 # family, or (family, preset) where a paper's reward or ending differs: robot, reward, does the task change the body?
 TASKS: dict[str | tuple[str, str], tuple[Robot, Callable, bool]] = {
@@ -174,10 +174,6 @@ def scale_body(model: mujoco.MjModel, data: mujoco.MjData, multipliers: np.ndarr
 
 
 # ------------------------------------------------------------------------------------------------- rows
-# Leading entries of each MjData array that gymnasium's v5 observations leave out: the world body, the root.
-HIDDEN = {"cinert": 10, "cvel": 6, "qfrc_actuator": 6, "cfrc_ext": 6}
-
-
 class Task:
     """One family under a preset on one model: where each MjData array lies in a row, what is observed of it, reward and
     end."""
@@ -185,14 +181,12 @@ class Task:
     def __init__(self, family: str, preset: str, model: mujoco.MjModel, dt: float):
         self.robot, self.reward, self.changes_body = definition(family, preset)
         self.dt, self.mass, data = dt, model.body_mass.copy(), mujoco.MjData(model)
-        names = dict.fromkeys(("qpos", "qvel", *self.robot.fields, self.robot.position))
+        names = dict.fromkeys((*self.robot.hidden, self.robot.position))
         ends = np.cumsum([0, *(getattr(data, name).size for name in names)]).tolist()
         self.slices, self.size = {name: slice(*part) for name, part in zip(names, pairwise(ends))}, ends[-1]
-        seen = {"qpos": (self.robot.skip, np.inf), "qvel": (0, self.robot.velocity_clip)}
-        seen |= {name: (HIDDEN[name], self.robot.contact_clip) for name in self.robot.fields}
-        columns = [np.arange(self.slices[n].start + hidden, self.slices[n].stop) for n, (hidden, _) in seen.items()]
-        self.columns = np.concatenate(columns)
-        self.most = np.concatenate([np.full(len(c), clip) for c, (_, clip) in zip(columns, seen.values())])
+        seen = {n: np.arange(self.slices[n].start + k, self.slices[n].stop) for n, k in self.robot.hidden.items()}
+        self.columns = np.concatenate(list(seen.values()))
+        self.most = np.concatenate([np.full(len(c), self.robot.clip.get(n, np.inf)) for n, c in seen.items()])
 
     def views(self, data: mujoco.MjData) -> tuple[np.ndarray, ...]:
         """Flat windows into `data`, in row order: `np.concatenate(views, out=row)` is the one copy."""
