@@ -137,20 +137,16 @@ _TABLE: dict[str, Family | str] = {
     ),
     "pendulum-flip": _pendulum("PendulumFlip", **_signs("torque as is", "torque reversed"), seconds=6.4e-06),
     "half-cheetah-dir": _half_cheetah("HalfCheetahDir", **_signs("forward", "backward"), seconds=8.2e-05),
-    "half-cheetah-vel": _half_cheetah(
-        "HalfCheetahVel", sample=_uniform(0.0, 3.0), default=(1.5,), describe=lambda t: f"v = {t[0]:.2f} m/s",
-        seconds=0.0001,
-    ),
+    "half-cheetah-vel": _half_cheetah("HalfCheetahVel", sample=_uniform(0.0, 3.0), default=(1.5,), seconds=0.0001,
+                                      describe=lambda t: f"v = {t[0]:.2f} m/s"),
     "ant-dir": _ant("AntDir", **_ANGLE | _only(0.0, np.pi), seconds=0.00041),
     "ant-dir-graded": _ant("AntDir", **_ANGLE, seconds=0.00027),
     "ant-goal": _ant(
         "AntGoal", observation_size=107,  # with the torso's x, y: without them the goal could not be found
         sample=_disc, default=(1.5, 0.0), describe=lambda t: f"goal ({t[0]:+.2f}, {t[1]:+.2f}) m", seconds=0.00036,
     ),
-    "humanoid-dir": _robot(
-        "HumanoidDir", base="Humanoid-v5", observation_size=348, action_size=17, action_limit=0.4, **_ANGLE,
-        seconds=0.00059,
-    ),
+    "humanoid-dir": _robot("HumanoidDir", base="Humanoid-v5", observation_size=348, action_size=17, action_limit=0.4,
+                           **_ANGLE, seconds=0.00059),
     "walker2d-params": _robot("Walker2dParams", base="Walker2d-v5", observation_size=17, action_size=6,
                               **_params(*_WALKER), seconds=0.00026),
     "hopper-params": _robot("HopperParams", base="Hopper-v5", observation_size=11, action_size=3,
