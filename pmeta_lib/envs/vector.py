@@ -35,7 +35,10 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
     `FloatingPointError` when the physics itself diverges, naming the slots.
     """
 
-    def __init__(self, family: TaskFamily, tasks: np.ndarray, seeds: Sequence, threads: int = 1, dtype: type = np.float32):
+    def __init__(
+        self, family: TaskFamily, tasks: np.ndarray, seeds: Sequence[int | np.random.SeedSequence], threads: int = 1,
+        dtype: type = np.float32,
+    ):  # fmt: skip
         self.family, self.tasks = family, check_tasks(family.name, tasks, family.preset)
         self.num_envs, self.dtype = len(self.tasks), np.dtype(dtype)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
