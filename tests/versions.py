@@ -97,8 +97,8 @@ def roll(target: str) -> None:
     work = {("streams",): streams} | {("table", name): lambda name=name: tabular(name) for name in TABULAR}
     work |= {("learn", name): lambda name=name: learned(name) for name in TABULAR}
     for name in FAMILIES:
-        for preset, rule in _PRESETS.items():
-            if not rule.tasks or name in rule.tasks:
+        for preset, (_, changed) in _PRESETS.items():
+            if name in changed.get("tasks", [name]):
                 work["roll", name, preset] = lambda name=name, preset=preset: deep(name, preset)
     for name, learner in (("pendulum-params", "pmeta"), ("hopper-params", "pmeta"), ("point-robot", "pg-joint")):
         work["train", name, learner] = lambda name=name, learner=learner: trained(name, learner)

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
-from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
+from pmeta_lib.envs.families import TaskFamily, check_action, check_task, lookup
 from pmeta_lib.envs.vector import Batch
 
 STEP = 0.1  # the largest move of the point robot along an axis
@@ -18,10 +18,9 @@ MAX_SPEED, MAX_TORQUE, DT = 8.0, 2.0, 0.05  # gymnasium's Pendulum-v1
 def point_robot(position: np.ndarray, action: np.ndarray, goal: np.ndarray):
     """One step of the 2-D navigation task: `position, action, goal (B, 2) -> position, reward (B,)`.
 
-    The action is a displacement, clipped to [-0.1, 0.1] per axis as in MAML (Finn et al., 2017); the reward
-    is the negative distance to the goal *after* the move, as in MAML and PEARL. Episodes start at the origin
-    and last 20 steps; goals lie on the upper half of the unit circle (PEARL's `sparse-point-robot`, whose
-    dense reward is used here).
+    The action is a displacement, clipped to [-0.1, 0.1] per axis as in MAML (Finn et al., 2017); the reward is the
+    negative distance to the goal *after* the move, as in MAML and PEARL. Episodes start at the origin and last 20
+    steps; goals lie on the upper half of the unit circle (PEARL's `sparse-point-robot`, with its dense reward).
     """
     position = position + np.clip(action, -STEP, STEP)
     return position, -np.sqrt(((position - goal) ** 2).sum(1))
@@ -30,8 +29,8 @@ def point_robot(position: np.ndarray, action: np.ndarray, goal: np.ndarray):
 def pendulum(state: np.ndarray, torque: np.ndarray, gravity=10.0, mass=1.0, length=1.0):
     """One step of Pendulum-v1: `state (B, 2) = (angle, speed), torque (B,) -> state, reward (B,)`.
 
-    `torque` is already clipped to [-2, 2]. Same integrator, limits and cost as Pendulum-v1, with gravity,
-    mass and length per slot; the angle is 0 upright.
+    `torque` is already clipped to [-2, 2]. Same integrator, limits and cost as Pendulum-v1, with gravity, mass and
+    length per slot; the angle is 0 upright.
     """
     angle, speed = state[:, 0], state[:, 1]
     wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
@@ -97,7 +96,7 @@ class PointRobotEnv(gymnasium.Env):
     metadata = {"render_modes": [], "render_fps": 10}  # noqa: RUF012 (gymnasium's convention)
 
     def __init__(self, family="point-robot", task=None, preset: str = "modern", render_mode: str | None = None):
-        self.render_mode, self._horizon = render_mode, horizon(family, preset)
+        self.render_mode, self._horizon = render_mode, lookup(family, preset).horizon
         self._batch = PointRobotBatch(None, check_task(family, task, preset)[None])
         self.action_space = gymnasium.spaces.Box(-STEP, STEP, (2,), np.float32)
         reach = STEP * (self._horizon + 1)  # finite: a robot cannot get further in one episode
@@ -122,7 +121,7 @@ class PendulumTaskEnv(PendulumEnv):
 
     def __init__(self, family: str, task=None, preset: str = "modern", render_mode: str | None = None):
         super().__init__(render_mode=render_mode)
-        self._family, self._horizon = family, horizon(family, preset)
+        self._family, self._horizon = family, lookup(family, preset).horizon
         parameters, self._sign = pendulum_task(check_task(family, task, preset)[None])
         self.g, self.m, self.l = (float(np.ravel(x)[0]) for x in parameters)  # Python's: the torque keeps its precision
 

@@ -5,8 +5,6 @@ the family's row in the table (`families.Family`). Tasks of the same number at t
 draw, so that only H moves them. These families are ours, for the map of when personalization helps.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 
@@ -30,7 +28,9 @@ def pendulums(h: float) -> dict:
         sign = np.where(u[:, 3:] < 2 * max(0.0, h - 0.5) - 1, -1.0, 1.0)
         return np.hstack((middle + reach * u[:, :3], sign))
 
-    return {"sample": sample, "default": (10.0, 1.0, 1.0, 1.0), "domain": _PENDULUM}
+    words = "of gravity, mass and length above 0 and a sign of +1 or -1"
+    domain = words, lambda t: (t[:, :3] > 0).all(1) & (np.abs(t[:, 3]) == 1)
+    return {"sample": sample, "default": (10.0, 1.0, 1.0, 1.0), "domain": domain}
 
 
 def speeds(h: float) -> dict:
@@ -38,13 +38,4 @@ def speeds(h: float) -> dict:
     return {"sample": lambda n, rng: 1.5 + 1.5 * h * rng.uniform(-1.0, 1.0, (n, 1)), "default": (1.5,)}
 
 
-KNOBS: dict[str, Callable[[float], dict]] = {
-    "point-robot": arc,
-    "pendulum-params": pendulums,
-    "half-cheetah-vel": speeds,
-}
-
-_PENDULUM = (
-    "of gravity, mass and length above 0 and a sign of +1 or -1",
-    lambda t: (t[:, :3] > 0).all(1) & (np.abs(t[:, 3]) == 1),
-)
+KNOBS = {"point-robot": arc, "pendulum-params": pendulums, "half-cheetah-vel": speeds}

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.utils import EzPickle
 
-from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
+from pmeta_lib.envs.families import TaskFamily, check_action, check_task, lookup
 from pmeta_lib.envs.vector import Batch, pack, unpack
 from pmeta_lib.files import UserError
 
@@ -44,7 +44,7 @@ class LunarLanderParamsEnv(LunarLander):
     def __init__(self, family="lunar-lander-params", task=None, preset: str = "modern", render_mode: str | None = None):
         gravity, wind, turbulence = (float(x) for x in check_task(family, task, preset))
         super().__init__(render_mode, True, gravity, True, wind, turbulence)
-        self._horizon, self._steps = horizon(family, preset), 0
+        self._horizon, self._steps = lookup(family, preset).horizon, 0
         EzPickle.__init__(self, family, task, preset, render_mode)  # with these a copy is made anew
         self._start, self._actions = None, []  # the generator before the episode, and the actions since
 
@@ -80,28 +80,22 @@ class LunarLanderParamsEnv(LunarLander):
 class LunarBatch(Batch):
     """B landers, one Box2D world each, stepped in a loop: Box2D has no batched form."""
 
-    kept = ("start", "actions")
-
     def __init__(self, family: TaskFamily, tasks: np.ndarray, threads: int = 1):
         self.envs = [LunarLanderParamsEnv(task=task) for task in tasks]
         self.observation = np.zeros((len(tasks), 8))
-        self.start = np.zeros((len(tasks), 6), np.uint64)  # generators at the start of the episodes
-        self.actions = np.zeros((len(tasks), family.horizon, 2))
-        self.steps = 0
+        self.horizon, self.steps = family.horizon, 0
 
     def observe(self) -> np.ndarray:
         return self.observation.copy()
 
     def reset(self, slots, generators) -> None:
         for b in slots:
-            self.start[b] = pack(generators[b])
             self.envs[b].np_random = generators[b]
             self.observation[b] = self.envs[b].reset()[0]
 
     def step(self, actions: np.ndarray):
         reward, terminated = np.zeros(len(actions)), np.zeros(len(actions), bool)
         for b, env in enumerate(self.envs):
-            self.actions[b, env._steps] = actions[b]
             self.observation[b], reward[b], terminated[b], _, _ = env.step(actions[b])
         self.steps += 1
         if self.steps % TRIM_EVERY == 0 and hasattr(_libc, "malloc_trim"):  # musl has none
@@ -109,15 +103,18 @@ class LunarBatch(Batch):
         return reward, terminated
 
     def state(self) -> dict[str, np.ndarray]:
-        taken = np.array([env._steps for env in self.envs], np.int64)
-        return {"taken": taken, **super().state()}
+        """Each slot's generator at the episode's start, and the actions `(B, H, 2)` of which it has `taken`."""
+        actions = np.zeros((len(self.envs), self.horizon, 2))
+        for row, env in zip(actions, self.envs):
+            row[: env._steps] = np.reshape(env._actions, (-1, 2))
+        start = np.stack([pack(env._start or env.np_random) for env in self.envs])
+        return {"taken": np.array([env._steps for env in self.envs]), "start": start, "actions": actions}
 
     def load(self, state, generators) -> None:
         for b, taken in enumerate(state["taken"]):
             unpack(generators[b], state["start"][b])
             self.reset([b], generators)
-            self.actions[b] = state["actions"][b]
-            for action in self.actions[b, :taken]:
+            for action in state["actions"][b, :taken]:
                 self.observation[b] = self.envs[b].step(action)[0]
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The MuJoCo families: all slots stepped together, and one gymnasium environment of each.
 
-The single environments are gymnasium's own v5 classes with the rewards of robots.py, so physics and
-observations are gymnasium's; the stacked one steps the same models without their per-slot overhead.
+The single environments are gymnasium's own v5 classes with the rewards of robots.py, so physics and observations are
+gymnasium's; the stacked one steps the same models without their per-slot overhead.
 """
 
 import copy
@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from gymnasium.utils import EzPickle
 
-from pmeta_lib.envs.families import TaskFamily, check_action, check_task, horizon
+from pmeta_lib.envs.families import TaskFamily, check_action, check_task, lookup
 from pmeta_lib.envs.robots import TASKS, Task, definition, scale_body
 from pmeta_lib.envs.vector import Batch
 
@@ -23,26 +23,23 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 class MujocoBatch(Batch):
     """B robots of one family, stepped together.
 
-    Stepping is `mj_step` on one MjData per slot, from `threads` threads (it releases the GIL).
-    `mujoco.rollout` was measured too (see `pmeta bench env`): it returns no contact forces or inertias, and
-    it does not carry the solver's warm start from call to call, so it does not equal gymnasium's physics.
+    Stepping is `mj_step` on one MjData per slot, from `threads` threads (it releases the GIL). `mujoco.rollout` was
+    measured too (see `pmeta bench env`): it returns no contact forces or inertias, and it does not carry the solver's
+    warm start from call to call, so it does not equal gymnasium's physics.
     """
 
     kept = ("before", "rows")
 
     def __init__(self, family: TaskFamily, tasks: np.ndarray, threads: int = 1):
-        robot = definition(family.name, family.preset)[0]
-        self.tasks, self.B = np.array(tasks, np.float64), len(tasks)
-        env = robot.env()  # gymnasium's constructor is the source of the model, frame skip and reset noise
+        env = definition(family.name, family.preset)[0].env()  # the source of the model, frame skip and reset noise
         self.noise, self.init_qpos, self.init_qvel = env._reset_noise_scale, env.init_qpos, env.init_qvel
-        self.normal_velocity = robot.normal_velocity
         self.skip, template = env.frame_skip, env.model
-        self.task = Task(family.name, family.preset, template, env.dt)
+        self.task, self.tasks = Task(family.name, family.preset, template, env.dt), np.array(tasks, np.float64)
         env.close()
         # MuJoCo would silently restart a simulation that diverges; let it show instead.
         template.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         # mj_rnePostConstraint fills cfrc_ext; it changes nothing that the next step reads.
-        self.after_step = mujoco.mj_rnePostConstraint if "cfrc_ext" in robot.fields else None
+        self.after_step = mujoco.mj_rnePostConstraint if "cfrc_ext" in self.task.robot.hidden else None
         self.models = [copy.copy(template) if self.task.changes_body else template for _ in self.tasks]
         self.data = [mujoco.MjData(model) for model in self.models]
         if self.task.changes_body:
@@ -50,9 +47,9 @@ class MujocoBatch(Batch):
                 scale_body(*body)
         self.views = [self.task.views(d) for d in self.data]
         self.controls = [d.ctrl for d in self.data]
-        self.rows = np.zeros((self.B, self.task.size))
+        self.rows = np.zeros((len(self.tasks), self.task.size))
         self.before = self.task.position(self.rows)
-        self.helpers = min(threads, self.B) - 1
+        self.helpers = min(threads, len(self.tasks)) - 1
         self.pool = ThreadPoolExecutor(max(1, self.helpers))  # starts a thread only when it is given work
 
     def observe(self) -> np.ndarray:
@@ -64,7 +61,7 @@ class MujocoBatch(Batch):
             model, data, rng = self.models[b], self.data[b], generators[b]
             mujoco.mj_resetData(model, data)
             data.qpos[:] = self.init_qpos + rng.uniform(-self.noise, self.noise, size=model.nq)
-            if self.normal_velocity:
+            if self.task.robot.normal_start:
                 data.qvel[:] = self.init_qvel + self.noise * rng.standard_normal(model.nv)
             else:
                 data.qvel[:] = self.init_qvel + rng.uniform(-self.noise, self.noise, size=model.nv)
@@ -83,7 +80,7 @@ class MujocoBatch(Batch):
 
     def step(self, actions: np.ndarray):
         actions = actions.astype(np.float64)
-        slots = iter(range(self.B))  # shared: a thread takes the next slot when it is done with one
+        slots = iter(range(len(actions)))  # shared: a thread takes the next slot when it is done with one
         others = [self.pool.submit(self._advance, slots, actions) for _ in range(self.helpers)]
         self._advance(slots, actions)
         for other in others:
@@ -92,15 +89,14 @@ class MujocoBatch(Batch):
         return reward, terminated
 
     def state(self) -> dict[str, np.ndarray]:
-        size = mujoco.mj_stateSize(self.models[0], STATE)
-        physics = np.zeros((self.B, size))
-        for b in range(self.B):
-            mujoco.mj_getState(self.models[b], self.data[b], physics[b], STATE)
+        physics = np.zeros((len(self.data), mujoco.mj_stateSize(self.models[0], STATE)))
+        for model, data, row in zip(self.models, self.data, physics):
+            mujoco.mj_getState(model, data, row, STATE)
         return {"physics": physics, **super().state()}
 
     def load(self, state, generators) -> None:
-        for b in range(self.B):
-            mujoco.mj_setState(self.models[b], self.data[b], state["physics"][b], STATE)
+        for model, data, row in zip(self.models, self.data, state["physics"]):
+            mujoco.mj_setState(model, data, row, STATE)
         super().load(state, generators)
 
     def close(self) -> None:
@@ -113,19 +109,18 @@ _Base: Any = object  # one of gymnasium's classes, once it is mixed in
 class _TaskEnv(_Base):
     """Mixed into one of gymnasium's v5 classes: the family's reward and ending on unchanged physics.
 
-    `task` is hidden: it appears neither in the observation nor in `info`. An episode is truncated after the
-    preset's horizon. Further keywords (`render_mode`, `width`, `camera_name`, ...) go to gymnasium's class.
+    `task` is hidden: it appears neither in the observation nor in `info`. An episode is truncated after the preset's
+    horizon. Further keywords (`render_mode`, `width`, `camera_name`, ...) go to gymnasium's class.
     """
 
     def __init__(self, family: str, task=None, preset: str = "modern", render_mode: str | None = None, **options):
         self.family, self._parameters = family, check_task(family, task, preset)[None]
-        self._horizon, self._steps = horizon(family, preset), 0
-        robot = definition(family, preset)[0]
-        if robot.skip == 0:
+        self._horizon, self._steps = lookup(family, preset).horizon, 0
+        if definition(family, preset)[0].hidden["qpos"] == 0:
             options.setdefault("exclude_current_positions_from_observation", False)
         super().__init__(render_mode=render_mode, **options)
         EzPickle.__init__(self, family, task=task, preset=preset, render_mode=render_mode, **options)
-        self._task = Task(self.family, preset, self.model, self.dt)
+        self._task = Task(family, preset, self.model, self.dt)
         if self._task.changes_body:
             scale_body(self.model, self.data, self._parameters[0])
         self._views = self._task.views(self.data)
@@ -153,10 +148,8 @@ class _TaskEnv(_Base):
         self._steps += 1
         if self.render_mode == "human":
             self.render()
-        velocity = (after[0] - before[0]) / self.dt
-        info = {"x_position": self.data.qpos[0], "x_velocity": velocity[0]}
-        ended = bool(terminated[0]), self._steps >= self._horizon
-        return self._get_obs(), float(reward[0]), *ended, info
+        info = {"x_position": self.data.qpos[0], "x_velocity": ((after - before) / self.dt)[0, 0]}
+        return self._get_obs(), float(reward[0]), bool(terminated[0]), self._steps >= self._horizon, info
 
 
 _ENVS: dict[type, type] = {

@@ -1,14 +1,15 @@
 """The MuJoCo families as functions: rewards, endings, observations and bodies of gymnasium's v5 robots.
 
-One *row* per slot holds everything that rewards and observations need; all functions take the rows of all
-slots at once. The single environments and the stacked ones (mujoco.py) share them. B slots, tasks `(B, k)`.
+One *row* per slot holds everything that rewards and observations need; all functions take the rows of all slots at
+once. The single environments and the stacked ones (mujoco.py) share them. B slots, tasks `(B, k)`.
 
 The constants are those that MAML, ProMP, PEARL and VariBAD share; each reward says where gymnasium's differ.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 
 import mujoco
 import numpy as np
@@ -18,12 +19,9 @@ from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
 from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 
-# Leading entries of each MjData array that gymnasium's v5 observations leave out: the world body, the root.
-HIDDEN = {"cinert": 10, "cvel": 6, "qfrc_actuator": 6, "cfrc_ext": 6}
-
 
 # ---------------------------------------------------------------------------------------------- rewards
-# task (B, k), velocity (B, 1 or 2) in m/s, action (B, a), s(name) -> rows of that MjData array; all -> (B,)
+# task (B, k), velocity (B, 1 or 2) in m/s, action (B, a), s: rows of MjData's arrays by name, and "healthy"; -> (B,)
 def _square(action: np.ndarray) -> np.ndarray:
     return (action * action).sum(1)
 
@@ -40,7 +38,7 @@ def half_cheetah_vel(task, velocity, action, s):
 
 def _contact(s) -> np.ndarray:
     """`5e-4 |clip(cfrc_ext, -1, 1)|^2`: gymnasium's Ant-v5 and PEARL agree."""
-    return 5e-4 * _square(np.clip(s("cfrc_ext"), -1.0, 1.0))
+    return 5e-4 * _square(np.clip(s["cfrc_ext"], -1.0, 1.0))
 
 
 def _along(angle: np.ndarray, velocity: np.ndarray) -> np.ndarray:
@@ -60,18 +58,17 @@ def ant_goal(task, velocity, action, s):
 
     x, y is the torso after the step, as gymnasium and PEARL read it.
     """
-    distance = np.abs(s("xpos")[:, 3:5] - task).sum(1)
-    return -distance - 0.1 * _square(action) - _contact(s)
+    return -np.abs(s["xpos"][:, 3:5] - task).sum(1) - 0.1 * _square(action) - _contact(s)
 
 
 def humanoid_dir(task, velocity, action, s):
     """`1.25 v . direction - 0.1 |a|^2 - min(5e-7 |cfrc_ext|^2, 10) + 5` (ProMP, PEARL).
 
-    The field writes `0.25 * displacement / model.opt.timestep`; with 5 frames a step that is 1.25 times
-    the velocity of the centre of mass, the weight of gymnasium's Humanoid-v5. The bonus is paid on every
-    step: standing still for 200 steps already earns about 1,000.
+    The field writes `0.25 * displacement / model.opt.timestep`; with 5 frames a step that is 1.25 times the velocity of
+    the centre of mass, the weight of gymnasium's Humanoid-v5. The bonus is paid on every step: standing still for 200
+    steps already earns about 1,000.
     """
-    impact = np.minimum(5e-7 * _square(s("cfrc_ext")), 10.0)
+    impact = np.minimum(5e-7 * _square(s["cfrc_ext"]), 10.0)
     return 1.25 * _along(task[:, 0], velocity) - 0.1 * _square(action) - impact + 5.0
 
 
@@ -82,21 +79,13 @@ def run(task, velocity, action, s):
 
 def healthy_run(task, velocity, action, s):
     """As `run`, the bonus paid only where healthy: gymnasium's own Walker2d-v5 and Hopper-v5 (modern)."""
-    return velocity[:, 0] - 1e-3 * _square(action) + s("healthy")
+    return velocity[:, 0] - 1e-3 * _square(action) + s["healthy"]
 
 
-@dataclass(frozen=True)
-class Robot:
-    """How one of gymnasium's v5 robots is observed, and when its episode ends."""
-
-    env: type  # gymnasium's class; constructor options are its defaults
-    skip: int  # leading coordinates left out of the observation
-    fields: tuple[str, ...] = ()  # MjData arrays observed after qpos and qvel
-    position: str = "qpos"  # what velocity is the difference of: "qpos" (x), "torso" or "com" (x, y)
-    velocity_clip: float = np.inf
-    contact_clip: float = np.inf
-    healthy: Callable | None = None  # (qpos, qvel) -> (B,) bool
-    normal_velocity: bool = False  # whether a start's velocity is normal, else uniform
+# ----------------------------------------------------------------------------------------------- robots
+# where a robot is healthy: qpos (B, nq), qvel (B, nv) -> (B,) bool
+def _always(qpos, qvel):
+    return np.ones(len(qpos), bool)
 
 
 def _ant_healthy(qpos, qvel, lowest=0.2):
@@ -117,59 +106,74 @@ def _hopper_healthy(qpos, qvel):
     return bounded & (qpos[:, 1] > 0.7) & (np.abs(qpos[:, 2]) < 0.2)
 
 
-HALF_CHEETAH = Robot(HalfCheetahEnv, skip=1, normal_velocity=True)
-ANT = Robot(AntEnv, 2, ("cfrc_ext",), "torso", contact_clip=1.0, healthy=_ant_healthy, normal_velocity=True)
+@dataclass(frozen=True)
+class Robot:
+    """How one of gymnasium's v5 robots is observed, and when its episode ends."""
+
+    env: type  # gymnasium's class; constructor options are its defaults
+    hidden: dict[str, int]  # the MjData arrays that are observed, and how many leading entries of each are left out
+    clip: dict[str, float] = field(default_factory=dict)  # where an array is observed within bounds: its largest entry
+    position: str = "qpos"  # what velocity is the difference of: x, the torso's x, y ("xpos"), the mass's ("xipos")
+    healthy: Callable = _always  # the episode ends where it is not
+    normal_start: bool = False  # whether a start's velocities are normal, else uniform
+
+
+HALF_CHEETAH = Robot(HalfCheetahEnv, {"qpos": 1, "qvel": 0}, normal_start=True)
+# Of contacts and inertias, the world body is hidden; of the actuators' forces, the root.
+ANT = Robot(AntEnv, {"qpos": 2, "qvel": 0, "cfrc_ext": 6}, {"cfrc_ext": 1.0}, "xpos", _ant_healthy, normal_start=True)
 PROMP_ANT = replace(ANT, healthy=partial(_ant_healthy, lowest=0.0))
 # ant-goal sees the torso's x, y, as in ProMP, PEARL and VariBAD (`exclude_current_positions_from_observation`
 # is off): without them no policy could tell where the goal is. It never ends early.
-GOAL_ANT = replace(ANT, skip=0, healthy=None)
-HUMANOID = Robot(HumanoidEnv, 2, ("cinert", "cvel", "qfrc_actuator", "cfrc_ext"), "com", healthy=_humanoid_healthy)
-WALKER = Robot(Walker2dEnv, 1, velocity_clip=10.0, healthy=_walker_healthy)
-HOPPER = Robot(HopperEnv, 1, velocity_clip=10.0, healthy=_hopper_healthy)
+GOAL_ANT = replace(ANT, hidden=ANT.hidden | {"qpos": 0}, healthy=_always)
+_BODIES = {"cinert": 10, "cvel": 6, "qfrc_actuator": 6, "cfrc_ext": 6}
+HUMANOID = Robot(HumanoidEnv, {"qpos": 2, "qvel": 0} | _BODIES, position="xipos", healthy=_humanoid_healthy)
+WALKER = Robot(Walker2dEnv, {"qpos": 1, "qvel": 0}, {"qvel": 10.0}, healthy=_walker_healthy)
+HOPPER = Robot(HopperEnv, {"qpos": 1, "qvel": 0}, {"qvel": 10.0}, healthy=_hopper_healthy)
 
-# family -> (robot, reward, does the task change the body?)
-TASKS: dict[str, tuple[Robot, Callable, bool]] = {
+# family, or (family, preset) where a paper's reward or ending differs: robot, reward, does the task change the body?
+TASKS: dict[str | tuple[str, str], tuple[Robot, Callable, bool]] = {
     "half-cheetah-dir": (HALF_CHEETAH, half_cheetah_dir, False),
     "half-cheetah-vel": (HALF_CHEETAH, half_cheetah_vel, False),
-    "ant-dir": (ANT, ant_dir, False),
-    "ant-dir-graded": (ANT, ant_dir, False),
+    **dict.fromkeys(("ant-dir", "ant-dir-graded"), (ANT, ant_dir, False)),
+    **dict.fromkeys((("ant-dir", "promp2018"), ("ant-dir-graded", "promp2018")), (PROMP_ANT, ant_dir, False)),
     "ant-goal": (GOAL_ANT, ant_goal, False),
     "humanoid-dir": (HUMANOID, humanoid_dir, False),
     "walker2d-params": (WALKER, healthy_run, True),
     "hopper-params": (HOPPER, healthy_run, True),
 }
-# (family, preset) where a paper's reward or ending differs from `modern`
-VARIANTS = {
-    ("ant-dir", "promp2018"): (PROMP_ANT, ant_dir, False),
-    ("ant-dir-graded", "promp2018"): (PROMP_ANT, ant_dir, False),
-}
 for _preset in ("pearl2019", "promp2018", "varibad2020"):
-    VARIANTS |= {("walker2d-params", _preset): (WALKER, run, True), ("hopper-params", _preset): (HOPPER, run, True)}
+    TASKS |= {("walker2d-params", _preset): (WALKER, run, True), ("hopper-params", _preset): (HOPPER, run, True)}
 
-# The elements of MjModel that a *params* task multiplies, in the order of its vector, as in rand_param_envs:
-# one multiplier per body (mass), per body and axis (inertia), per degree of freedom (damping), and per geom
-# and kind of friction (sliding, torsional, rolling).
+
+def definition(family: str, preset: str) -> tuple[Robot, Callable, bool]:
+    """The robot of a family under a preset, its reward, and whether the task changes the body."""
+    base = family.partition("@")[0]  # at every heterogeneity the robot and the reward are the same
+    return TASKS.get((base, preset), TASKS[base])
+
+
+# The elements of MjModel that a *params* task multiplies, in the order of its vector, as in rand_param_envs: one
+# multiplier per body (mass), per body and axis (inertia), per degree of freedom (damping), and per geom and kind of
+# friction (sliding, torsional, rolling).
 BODY = ("body_mass", "body_inertia", "dof_damping", "geom_friction")
 
 
 def scale_body(model: mujoco.MjModel, data: mujoco.MjData, multipliers: np.ndarray) -> None:
     """Multiply mass, inertia, damping and friction of `model` in place by a task vector.
 
-    `mj_setConst` then recomputes what MuJoCo derives from masses and inertias (subtree masses, inverse
-    weights that scale constraint softness, mean inertia that scales the solver's tolerance): without it the
-    contacts of a light robot would be as soft as those of the original. It leaves `data.qpos`, and what follows from
-    it, at `qpos_spring`, where springs rest (for hopper and walker that is not `qpos0`), velocities and time as they
-    were; so `data` is reset, to `qpos0` and rest.
+    `mj_setConst` then recomputes what MuJoCo derives from masses and inertias (subtree masses, inverse weights that
+    scale constraint softness, mean inertia that scales the solver's tolerance): without it the contacts of a light
+    robot would be as soft as those of the original. It leaves `data.qpos`, and what follows from it, at `qpos_spring`,
+    where springs rest (for hopper and walker that is not `qpos0`), velocities and time as they were; so `data` is
+    reset, to `qpos0` and rest.
     """
-    start = 0
-    for name in BODY:
-        array = getattr(model, name)
-        array *= np.reshape(multipliers[start : start + array.size], array.shape)
-        start += array.size
+    arrays = [getattr(model, name) for name in BODY]
+    for array, part in zip(arrays, np.split(multipliers, np.cumsum([array.size for array in arrays[:-1]]))):
+        array *= part.reshape(array.shape)
     mujoco.mj_setConst(model, data)
     mujoco.mj_resetData(model, data)
 
 
+# ------------------------------------------------------------------------------------------------- rows
 class Task:
     """One family under a preset on one model: where each MjData array lies in a row, what is observed of it, reward and
     end."""
@@ -177,57 +181,32 @@ class Task:
     def __init__(self, family: str, preset: str, model: mujoco.MjModel, dt: float):
         self.robot, self.reward, self.changes_body = definition(family, preset)
         self.dt, self.mass, data = dt, model.body_mass.copy(), mujoco.MjData(model)
-        fields, skip = self.robot.fields, self.robot.skip
-        self.names = ["qpos", "qvel", *fields, *{"torso": ["xpos"], "com": ["xipos"]}.get(self.robot.position, [])]
-        sizes = [getattr(data, name).size for name in self.names]
-        ends = np.cumsum(sizes)
-        self.slices = {n: slice(e - s, e) for n, e, s in zip(self.names, ends, sizes)}
-        self.size = int(ends[-1])
-        observed = [np.arange(skip, model.nq), model.nq + np.arange(model.nv)]
-        observed += [np.arange(self.slices[n].start + HIDDEN[n], self.slices[n].stop) for n in fields]
-        self.columns = np.concatenate(observed)
-        end = model.nq - skip + model.nv  # of positions and velocities; contacts are behind
-        limits = (slice(end - model.nv, end), self.robot.velocity_clip), (slice(end, None), self.robot.contact_clip)
-        self.clipped = [(columns, most) for columns, most in limits if np.isfinite(most)]
+        names = dict.fromkeys((*self.robot.hidden, self.robot.position))
+        ends = np.cumsum([0, *(getattr(data, name).size for name in names)]).tolist()
+        self.slices, self.size = {name: slice(*part) for name, part in zip(names, pairwise(ends))}, ends[-1]
+        seen = {n: np.arange(self.slices[n].start + k, self.slices[n].stop) for n, k in self.robot.hidden.items()}
+        self.columns = np.concatenate(list(seen.values()))
+        self.most = np.concatenate([np.full(len(c), self.robot.clip.get(n, np.inf)) for n, c in seen.items()])
 
     def views(self, data: mujoco.MjData) -> tuple[np.ndarray, ...]:
         """Flat windows into `data`, in row order: `np.concatenate(views, out=row)` is the one copy."""
-        return tuple(getattr(data, name).reshape(-1) for name in self.names)
+        return tuple(getattr(data, name).reshape(-1) for name in self.slices)
 
     def observe(self, rows: np.ndarray) -> np.ndarray:
         """gymnasium's observation, `(B, o)`."""
         observation = rows[:, self.columns]
-        for columns, most in self.clipped:
-            part = observation[:, columns]
-            np.clip(part, -most, most, out=part)
-        return observation
+        return np.clip(observation, -self.most, self.most, out=observation) if self.robot.clip else observation
 
     def position(self, rows: np.ndarray) -> np.ndarray:
         """What the reward's velocity is the difference of, `(B, 1 or 2)`."""
-        if self.robot.position == "qpos":
-            return rows[:, :1].copy()
-        if self.robot.position == "torso":
-            return self.part(rows, "xpos")[:, 3:5].copy()  # body 0 is the world
-        centres = self.part(rows, "xipos").reshape(len(rows), -1, 3)[:, :, :2]
-        return np.einsum("b,nbj->nj", self.mass, centres) / self.mass.sum()
-
-    def part(self, rows: np.ndarray, name: str) -> np.ndarray:
-        """The rows of one MjData array."""
-        return rows[:, self.slices[name]]
+        part = rows[:, self.slices[self.robot.position]]
+        if self.robot.position == "xipos":
+            return np.einsum("b,nbj->nj", self.mass, part.reshape(len(rows), -1, 3)[:, :, :2]) / self.mass.sum()
+        return part[:, 3:5].copy() if self.robot.position == "xpos" else part[:, :1].copy()  # body 0 is the world
 
     def outcome(self, task, before, rows, action):
         """`-> reward (B,), terminated (B,), position (B, 1 or 2)` of the step from `before` to `rows`."""
-        healthy = np.ones(len(rows), bool)
-        if self.robot.healthy is not None:
-            healthy = self.robot.healthy(self.part(rows, "qpos"), self.part(rows, "qvel"))
+        s = {name: rows[:, columns] for name, columns in self.slices.items()}
+        s["healthy"] = self.robot.healthy(s["qpos"], s["qvel"])
         after = self.position(rows)
-
-        def s(name: str) -> np.ndarray:
-            return healthy if name == "healthy" else self.part(rows, name)
-
-        return self.reward(task, (after - before) / self.dt, action, s), ~healthy, after
-
-
-def definition(family: str, preset: str) -> tuple[Robot, Callable, bool]:
-    base = family.partition("@")[0]  # at every heterogeneity the robot and the reward are the same
-    return VARIANTS.get((base, preset), TASKS[base])
+        return self.reward(task, (after - before) / self.dt, action, s), ~s["healthy"], after

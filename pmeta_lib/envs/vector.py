@@ -21,15 +21,15 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
     Args:
         family: the task family; fixes robot, reward and horizon.
         tasks: `(B, k)` task parameters; rows may repeat (several seeds of one task).
-        seeds: B ints or `numpy.random.SeedSequence`s. A slot's episodes depend on its task, its seed and its
-            actions only: not on B, on other slots or on `threads`. With an int s they equal those of the
-            single environment after `reset(seed=s)`.
+        seeds: B ints or `numpy.random.SeedSequence`s. A slot's episodes depend on its task, its seed and its actions
+            only: not on B, on other slots or on `threads`. With an int s they equal those of the single environment
+            after `reset(seed=s)`.
         threads: threads that share the slots' MuJoCo steps; the numbers do not depend on it.
         dtype: of observations and rewards as returned (physics is float64 throughout).
 
-    `step` resets an ended slot in the same call (`AutoresetMode.SAME_STEP`): its row of the returned
-    observation is the next episode's first, and `info["final_obs"] (B, o)` is every slot's true next
-    observation. The task appears neither in the observation nor in `info`.
+    `step` resets an ended slot in the same call (`AutoresetMode.SAME_STEP`): its row of the returned observation is the
+    next episode's first, and `info["final_obs"] (B, o)` is every slot's true next observation. The task appears neither
+    in the observation nor in `info`.
 
     Raises `UserError` for tasks or seeds of the wrong shape and for actions that are not finite, and
     `FloatingPointError` when the physics itself diverges, naming the slots.
@@ -71,7 +71,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
             self._seed([seed + b for b in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed)
         self.batch.reset(np.arange(self.num_envs), self._generators)
         self._steps[:], self._started = 0, True
-        return self.batch.observe().astype(self.dtype), {}
+        return self.observations, {}
 
     def step(self, actions: np.ndarray):
         """`actions (B, a)` in the environment's units `-> observations (B, o), rewards (B,), terminated (B,),
@@ -93,23 +93,22 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         self._steps += 1
         truncated = self._steps >= self.family.horizon
         final = observation = observation.astype(self.dtype)
-        ended = np.flatnonzero(terminated | truncated)
-        if len(ended):
-            self.batch.reset(ended, self._generators)
+        ended = terminated | truncated
+        if ended.any():
+            self.batch.reset(np.flatnonzero(ended), self._generators)
             self._steps[ended] = 0
-            observation = self.batch.observe().astype(self.dtype)
-        info = {"final_obs": final, "_final_obs": terminated | truncated}
-        return observation, reward.astype(self.dtype), terminated, truncated, info
+            observation = self.observations
+        return observation, reward.astype(self.dtype), terminated, truncated, {"final_obs": final, "_final_obs": ended}
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything the continuation depends on, as plain arrays; see `load_state_dict`."""
-        state = {f"batch.{name}": array for name, array in self.batch.state().items()}
-        state["steps"] = self._steps.copy()
-        state["started"] = np.array([self._started], np.uint8)
-        state["generators"] = np.stack([pack(g) for g in self._generators])
-        state["tasks"] = self.tasks.copy()
-        state["family"] = np.frombuffer(self._name, np.uint8).copy()
-        return state
+        return {f"batch.{name}": array for name, array in self.batch.state().items()} | {
+            "steps": self._steps.copy(),
+            "started": np.array([self._started], np.uint8),
+            "generators": np.stack([pack(g) for g in self._generators]),
+            "tasks": self.tasks.copy(),
+            "family": np.frombuffer(self._name, np.uint8).copy(),
+        }
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Continue bit for bit where `state_dict` was taken, in this or another process.

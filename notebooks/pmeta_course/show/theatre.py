@@ -44,23 +44,19 @@ LABELS = {"pmeta": "pMeta, personalized", "meta": "pMeta's meta-policy", "pearl"
 
 def casts(name: str, weights: Path) -> dict[str, dict]:
     """What can play in the family `name`: a menu entry -> the file of its weights, its layer sizes, its colour."""
-    found = {}
     pattern = re.compile(rf"{name.replace('-', '_')}_([a-z0-9_]+)_seed(\d+)\.safetensors")
-    matches = [(path, pattern.fullmatch(path.name)) for path in sorted(weights.iterdir(), reverse=True)]
-    files = {match[1]: (path, match[2]) for path, match in matches if match}
-    for learner in sorted(files, key=lambda n: (*ORDER, n).index(n)):
-        path, seed = files[learner]
-        with safe_open(path, "np") as stored:
-            facts = stored.metadata()
-        key = learner.replace("_", "-")
-        about = {"file": path.name, "sha256": sha256(path),
-                 "widths": json.loads(facts["actor"])}  # fmt: skip
+    matches = (pattern.fullmatch(path.name) for path in sorted(weights.glob("*.safetensors"), reverse=True))
+    stored, found = {match[1]: match for match in matches if match}, {}  # of several seeds the first
+    for learner in sorted(stored, key=lambda n: (*ORDER, n).index(n)):
+        path, seed, key = weights / stored[learner][0], stored[learner][2], learner.replace("_", "-")
+        with safe_open(path, "np") as tensors:
+            facts = tensors.metadata()
+        about = {"file": path.name, "sha256": sha256(path), "widths": json.loads(facts["actor"])}
         trained = f" ({int(facts['steps']) // 1000}k steps, seed {seed})"
-        found[key] = about | {"label": LABELS.get(key, key) + trained, "colour": to_hex(COLOURS[key]),
-                              "tensor": "actor", "mix": key == "pmeta"}  # fmt: skip
-        if key == "pmeta":
-            found["meta"] = about | {"label": LABELS["meta"] + trained, "colour": to_hex(COLOURS["meta-policy"]),
-                                     "tensor": "meta", "mix": False}  # fmt: skip
+        roles = [(key, key, "actor"), ("meta", "meta-policy", "meta")]
+        for role, colour, tensor in roles if key == "pmeta" else roles[:1]:
+            look = {"label": LABELS.get(role, role) + trained, "colour": to_hex(COLOURS[colour])}
+            found[role] = about | look | {"tensor": tensor, "mix": role == "pmeta"}
     return found
 
 
@@ -68,19 +64,17 @@ def stage_set(name: str, tasks: int) -> tuple[dict, Path]:
     """What the page must know of a family's robot and its first `tasks` training tasks, and the robot's XML file."""
     place, (label, reward) = family(name), FAMILIES[name]
     env: Any = gymnasium.make(f"pmeta_lib.envs:{place.env_id}", task=place.train_tasks[0]).unwrapped
-    starts = []
+    starts, rows = [], []
     for seed in range(STARTS):
         env.reset(seed=seed)
         starts.append({"qpos": env.data.qpos.tolist(), "qvel": env.data.qvel.tolist()})
+    for k, task in enumerate(place.train_tasks[:tasks]):
+        words = place.describe(task)
+        rows.append({"label": f"body {k + 1} ({words})" if len(task) > 1 else words, "values": task.tolist()})
     xml = Path(env.fullpath)
-    bodies = place.train_tasks.shape[1] > 1
-    described = [f"body {k + 1} ({place.describe(t)})" if bodies else place.describe(t)
-                 for k, t in enumerate(place.train_tasks[:tasks])]  # fmt: skip
-    about = {"label": label, "reward": reward, "xml": xml.name, "frameSkip": env.frame_skip, "horizon": place.horizon,
-             "starts": starts, "tasks": [{"label": d, "values": t.tolist()} for d, t in
-                                         zip(described, place.train_tasks)]}  # fmt: skip
+    about = {"label": label, "reward": reward, "xml": xml.name, "frameSkip": env.frame_skip, "horizon": place.horizon}
     env.close()
-    return about, xml
+    return about | {"starts": starts, "tasks": rows}, xml
 
 
 def files(weights: Path = WEIGHTS) -> dict[str, bytes]:
@@ -90,16 +84,14 @@ def files(weights: Path = WEIGHTS) -> dict[str, bytes]:
     """
     about, found = {}, {}
     for name in FAMILIES:
-        if not (cast := casts(name, weights) if weights.is_dir() else {}):
-            continue
-        rows = []
+        rows, cast = 0, casts(name, weights)
         for member in cast.values():
             with safe_open(weights / member["file"], "np") as stored:
-                rows.append(len(stored.get_tensor("actor")))
+                rows = max(rows, len(stored.get_tensor("actor")))
             found[member["file"]] = (weights / member["file"]).read_bytes()
-        about[name], xml = stage_set(name, max(rows))
-        about[name]["casts"] = cast
-        found[xml.name] = xml.read_bytes()
+        if cast:
+            about[name], xml = stage_set(name, rows)
+            about[name]["casts"], found[xml.name] = cast, xml.read_bytes()
     if not about:
         raise UserError(f"no weights in {weights}: make them with `python data/results/deep/regenerate.py`")
     return found | {"theatre.json": json_text({"families": about}).encode()}

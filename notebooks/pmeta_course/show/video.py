@@ -58,7 +58,6 @@ class Episode:
 
 def actor_policy(shape: Shape, actor: Tensor) -> Callable[[np.ndarray], np.ndarray]:
     """`(o,) -> (a,)` in [-1, 1]: the mode of an actor with parameters `actor (P,)`."""
-
     flat = actor.view(1, 1, -1)
     return lambda observation: act(shape, flat, torch.tensor(observation).float().view(1, 1, -1)).numpy()[0, 0]
 
@@ -67,16 +66,14 @@ def record_episode(family: TaskFamily, task: np.ndarray, policy: Callable, seed:
     """Run `policy: (o,) -> (a,) in [-1, 1]` for one episode of the single environment, seeded by `seed`."""
     task = np.asarray(task, float)
     env = gymnasium.make(f"pmeta_lib.envs:{family.env_id}", task=task, preset=family.preset)
-    observation, _ = env.reset(seed=seed)
-    data = getattr(env.unwrapped, "data", None)
-    observations, positions, rewards, done = [], [], [], False
-    while True:
-        observations.append(np.array(observation))
-        positions.append(np.zeros(0) if data is None else data.qpos.copy())
-        if done:
-            break
-        action = family.action_low + (policy(observation) + 1) / 2 * (family.action_high - family.action_low)
+    qpos = getattr(getattr(env.unwrapped, "data", None), "qpos", np.zeros(0))  # a view: it moves with the robot
+    observations, rewards, done = [env.reset(seed=seed)[0]], [], False
+    positions = [qpos.copy()]
+    while not done:
+        action = family.action_low + (policy(observations[-1]) + 1) / 2 * (family.action_high - family.action_low)
         observation, reward, terminated, truncated, _ = env.step(action.astype(np.float32))
+        observations.append(observation)
+        positions.append(qpos.copy())
         rewards.append(reward)
         done = terminated or truncated
     env.close()
@@ -93,8 +90,7 @@ def sticks(episode: Episode, times: np.ndarray) -> np.ndarray:
     import mujoco
 
     env: Any = gymnasium.make(f"pmeta_lib.envs:{episode.family.env_id}", task=episode.task)
-    model, frames = env.unwrapped.model, []
-    data = mujoco.MjData(model)
+    model, data, frames = env.unwrapped.model, env.unwrapped.data, []
     bodies = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_CAPSULE)
     for position in episode.positions[times]:
         data.qpos[:] = position
@@ -108,8 +104,7 @@ def sticks(episode: Episode, times: np.ndarray) -> np.ndarray:
 
 def rendered(episode: Episode, times: np.ndarray, size: tuple[int, int] = (120, 160)) -> np.ndarray | None:
     """Frames (F, height, width, 3) uint8 by MuJoCo's renderer; None where it cannot run, or for classic tasks."""
-    gl = machine.off_screen() if episode.positions.shape[1] else None
-    if gl is None:
+    if not episode.positions.shape[1] or (gl := machine.off_screen()) is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.npz", Path(folder) / "frames.npy"
@@ -130,9 +125,8 @@ def drawn(episode: Episode, times: np.ndarray, size: tuple[int, int] = (120, 160
         figure.subplots_adjust(0, 0, 1, 1)
         for (x0, z0), (x1, z1) in lines:
             axis.plot([x0, x1], [z0, z1], color="C0", lw=3, solid_capstyle="round")
-        middle = lines[..., 0].mean() if episode.positions.shape[1] else 0.0
-        low, high = (-0.2, 1.6) if episode.positions.shape[1] else (-1.2, 1.2)
-        axis.set(xlim=(middle - 1.2, middle + 1.2), ylim=(low, high))
+        middle, height = (lines[..., 0].mean(), (-0.2, 1.6)) if episode.positions.shape[1] else (0.0, (-1.2, 1.2))
+        axis.set(xlim=(middle - 1.2, middle + 1.2), ylim=height)
         axis.set_xticks(np.arange(np.ceil(middle - 1.2), middle + 1.2))
         axis.tick_params(labelleft=False, labelbottom=False)
         canvas = FigureCanvasAgg(figure)

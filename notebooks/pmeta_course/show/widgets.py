@@ -81,8 +81,7 @@ class Explorer:
 
     def show(self, figure: Figure, numbers: str) -> None:
         """Put a figure and its line of numbers on the screen, in place of those before."""
-        width = int(13 * figure.get_figwidth())
-        figure.supxlabel("\n".join(textwrap.wrap(numbers, width)), fontsize=9)
+        figure.supxlabel(textwrap.fill(numbers, int(13 * figure.get_figwidth())), fontsize=9)
         self.png = png(figure)
         source = "data:image/png;base64," + base64.b64encode(self.png).decode()
         alt = html.escape(f"{self.alt} {numbers}", quote=True)
@@ -135,32 +134,32 @@ def lambda_slider(lam: float = 0.1, agreement: float = 0.0) -> Explorer:
     """How far lambda lets two conflicting tasks walk away from their meta-policy, and what that earns."""
     grid = np.logspace(-3, 2, 60)
 
-    def returns(d, agreement):
-        p = _sigmoid(d)
-        return np.stack([p[0], agreement * p[1] + (1 - agreement) * (1 - p[1])]) / 0.1
-
     def draw(lam, agreement):
+        pays = np.array([[1.0], [agreement]])  # what arm 1 pays in each task; arm 2 pays the rest
+
+        def returns(d):
+            p = _sigmoid(d)
+            return (pays * p + (1 - pays) * (1 - p)) / 0.1
+
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4))
         x = np.linspace(-9, 9, 181)
-        curves = returns(np.stack([x, x]), agreement)
-        theta, y = two_armed_policies(np.array([lam]), agreement)
+        curves, (theta, y) = returns(x), two_armed_policies(np.array([lam]), agreement)
         for i, colour in enumerate((BLUE, ORANGE)):
             left.plot(x, curves[i], color=colour, label=f"task {i + 1}", ls=["-", "--"][i])
-            left.plot(y[i], returns(np.stack([y[i], y[i]]), agreement)[i], "os"[i], color=colour, ms=9)
+            left.plot(y[i], returns(y)[i], "os"[i], color=colour, ms=9)
         left.plot(x, curves.mean(0), color=GREY, lw=1, label="mean of both")
         left.axvline(theta[0], color=GREY, ls=":", label="meta-policy")
-        left.set(xlabel="policy: logit difference of the two arms", ylabel="return J (per episode)", xlim=(-9, 9))
-        left.set_ylim(-0.5, 14)
+        left.set(xlabel="policy: logit difference of the two arms", ylabel="return J (per episode)")
+        left.set(xlim=(-9, 9), ylim=(-0.5, 14))
         left.legend(fontsize="small", ncol=2, loc="upper center")
         thetas, ys = two_armed_policies(grid, agreement)
-        right.semilogx(grid, returns(ys, agreement).mean(0), color=BLUE, label="personalized")
-        right.semilogx(grid, returns(np.stack([thetas, thetas]), agreement).mean(0), color=GREY, label="meta")
+        right.semilogx(grid, returns(ys).mean(0), color=BLUE, label="personalized")
+        right.semilogx(grid, returns(thetas).mean(0), color=GREY, label="meta")
         right.axvline(lam, color="k", lw=1)
         right.set(xlabel="lambda (return per squared logit)", ylabel="mean return J", ylim=(0, 10.5))
         right.legend(fontsize="small")
-        personal = returns(y, agreement).mean()
-        meta = returns(np.stack([theta, theta]), agreement).mean()
-        return figure, f"lambda = {lam:.3g}: personalized return {personal:.2f}, meta-policy {meta:.2f}."
+        earned = f"personalized return {returns(y).mean():.2f}, meta-policy {returns(theta).mean():.2f}."
+        return figure, f"lambda = {lam:.3g}: {earned}"
 
     controls = {"lam": _log_slider("lambda", lam, -3, 2),
                 "agreement": _slider("agreement of the tasks", agreement, 0.0, 1.0, 0.05)}  # fmt: skip
@@ -268,10 +267,9 @@ def heterogeneity_explorer(h: float = 0.5, seed: int = 0, rounds: int = 60) -> E
 
 def quadratic_pmeta(a, c, lam, eta, beta, step_size, inner_steps, local_steps, warm, rounds, theta=2.0):
     """pMeta on `f_i(x) = (a_i/2)(x - c_i)^2`: theta before every round, and after the last."""
-    return quadratic_run(
-        np.asarray(a, float), np.asarray(c, float), rounds=rounds, lam=lam, eta=eta, beta=beta, inner_steps=inner_steps,
-        inner_step_size=step_size, local_steps=local_steps, warm_start=warm, theta0=theta,
-    )[0]  # fmt: skip
+    a, c = np.asarray(a, float), np.asarray(c, float)
+    how = dict(lam=lam, eta=eta, beta=beta, inner_steps=inner_steps, inner_step_size=step_size, local_steps=local_steps)
+    return quadratic_run(a, c, rounds=rounds, warm_start=warm, theta0=theta, **how)[0]
 
 
 def step_size_explorer(step: float = 1.0, inner_steps: int = 2, lam: float = 2.0, warm: bool = False,
@@ -288,9 +286,9 @@ def step_size_explorer(step: float = 1.0, inner_steps: int = 2, lam: float = 2.0
 
         common = dict(a=a, c=c, lam=lam, eta=1 / lam, beta=1.0, rounds=rounds)
         exact = norms(quadratic_pmeta(step_size=1 / (L + lam), inner_steps=400, local_steps=1, warm=True, **common))
+        chosen = dict(step_size=step / (L + lam), inner_steps=inner_steps, local_steps=local_steps, warm=warm)
         with np.errstate(over="ignore", invalid="ignore"):
-            mine = norms(quadratic_pmeta(step_size=step / (L + lam), inner_steps=inner_steps,
-                                         local_steps=local_steps, warm=warm, **common))  # fmt: skip
+            mine = norms(quadratic_pmeta(**chosen, **common))
         axes.semilogy(np.maximum(exact, 1e-16), color=GREY, ls="--", label="exact inner solution, R = 1")
         shown = np.where(np.isfinite(mine), np.clip(mine, 1e-16, 1e6), 1e6)
         axes.semilogy(shown, color=BLUE, label=f"K = {inner_steps}, R = {local_steps}, {'warm' if warm else 'cold'}")
