@@ -14,8 +14,8 @@ import pandas as pd
 
 from pmeta_lib import moreau
 from pmeta_lib.files import UserError
-from pmeta_lib.tabular.algorithm import copies, pmeta
-from pmeta_lib.tabular.loop import History
+from pmeta_lib.tabular.algorithm import pmeta
+from pmeta_lib.tabular.loop import History, copies
 from pmeta_lib.tabular.mdp import TaskBatch, check_number, optimal_policies, optimal_values
 from pmeta_lib.tabular.policies import exact, objective, returns, softmax
 from pmeta_lib.tabular.proximal import prox
@@ -223,7 +223,7 @@ def hold(
     if run.learner != "pmeta" or lam <= 0 or T < 1:
         raise UserError(f"hold needs a pmeta run with lam > 0 and a round or more, not {run.learner}, lam={lam}.")
     rng = np.random.default_rng(0) if generator is None else generator
-    L, N = smoothness(tasks, tau) if L is None else check_number("L", L, above=0), len(tasks)
+    L, N = smoothness(tasks, tau) if L is None else check_number("L", L, positive=True), len(tasks)
     c = s["beta"] * s["eta"] * lam
     theta, personal, full = run.theta, run.personal, s["tasks_per_round"] == N
     best, strong = optimal_values(tasks), {"lam > L": lam > L}

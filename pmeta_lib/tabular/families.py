@@ -63,7 +63,7 @@ def garnet(
     Each (s, a) reaches `branching` states with probabilities cut from [0, 1] at random; rewards are uniform;
     the start distribution is uniform. At h = 0 the tasks coincide, at h = 1 their rewards are independent.
     """
-    check_number("heterogeneity", heterogeneity, least=0, most=1)
+    check_number("heterogeneity", heterogeneity, most=1)
     if not 1 <= branching <= states:
         raise UserError(f"branching is {branching}; it must lie between 1 and states = {states}.")
     N = _counts(n_train, n_test)
@@ -90,7 +90,7 @@ def gridworld(
     if layout not in ("goals", "corners"):
         raise unknown("layout", layout, ("goals", "corners"), "gridworld")
     S = check_whole("size", size, least=2) ** 2
-    check_number("slip", slip, least=0, most=1)
+    check_number("slip", slip, most=1)
     if layout == "corners":
         n_train, goals = 2, np.array([0, S - 1, size - 1, S - size])
     else:
@@ -117,7 +117,7 @@ def chain(length: int = 5, slip: float = 0.1, gamma: float = 0.9) -> Family:
     pay a 3:1 and a 1:3 mixture of the two.
     """
     s = np.arange(check_whole("length", length, least=2))
-    check_number("slip", slip, least=0, most=1)
+    check_number("slip", slip, most=1)
     right, left = np.eye(length)[np.minimum(s + 1, length - 1)], np.eye(length)[np.maximum(s - 1, 0)]
     P = np.stack([(1 - slip) * left + slip * right, (1 - slip) * right + slip * left], 1)
     towards = np.repeat((s / (length - 1))[:, None], 2, 1)

@@ -35,7 +35,7 @@ def sample(
     theta = check_theta(tasks, theta)
     check_whole("trajectories", trajectories)
     check_whole("horizon", horizon)
-    check_generator("generator", generator)
+    check_generator(generator)
     N, S, A = tasks.shape
     pi = np.broadcast_to(softmax(theta), tasks.shape)
     steps = _ladder((pi[..., None] * tasks.P).reshape(N, S, A * S))  # action and next state in one draw
@@ -64,7 +64,7 @@ def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> 
     """
     check_whole("trajectories", trajectories, least=2)  # the baseline is the mean of the others
     check_whole("horizon", horizon)
-    check_generator("generator", generator)
+    check_generator(generator)
 
     def oracle(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.ndarray, HessianVector]:
         N, S, A = tasks.shape

@@ -37,8 +37,8 @@ class Settings:
         for name in ("rounds", "inner_steps", "local_steps"):
             check_whole(name, getattr(self, name))
         for name in ("lam", "eta", "beta", "tau"):
-            check_number(name, getattr(self, name), least=0)
-        check_number("inner_step_size", self.inner_step_size, above=0)
+            check_number(name, getattr(self, name))
+        check_number("inner_step_size", self.inner_step_size, positive=True)
         for name in ("warm_start", "trace"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
@@ -51,7 +51,7 @@ class Settings:
         if n > N:
             raise UserError(f"tasks_per_round is {n}; it must be from 1 to the number of tasks, {N}.")
         if n < N or self.generator is not None:
-            check_generator("generator", self.generator)
+            check_generator(self.generator)
         return replace(self, tasks_per_round=n)
 
 
