@@ -18,23 +18,16 @@ ROW_TOLERANCE = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class TaskBatch:
-    """N MDPs with the same numbers of states and actions and one discount.
+    """N MDPs with the same numbers of states and actions and one discount: P, r, rho, gamma.
 
-    Args:
-        P: (N, S, A, S) transition probabilities; each row sums to 1.
-        r: (N, S, A) expected rewards, in [0, 1] unless stated; the bounds of `pmeta_course.theory` scale with their range.
-        rho: (N, S) start distributions; each row sums to 1.
-        gamma: discount in [0, 1).
-
-    Raises:
-        UserError (a ValueError): wrong shape, NaN or infinity, a negative probability, a row that does not sum to 1,
-            gamma outside [0, 1). The text names argument, task index and remedy.
+    UserError (a ValueError) for a wrong shape, NaN or infinity, a negative probability, a row that does not sum to 1,
+    gamma outside [0, 1); its text names argument, task index and remedy.
     """
 
-    P: np.ndarray
-    r: np.ndarray
-    rho: np.ndarray
-    gamma: float
+    P: np.ndarray  #: (N, S, A, S) transition probabilities; each row sums to 1
+    r: np.ndarray  #: (N, S, A) expected rewards, in [0, 1] unless stated; the bounds of the theory scale with the range
+    rho: np.ndarray  #: (N, S) start distributions; each row sums to 1
+    gamma: float  #: discount in [0, 1)
     checked: bool = field(default=False, repr=False)  # a slice of a valid batch is valid: skip the checks
 
     def __post_init__(self) -> None:
@@ -56,12 +49,12 @@ class TaskBatch:
             _refuse(name, array < 0, array, "is negative; probabilities lie in [0, 1]")
             total, remedy = array.sum(-1), f"divide {name} by {name}.sum(-1, keepdims=True)"
             _refuse(name, np.abs(total - 1) > ROW_TOLERANCE, total, f"is the sum of a row, not 1; {remedy}")
-        if _no_number(self.gamma) or not 0.0 <= self.gamma < 1.0:
+        if isinstance(self.gamma, Real) and not 0.0 <= self.gamma < 1.0:
             raise UserError(
-                f"gamma is {self.gamma!r} for every task (0 to {N - 1}), not one number in [0, 1): undiscounted returns "
-                "can be infinite; use a value such as 0.99."
+                f"gamma is {self.gamma}, outside [0, 1), for every task (0 to {N - 1}): undiscounted returns can be "
+                "infinite; use a value such as 0.99."
             )
-        vars(self).update(P=P, r=r, rho=rho, gamma=float(self.gamma))  # frozen for everybody else
+        vars(self).update(P=P, r=r, rho=rho, gamma=check_number("gamma", self.gamma))  # frozen for everybody else
 
     def __len__(self) -> int:
         return self.P.shape[0]
@@ -100,13 +93,9 @@ def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, why: str, per_task: b
         raise UserError(f"{name}{where}{task} = {shown[tuple(where)]:.6g} {why}.")
 
 
-def _no_number(value: object) -> bool:
-    return isinstance(value, bool) or not isinstance(value, Real)  # float() would take "0.5", True and [0.5]
-
-
 def check_number(name: str, value: Any, positive: bool = False, most: float = np.inf) -> float:
     """`value` as a finite float from 0 (above 0 if `positive`) to `most`; UserError otherwise."""
-    if _no_number(value):
+    if isinstance(value, bool) or not isinstance(value, Real):  # float() would take "0.5", True and [0.5]
         raise UserError(f"{name} is {value!r}, not a number; it is one number, the same for every task.")
     number = float(value)
     if not 0 <= number <= most or number == np.inf or (positive and number == 0):

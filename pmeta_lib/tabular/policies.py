@@ -4,8 +4,8 @@
     dJ/dtheta[s,a] = D(s) pi(a|s) (Q(s,a) - V(s)),     D = (I - gamma P_pi)^-T rho   (unnormalised occupancy)
 
 `tau` adds the log barrier `tau/(S A) sum log pi`, with gradient `(tau/S)(1/A - pi(a|s))`. Values and occupancies share
-one factorization of `I - gamma P_pi`; a Hessian-vector product is two more solves with it. Everywhere `theta` is (S, A),
-shared by all tasks, or (N, S, A), one for each.
+one factorization of `I - gamma P_pi`; a Hessian-vector product is two more solves with it. Everywhere `theta` is
+(S, A), shared by all tasks, or (N, S, A), one for each.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,6 @@ def softmax(theta: np.ndarray) -> np.ndarray:
     pi = np.exp(theta - theta.max(-1, keepdims=True))
     pi /= pi.sum(-1, keepdims=True)
     return pi
-
-
-def log_softmax(theta: np.ndarray) -> np.ndarray:
-    """log pi, finite however small pi is."""
-    shifted = theta - theta.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -64,8 +58,11 @@ def returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
 
 
 def barrier(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray | float:
-    """(N,) or a scalar: `tau/(S A) sum log pi`."""
-    return tau * log_softmax(theta).mean((-2, -1)) if tau else 0.0
+    """(N,) or a scalar: `tau/(S A) sum log pi`, finite however small pi is."""
+    if not tau:
+        return 0.0
+    shifted = theta - theta.max(-1, keepdims=True)
+    return tau * (shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))).mean((-2, -1))
 
 
 def objective(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray:
@@ -99,13 +96,13 @@ def exact(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.nda
 def _exact_in_blocks(tasks: TaskBatch, theta: np.ndarray, tau: float, blocks: int) -> tuple[np.ndarray, HessianVector]:
     """The same, as many tasks at a time as the cache holds: P is read twice, and only once from memory."""
     cuts = [slice(a, b) for a, b in pairwise(np.linspace(0, len(tasks), blocks + 1).astype(int))]
-    parts = [(c, *exact(tasks[c], theta[c], tau)) for c in cuts]
+    gradients, products = zip(*(exact(tasks[c], theta[c], tau) for c in cuts))
 
     def product(v: np.ndarray) -> np.ndarray:
         v = np.broadcast_to(v, tasks.shape)
-        return np.concatenate([hessian(v[c]) for c, _, hessian in parts])
+        return np.concatenate([part(v[c]) for c, part in zip(cuts, products)])
 
-    return np.concatenate([gradient for _, gradient, _ in parts]), product
+    return np.concatenate(gradients), product
 
 
 def values(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
