@@ -125,7 +125,7 @@ def chain(length: int = 5, slip: float = 0.1, gamma: float = 0.9) -> Family:
     return _split("chain", tasks, ["right", "left", "mostly right", "mostly left"], 2)
 
 
-def _table(environment: str, absorb: bool = True, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _table(environment: str, options: dict, absorb: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """P (S, A, S), raw expected rewards (S, A) and start distribution of a toy-text environment.
 
     Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`).
@@ -188,7 +188,7 @@ def frozen_lake(
             if len(maps) < N:
                 raise UserError(f"only {len(maps)} different maps of size {size} found; ask for fewer tasks.")
         worlds, labels = [{"desc": m} for m in maps], ["/".join(m) for m in maps]
-    tables = [_table("FrozenLake-v1", is_slippery=True, **world) for world in worlds]
+    tables = [_table("FrozenLake-v1", {"is_slippery": True} | world) for world in worlds]
     return _toy_text(f"frozen-lake-{vary}", tables, labels, n_train, gamma)
 
 
@@ -198,7 +198,7 @@ def cliff_walking(n_train: int = 5, n_test: int = 5, gamma: float = 0.95, seed: 
     Gymnasium's table, in which the task's goal absorbs in place of the old one. Rewards -100 (cliff) to 0 are mapped to
     [0, 1], so a step costs 0.01.
     """
-    P, r, rho = _table("CliffWalking-v1", absorb=False, is_slippery=True)
+    P, r, rho = _table("CliffWalking-v1", {"is_slippery": True}, absorb=False)
     cells = np.setdiff1d(np.arange(48), np.arange(36, 47))  # neither start nor cliff
     goals = np.random.default_rng(seed).permutation(cells)[: _counts(n_train, n_test, len(cells), "safe cells")]
     tables = [(*_absorbing(P, r, [goal]), rho) for goal in goals]
@@ -214,7 +214,7 @@ def taxi(gamma: float = 0.95, seed: int = 0) -> Family:
     """
     tables, labels = [], []
     for weather in ("dry", "rainy"):
-        P, r, rho = _table("Taxi-v4", is_rainy=weather == "rainy")
+        P, r, rho = _table("Taxi-v4", {"is_rainy": weather == "rainy"})
         for destination, letter in enumerate("RGYB"):
             mine = np.arange(destination, 500, 4)  # the destination never changes: a closed set of states
             tables.append((P[mine][..., mine], r[mine], rho[mine] / rho[mine].sum()))

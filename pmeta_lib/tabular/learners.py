@@ -84,7 +84,7 @@ def project_conflicts(gradients: np.ndarray, generator: np.random.Generator | No
 def reptile(s: Settings, drawn: TaskBatch, theta: np.ndarray, *_: np.ndarray) -> Move:
     """K ascent steps from theta in each task, then `theta += eta (mean y - theta)` (Nichol et al., 2018).
     Without effect: lam, local_steps, warm_start, aggregate."""
-    y, _ = ascend(s, drawn, copies(theta, len(drawn)), theta)
+    y = ascend(s, drawn, copies(theta, len(drawn)), theta)[0]
     shift = y.mean(0) - theta
     return Move(theta + s.eta * shift, y, np.linalg.norm(shift) / (s.inner_steps * s.inner_step_size), s.inner_steps)
 

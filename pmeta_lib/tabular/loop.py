@@ -17,10 +17,16 @@ class History:
     """What a learner leaves behind after T rounds; every mean is over all N tasks, returns are exact."""
 
     learner: str  #: its name
+    tasks: TaskBatch  #: the batch
+    settings: dict  #: the keywords of the run
+    theta0: np.ndarray  #: (S, A) where it started
     theta: np.ndarray  #: (S, A) meta-parameters after the last round
     #: (N, S, A) the policy each task would use: its personalized or adapted parameters (those of the round in which it
     #: was last drawn), for `joint` and `pcgrad` theta itself
     personal: np.ndarray
+    trace: dict | None  #: None, or with `trace=True` {"theta": (T + 1, S, A), "personal": (T + 1, N, S, A)}
+    #: (T + 1,) `Phi = mean_i f_i(y_i) + (lam/2) ||y_i - theta||^2`, barrier in f, before each round and at the end (T5)
+    potential: np.ndarray
     meta_return: np.ndarray  #: (T,) mean return of theta after each round
     personal_return: np.ndarray  #: (T,) mean return of `personal` after each round
     #: (T,) norm of the direction that the outer move follows; for pmeta `||lam (theta - mean_i y_i)||` over the tasks
@@ -28,12 +34,6 @@ class History:
     gradient_norm: np.ndarray
     inner_square: np.ndarray  #: (T,) `mean_i sum_k ||grad h_i(y_i^k)||^2` over drawn tasks and all local steps (T5)
     evaluations: np.ndarray  #: (T,) gradient evaluations spent so far, per task of the batch (Hessian products count)
-    #: (T + 1,) `Phi = mean_i f_i(y_i) + (lam/2) ||y_i - theta||^2`, barrier in f, before each round and at the end (T5)
-    potential: np.ndarray
-    settings: dict  #: the keywords of the run
-    tasks: TaskBatch  #: its batch
-    theta0: np.ndarray  #: (S, A) where it started
-    trace: dict | None  #: None, or with `trace=True` {"theta": (T + 1, S, A), "personal": (T + 1, N, S, A)}
 
 
 class Diverged(UserError):
@@ -75,7 +75,7 @@ def learn(name: str, tasks: TaskBatch, theta0: np.ndarray, s: Settings, one_roun
     def history() -> History:
         curves = np.array(rows).reshape(-1, 5).T.copy()
         trace = {k: np.stack(v) for k, v in zip(("theta", "personal"), zip(*steps))} if s.trace else None
-        return History(name, theta, y, *curves, np.array(potential), dict(vars(s)), tasks, theta0, trace)
+        return History(name, tasks, dict(vars(s)), theta0, theta, y, trace, np.array(potential), *curves)
 
     for t in range(s.rounds):
         everyone = s.tasks_per_round == N
