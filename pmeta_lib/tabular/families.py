@@ -90,8 +90,8 @@ def gridworld(
 ) -> Family:  # fmt: skip
     """A size x size grid; the goal is absorbing and pays 1 a step; uniform starts; up, right, down, left.
 
-    With probability `slip` the move goes in a random direction. layout "goals": goals drawn without
-    replacement; "corners": trained on two opposite corners, tested on the other two (n_* are then 2).
+    With probability `slip` the move goes in a random direction. layout "goals": goals drawn without replacement;
+    "corners": trained on two opposite corners, tested on the other two (n_* are then 2).
     """
     if layout not in ("goals", "corners"):
         raise unknown("layout", layout, ("goals", "corners"), "gridworld")
@@ -127,9 +127,7 @@ def chain(length: int = 5, slip: float = 0.1, gamma: float = 0.9) -> Family:
 
 def _table(environment: str, options: dict, absorb: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """P (S, A, S), raw expected rewards (S, A) and start distribution of a toy-text environment.
-
-    Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`).
-    """
+    Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`)."""
     if environment not in gymnasium.registry:  # rainy Taxi-v3 (gymnasium 1.2) has another table
         here = gymnasium.__version__
         raise UserError(f"{environment} is not in gymnasium {here}; install the version in constraints.txt")
@@ -148,9 +146,7 @@ def _table(environment: str, options: dict, absorb: bool = True) -> tuple[np.nda
 
 def _toy_text(name: str, tables: list, labels: list[str], n_train: int, gamma: float) -> Family:
     """Stack tables; rewards beyond [0, 1] are mapped there from their range (with 0), alike for all tasks.
-
-    An affine map keeps the order of policies; absorbing states, which pay 0, are mapped with the rest.
-    """
+    An affine map keeps the order of policies; absorbing states, which pay 0, are mapped with the rest."""
     P, r, rho = map(np.stack, zip(*tables))
     low, high = min(r.min(), 0.0), max(r.max(), 0.0)
     if low < 0 or high > 1:

@@ -172,8 +172,7 @@ def optimal_policies(tasks: TaskBatch, tol: float = 1e-12) -> tuple[np.ndarray, 
     Exact up to `tol` (relative to the task's largest value): an action is only exchanged for one that is better by more
     than that, so that ties cannot cycle. Puterman, Markov Decision Processes (1994), section 6.4.
     """
-    A = tasks.shape[2]
-    actions = tasks.r.argmax(-1)
+    actions, A = tasks.r.argmax(-1), tasks.shape[2]
     while True:
         system, reward = under_policy(tasks, np.eye(A)[actions])
         V = np.linalg.solve(system, reward[..., None])[..., 0]

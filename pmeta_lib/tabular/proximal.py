@@ -1,7 +1,7 @@
 """The inner problem solved to the end: personalized policies, Moreau envelopes and their gradients.
 
-`prox_i(theta) = argmax_x J_i^tau(x) - (lam/2) ||x - theta||^2`. It is unique when lam exceeds the smoothness
-constant L (T1); below that this is the local maximiser that an ascent from theta reaches.
+`prox_i(theta) = argmax_x J_i^tau(x) - (lam/2) ||x - theta||^2`. It is unique when lam exceeds the smoothness constant L
+(T1); below that this is the local maximiser that an ascent from theta reaches.
 """
 
 import numpy as np
@@ -22,11 +22,8 @@ def prox(
     """(N, S, A) personalized policies at theta ((S, A) shared, or (N, S, A)).
 
     Spectral (Barzilai-Borwein) ascent with a non-monotone line search, per task (Raydan, 1997), until the gradient norm
-    of the inner objective of each task is at most `tol`.
-
-    Raises:
-        UserError: lam < 0; lam = 0 without a barrier (softmax policies have no finite best parameters); not converged
-            within max_steps (the text names task, residual and remedy).
+    of each task's inner objective is at most `tol`. UserError: lam < 0; lam = 0 without a barrier (softmax policies have
+    no finite best parameters); not converged within max_steps (the text names task, residual and remedy).
     """
     return theta + _displacement(tasks, theta, lam, tau, tol, max_steps)
 
@@ -65,8 +62,7 @@ def _displacement(
         return exact(tasks[rows], theta[rows] + d, tau)[0] - moreau.proximal_pull(d, 0.0, lam)
 
     everyone = np.arange(len(tasks))
-    g = slope(everyone, d)
-    recent = np.repeat(height(everyone, d)[None], _MEMORY, 0)
+    g, recent = slope(everyone, d), np.tile(height(everyone, d), (_MEMORY, 1))
     step = np.full(len(tasks), 1.0 / (lam + 1.0 / (1.0 - tasks.gamma)))
     longest = 10.0 / lam if lam else 1e6
     for iteration in range(max_steps + 1):
@@ -87,8 +83,7 @@ def _displacement(
             pending = pending[~accepted]
             step[pending] *= 0.25
         moved, gradient = trial[rows] - d[rows], slope(rows, trial[rows])
-        curvature = (moved * (g[rows] - gradient)).sum((-2, -1))
-        length = (moved**2).sum((-2, -1))
+        length, curvature = (moved**2).sum((-2, -1)), (moved * (g[rows] - gradient)).sum((-2, -1))
         spectral = np.divide(length, curvature, out=np.full(len(rows), np.inf), where=curvature > 0)
         step[rows] = np.where(np.isfinite(spectral), spectral.clip(1e-12, longest), 4.0 * step[rows]).clip(max=longest)
         d[rows], g[rows] = trial[rows], gradient
