@@ -2,10 +2,9 @@
 
     F(theta) = (1/N) sum_i F_i(theta),   F_i(theta) = min_x { f_i(x) + (lam/2) ||x - theta||^2 },   f_i = -J_i
 
-A minimiser x is task i's *personalized policy*. The paper (arXiv 2209.10072) claims the scheme:
-personalized policies under a proximity constraint to a meta-policy, aggregated into it. That the
-constraint is this quadratic penalty, and the update below, are our formulation, in the line of pFedMe
-(Dinh et al., NeurIPS 2020).
+A minimiser x is task i's *personalized policy*. The paper (arXiv 2209.10072) claims the scheme: personalized policies
+under a proximity constraint to a meta-policy, aggregated into it. That the constraint is this quadratic penalty, and
+the update below, are our formulation, in the line of pFedMe (Dinh et al., NeurIPS 2020).
 
     w = theta                                            once a round, for every drawn task i
     repeat R times:
@@ -13,8 +12,8 @@ constraint is this quadratic penalty, and the update below, are our formulation,
         w <- w - eta lam (w - y_i)                                             `local_step`
     theta <- (1 - beta) theta + beta mean_i w_i                                `meta_step`
 
-Every function is plain arithmetic on NumPy arrays and torch tensors alike, of any shape that
-broadcasts: tabular policies are (N, S, A), deep ones (seeds, tasks, parameters).
+Every function is plain arithmetic on NumPy arrays and torch tensors alike, of any shape that broadcasts: tabular
+policies are (N, S, A), deep ones (seeds, tasks, parameters).
 """
 
 from typing import Any
@@ -35,15 +34,14 @@ def inner_step(y: Array, ascent: Array, w: Array, lam: float, step_size: float) 
 def implicit_step(y: Array, w: Array, lam: float, step_size: float | Array) -> Array:
     """The proximal term alone, as an implicit (backward Euler) step: stable for every `lam >= 0`.
 
-    `argmin_x (1/2s) ||x - y||^2 + (lam/2) ||x - w||^2`; used after an adaptive optimizer's step, which
-    would otherwise rescale the penalty ("decoupled").
+    `argmin_x (1/2s) ||x - y||^2 + (lam/2) ||x - w||^2`; used after an adaptive optimizer's step, which would otherwise
+    rescale the penalty ("decoupled").
     """
     return (y + (step_size * lam) * w) / (1.0 + step_size * lam)
 
 
 def local_step(w: Array, y: Array, eta_lam: float) -> Array:
-    """One gradient step of size eta on the envelope, whose gradient at w is `lam (w - y)` (T1); `eta_lam = eta * lam`
-    is the share of the way from w to y."""
+    """One gradient step on the envelope, whose gradient at w is `lam (w - y)` (T1): the share `eta lam` of the way."""
     return w - eta_lam * (w - y)
 
 

@@ -41,13 +41,11 @@ def quadratic_run(
     aggregate: str = "drawn", generator: np.random.Generator | None = None, theta0: float = 0.0, beta: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """theta (T + 1,) and Phi (T + 1,) of the scheme on quadratics; inner_steps None is the exact prox."""
-    N = len(a)
-    y, theta = np.full(N, float(theta0)), float(theta0)
-    thetas, potential = [theta], [moreau.envelope(a / 2 * (y - c) ** 2, y, theta, lam, ()).mean()]
+    theta, everyone = float(theta0), np.arange(len(a))
+    y = np.full(len(a), theta)
+    states = [(theta, y.copy())]
     for _ in range(rounds):
-        drawn = np.arange(N)
-        if tasks_per_round is not None:
-            drawn = generator.choice(N, tasks_per_round, replace=False)
+        drawn = everyone if tasks_per_round is None else generator.choice(everyone, tasks_per_round, replace=False)
         w = np.full(len(drawn), theta)
         for _ in range(local_steps):
             x = y[drawn] if warm_start else w
@@ -55,31 +53,29 @@ def quadratic_run(
                 x = moreau.inner_step(x, -a[drawn] * (x - c[drawn]), w, lam, inner_step_size)
             y[drawn] = quadratic_prox(a[drawn], c[drawn], w, lam) if inner_steps is None else x
             w = moreau.local_step(w, y[drawn], eta * lam)
-        absent = np.setdiff1d(np.arange(N), drawn) if aggregate == "all" else drawn[:0]
-        if absent.size:  # with R = 1, the only R for which it is used here
-            w = np.concatenate([w, moreau.local_step(np.full(len(absent), theta), y[absent], eta * lam)])
+        if aggregate == "all":  # with R = 1, the only R for which it is used here
+            absent = y[np.setdiff1d(everyone, drawn)]
+            w = np.concatenate([w, moreau.local_step(np.full(len(absent), theta), absent, eta * lam)])
         theta = float(moreau.meta_step(theta, w.mean(), beta))
-        thetas.append(theta)
-        potential.append(moreau.envelope(a / 2 * (y - c) ** 2, y, theta, lam, ()).mean())
-    return np.array(thetas), np.array(potential)
+        states.append((theta, y.copy()))
+    thetas, policies = map(np.array, zip(*states))
+    heights = moreau.envelope(a / 2 * (policies - c) ** 2, policies, thetas[:, None], lam, ())
+    return thetas, heights.mean(1)
 
 
 def counter_examples(seed: int = 0) -> pd.DataFrame:
-    """One row for each dropped assumption: with it, without it, and what the number is.
-
-    Columns: assumption, statement, quantity, with_it, without_it. Two tasks a = (1, 4), c = (0, 1), lam = 2
-    (F is minimal at 2/3) unless the row needs others.
-    """
+    """One row for each dropped assumption: assumption, statement, quantity, with_it, without_it.
+    Two tasks a = (1, 4), c = (0, 1), lam = 2 (F is minimal at 2/3) unless the row needs others."""
     a, c, lam = np.array([1.0, 4.0]), np.array([0.0, 1.0]), 2.0
     target = quadratic_minimiser(a, c, lam)
-    settings = dict(rounds=400, lam=lam, eta=0.25)
-    small = dict(inner_steps=2, inner_step_size=1 / 6)  # s = 1/(L + lam), half of what T5 allows
+    # s = 1/(L + lam), half of what T5 allows
+    settings: dict = dict(rounds=400, lam=lam, eta=0.25, inner_steps=2, inner_step_size=1 / 6)
 
     def miss(**changes) -> float:
-        return abs(quadratic_run(a, c, **(settings | small | changes))[0][-1] - target)
+        return abs(quadratic_run(a, c, **(settings | changes))[0][-1] - target)
 
     def largest_rise(**changes) -> float:
-        return float(np.diff(quadratic_run(a, c, **(settings | small | changes))[1]).max())
+        return float(np.diff(quadratic_run(a, c, **(settings | changes))[1]).max())
 
     def concave_inner(lam: float) -> float:
         """Where 400 inner steps on -x^2/2 + (lam/2)(x - 1)^2 end: at the prox lam/(lam - 1), or nowhere."""

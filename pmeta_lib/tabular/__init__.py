@@ -22,8 +22,7 @@ from pmeta_lib.tabular.scores import cancellation, conflict_rate, gradient_cosin
 
 __all__ = [
     "LEARNERS", "Diverged", "History", "TaskBatch", "adapt", "cancellation", "conflict_rate", "envelope",
-    "envelope_gradients",
-    "evaluate", "fomaml", "gradient_cosines", "hessian_vector_products", "independent", "joint", "maml",
-    "maml_gradients", "normalised_returns", "optimal_policies", "optimal_values", "pcgrad", "pmeta",
+    "envelope_gradients", "evaluate", "fomaml", "gradient_cosines", "hessian_vector_products", "independent", "joint",
+    "maml", "maml_gradients", "normalised_returns", "optimal_policies", "optimal_values", "pcgrad", "pmeta",
     "policy_gradients", "project_conflicts", "prox", "reptile", "sample", "sampled", "softmax", "values",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ FrozenLake, CliffWalking and Taxi of gymnasium, read from the environments' own 
 """
 
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import gymnasium
@@ -32,18 +33,25 @@ class Family:
     def __post_init__(self) -> None:
         leaked = sorted(set(self.train_labels) & set(self.test_labels))
         if not self.alike:
-            seen = {_content(self.train, i) for i in range(len(self.train))}
-            leaked += [self.test_labels[i] for i in range(len(self.test)) if _content(self.test, i) in seen]
+            seen = set(_contents(self.train))
+            leaked += [label for label, task in zip(self.test_labels, _contents(self.test)) if task in seen]
         if leaked:
             raise UserError(f"{self.name}: meta-test task {leaked[0]} is also a meta-train task; change seed.")
 
 
-def _content(tasks: TaskBatch, i: int) -> bytes:
-    return b"".join(a[i].tobytes() for a in (tasks.P, tasks.r, tasks.rho))
+def _contents(tasks: TaskBatch) -> list[bytes]:
+    return [b"".join(part.tobytes() for part in task) for task in zip(tasks.P, tasks.r, tasks.rho)]
 
 
 def _split(name: str, tasks: TaskBatch, labels: list[str], n_train: int, alike: bool = False) -> Family:
     return Family(name, tasks[:n_train], tasks[n_train:], tuple(labels[:n_train]), tuple(labels[n_train:]), alike)
+
+
+def _absorbing(P: np.ndarray, r: np.ndarray, states: list, pays: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Copies of P (S, A, S) and r (S, A) in which `states` are never left and pay so much a step."""
+    P, r = P.copy(), r.copy()
+    P[states], r[states] = np.eye(len(P))[states][:, None], pays
+    return P, r
 
 
 def _counts(n_train: int, n_test: int, most: int | None = None, of: str = "") -> int:
@@ -60,22 +68,20 @@ def garnet(
 ) -> Family:  # fmt: skip
     """Random MDPs (Archibald et al., 1995) with shared dynamics: `r_i = (1 - h) r_shared + h r_own_i`.
 
-    Each (s, a) reaches `branching` states with probabilities cut from [0, 1] at random; rewards are uniform;
-    the start distribution is uniform. At h = 0 the tasks coincide, at h = 1 their rewards are independent.
+    Each (s, a) reaches `branching` states with probabilities cut from [0, 1] at random; rewards and starts are uniform.
+    At h = 0 the tasks coincide, at h = 1 their rewards are independent.
     """
-    check_number("heterogeneity", heterogeneity, least=0, most=1)
+    check_number("heterogeneity", heterogeneity, most=1)
     if not 1 <= branching <= states:
         raise UserError(f"branching is {branching}; it must lie between 1 and states = {states}.")
-    N = _counts(n_train, n_test)
-    rng = np.random.default_rng(seed)
+    N, rng = _counts(n_train, n_test), np.random.default_rng(seed)
     P = np.zeros((states, actions, states))
     next_states = rng.permuted(np.tile(np.arange(states), (states, actions, 1)), axis=-1)[..., :branching]
     np.put_along_axis(P, next_states, rng.dirichlet(np.ones(branching), (states, actions)), -1)
     shared = rng.random((states, actions))
     r = (1 - heterogeneity) * shared + heterogeneity * rng.random((N, states, actions))
     tasks = TaskBatch(np.repeat(P[None], N, 0), r, np.full((N, states), 1.0 / states), gamma)
-    labels = [f"rewards {seed}/{i}" for i in range(N)]
-    return _split("garnet", tasks, labels, n_train, alike=heterogeneity == 0)
+    return _split("garnet", tasks, [f"rewards {seed}/{i}" for i in range(N)], n_train, alike=heterogeneity == 0)
 
 
 def gridworld(
@@ -84,55 +90,44 @@ def gridworld(
 ) -> Family:  # fmt: skip
     """A size x size grid; the goal is absorbing and pays 1 a step; uniform starts; up, right, down, left.
 
-    With probability `slip` the move goes in a random direction. layout "goals": goals drawn without
-    replacement; "corners": trained on two opposite corners, tested on the other two (n_* are then 2).
+    With probability `slip` the move goes in a random direction. layout "goals": goals drawn without replacement;
+    "corners": trained on two opposite corners, tested on the other two (n_* are then 2).
     """
     if layout not in ("goals", "corners"):
         raise unknown("layout", layout, ("goals", "corners"), "gridworld")
     S = check_whole("size", size, least=2) ** 2
-    check_number("slip", slip, least=0, most=1)
+    check_number("slip", slip, most=1)
     if layout == "corners":
         n_train, goals = 2, np.array([0, S - 1, size - 1, S - size])
     else:
-        N = _counts(n_train, n_test, S, "cells")
-        goals = np.random.default_rng(seed).permutation(S)[:N]
-    moves = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
-    cells = np.stack(np.divmod(np.arange(S), size), -1)
-    target = np.clip(cells[:, None] + moves, 0, size - 1) @ (size, 1)  # (S, 4)
-    step = np.eye(S)[target]
-    P = np.repeat(((1 - slip) * step + slip * step.mean(1, keepdims=True))[None], len(goals), 0)
-    r = np.zeros((len(goals), S, 4))
-    for i, goal in enumerate(goals):
-        P[i, goal], r[i, goal] = np.eye(S)[goal], 1.0
+        goals = np.random.default_rng(seed).permutation(S)[: _counts(n_train, n_test, S, "cells")]
+    cells, moves = np.stack(np.divmod(np.arange(S), size), -1), np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
+    step = np.eye(S)[np.clip(cells[:, None] + moves, 0, size - 1) @ (size, 1)]  # (S, 4, S)
+    empty = (1 - slip) * step + slip * step.mean(1, keepdims=True)
+    P, r = map(np.stack, zip(*(_absorbing(empty, np.zeros((S, 4)), [goal], 1.0) for goal in goals)))
     tasks = TaskBatch(P, r, np.full((len(goals), S), 1.0 / S), gamma)
-    labels = [f"goal ({g // size}, {g % size})" for g in goals]
-    return _split(f"gridworld-{layout}", tasks, labels, n_train)
+    return _split(f"gridworld-{layout}", tasks, [f"goal ({g // size}, {g % size})" for g in goals], n_train)
 
 
 def chain(length: int = 5, slip: float = 0.1, gamma: float = 0.9) -> Family:
     """Full conflict: shared dynamics and `r_2 = 1 - r_1`, so the two gradients are exactly opposite.
 
-    Actions go left and right along `length` states (the other way with probability `slip`); task "right" is
-    paid `s/(length - 1)` in state s, task "left" the rest; start in the middle. The test tasks
-    pay a 3:1 and a 1:3 mixture of the two.
+    Actions go left and right along `length` states (the other way with probability `slip`); task "right" is paid
+    `s/(length - 1)` in state s, task "left" the rest; start in the middle. The test tasks pay a 3:1 and a 1:3 mixture.
     """
     s = np.arange(check_whole("length", length, least=2))
-    check_number("slip", slip, least=0, most=1)
+    check_number("slip", slip, most=1)
     right, left = np.eye(length)[np.minimum(s + 1, length - 1)], np.eye(length)[np.maximum(s - 1, 0)]
     P = np.stack([(1 - slip) * left + slip * right, (1 - slip) * right + slip * left], 1)
-    towards = np.repeat((s / (length - 1))[:, None], 2, 1)
-    share = np.array([1.0, 0.0, 0.75, 0.25])[:, None, None]
+    towards, share = (s / (length - 1))[:, None].repeat(2, 1), np.array([1.0, 0.0, 0.75, 0.25])[:, None, None]
     r = share * towards + (1 - share) * (1 - towards)
-    rho = np.repeat(np.eye(length)[length // 2][None], 4, 0)
-    labels = ["right", "left", "mostly right", "mostly left"]
-    return _split("chain", TaskBatch(np.repeat(P[None], 4, 0), r, rho, gamma), labels, 2)
+    tasks = TaskBatch(np.repeat(P[None], 4, 0), r, np.tile(np.eye(length)[length // 2], (4, 1)), gamma)
+    return _split("chain", tasks, ["right", "left", "mostly right", "mostly left"], 2)
 
 
-def _table(environment: str, absorb: bool = True, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _table(environment: str, options: dict, absorb: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """P (S, A, S), raw expected rewards (S, A) and start distribution of a toy-text environment.
-
-    Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`).
-    """
+    Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`)."""
     if environment not in gymnasium.registry:  # rainy Taxi-v3 (gymnasium 1.2) has another table
         here = gymnasium.__version__
         raise UserError(f"{environment} is not in gymnasium {here}; install the version in constraints.txt")
@@ -145,21 +140,17 @@ def _table(environment: str, absorb: bool = True, **options: Any) -> tuple[np.nd
                 P[s, a, target] += probability
                 r[s, a] += probability * reward
                 ends |= {target} if terminated else set()
-    absorbing = sorted(ends) if absorb else []
-    P[absorbing], r[absorbing] = np.eye(S)[absorbing][:, None], 0.0
     rho = np.asarray(env.initial_state_distrib, float)
-    return P, r, rho / rho.sum()
+    return *_absorbing(P, r, sorted(ends) if absorb else []), rho / rho.sum()
 
 
 def _toy_text(name: str, tables: list, labels: list[str], n_train: int, gamma: float) -> Family:
-    """Stack tables; rewards are mapped affinely, alike for all tasks, from their range (with 0) to [0, 1].
-
-    An affine map keeps the order of policies; absorbing states, which pay 0, are mapped with the rest.
-    """
-    P, r, rho = (np.stack(part) for part in zip(*tables))
+    """Stack tables; rewards beyond [0, 1] are mapped there from their range (with 0), alike for all tasks.
+    An affine map keeps the order of policies; absorbing states, which pay 0, are mapped with the rest."""
+    P, r, rho = map(np.stack, zip(*tables))
     low, high = min(r.min(), 0.0), max(r.max(), 0.0)
-    if (low, high) != (0.0, 1.0):
-        r = (r - low) / (high - low) if low < 0 or high > 1 else r
+    if low < 0 or high > 1:
+        r = (r - low) / (high - low)
     return _split(name, TaskBatch(P, r, rho, gamma), labels, n_train)
 
 
@@ -168,25 +159,22 @@ def frozen_lake(
 ) -> Family:
     """FrozenLake tasks that differ in their goal (on the 4x4 map), their map, or how slippery the ice is.
 
-    "goals": another frozen cell is the goal; "maps": gymnasium's random maps of `size`; "slip": the move
-    succeeds with probability 1/3 to 1. Reward 1 on reaching the goal, start in the corner.
+    "goals": another frozen cell is the goal; "maps": gymnasium's random maps of `size`; "slip": the move succeeds
+    with probability 1/3 to 1. Reward 1 on reaching the goal, start in the corner.
     """
     if vary not in ("goals", "maps", "slip"):
         raise unknown("vary", vary, ("goals", "maps", "slip"), "frozen_lake")
-    rng = np.random.default_rng(seed)
-    lake = ["SFFF", "FHFH", "FFFH", "HFFG"]
+    rng, lake = np.random.default_rng(seed), ["SFFF", "FHFH", "FFFH", "HFFG"]
     if vary == "slip":
-        N = _counts(n_train, n_test)
-        rates = rng.permutation(np.linspace(1 / 3, 1, N))
-        tables = [_table("FrozenLake-v1", desc=lake, success_rate=float(p)) for p in rates]
+        rates = rng.permutation(np.linspace(1 / 3, 1, _counts(n_train, n_test)))
+        worlds = [{"desc": lake, "success_rate": float(p)} for p in rates]
         labels = [f"success rate {p:.3f}" for p in rates]
     else:
         if vary == "goals":
-            frozen = [i for i, c in enumerate("".join(lake)) if c in "FG"]
-            N = _counts(n_train, n_test, len(frozen), "frozen cells")
             flat = "".join(lake).replace("G", "F")
-            rows = [flat[:g] + "G" + flat[g + 1 :] for g in rng.permutation(frozen)[:N]]
-            maps = [[m[i : i + 4] for i in range(0, 16, 4)] for m in rows]
+            frozen = [i for i, cell in enumerate(flat) if cell == "F"]
+            goals = rng.permutation(frozen)[: _counts(n_train, n_test, len(frozen), "frozen cells")]
+            maps = [wrap(flat[:g] + "G" + flat[g + 1 :], 4) for g in goals]
         else:
             check_whole("size", size, least=2)
             N, maps, tries = _counts(n_train, n_test), [], 0
@@ -195,44 +183,38 @@ def frozen_lake(
                 maps += [candidate] if candidate not in maps else []
             if len(maps) < N:
                 raise UserError(f"only {len(maps)} different maps of size {size} found; ask for fewer tasks.")
-        tables = [_table("FrozenLake-v1", desc=m, is_slippery=True) for m in maps]
-        labels = ["/".join(m) for m in maps]
+        worlds, labels = [{"desc": m} for m in maps], ["/".join(m) for m in maps]
+    tables = [_table("FrozenLake-v1", {"is_slippery": True} | world) for world in worlds]
     return _toy_text(f"frozen-lake-{vary}", tables, labels, n_train, gamma)
 
 
 def cliff_walking(n_train: int = 5, n_test: int = 5, gamma: float = 0.95, seed: int = 0) -> Family:
     """CliffWalking with slippery ground and another goal cell in each task.
 
-    Gymnasium's table, in which the task's goal absorbs in place of the old one. Rewards -100 (cliff) to 0 are
-    mapped to [0, 1], so a step costs 0.01.
+    Gymnasium's table, in which the task's goal absorbs in place of the old one. Rewards -100 (cliff) to 0 are mapped to
+    [0, 1], so a step costs 0.01.
     """
-    P, r, rho = _table("CliffWalking-v1", absorb=False, is_slippery=True)
+    P, r, rho = _table("CliffWalking-v1", {"is_slippery": True}, absorb=False)
     cells = np.setdiff1d(np.arange(48), np.arange(36, 47))  # neither start nor cliff
-    N = _counts(n_train, n_test, len(cells), "safe cells")
-    tables = []
-    goals = np.random.default_rng(seed).permutation(cells)[:N]
-    for goal in goals:
-        Q, q = P.copy(), r.copy()
-        Q[goal], q[goal] = np.eye(48)[goal], 0.0
-        tables.append((Q, q, rho))
+    goals = np.random.default_rng(seed).permutation(cells)[: _counts(n_train, n_test, len(cells), "safe cells")]
+    tables = [(*_absorbing(P, r, [goal]), rho) for goal in goals]
     return _toy_text("cliff-walking", tables, [f"goal ({g // 12}, {g % 12})" for g in goals], n_train, gamma)
 
 
 def taxi(gamma: float = 0.95, seed: int = 0) -> Family:
     """Taxi whose destination and weather are the task (S = 125, A = 6): 4 destinations x dry or rainy.
 
-    Gymnasium's state names the destination; here it is taken out of the state, so that tasks with different
-    destinations want different actions in the same state. Rewards -10 to 20 are mapped to [0, 1]. Four tasks
-    (each destination once) are for training, the other four for testing.
+    Gymnasium's state names the destination; here it is taken out, so that tasks with different destinations want
+    different actions in the same state. Rewards -10 to 20 are mapped to [0, 1]. Four tasks (each destination once) are
+    for training, the other four for testing.
     """
     tables, labels = [], []
-    for rainy in (False, True):
-        P, r, rho = _table("Taxi-v4", is_rainy=rainy)
-        for destination in range(4):
+    for weather in ("dry", "rainy"):
+        P, r, rho = _table("Taxi-v4", {"is_rainy": weather == "rainy"})
+        for destination, letter in enumerate("RGYB"):
             mine = np.arange(destination, 500, 4)  # the destination never changes: a closed set of states
-            start = rho[mine] / rho[mine].sum()
-            tables.append((P[np.ix_(mine, np.arange(6), mine)], r[mine], start))
-            labels.append(f"destination {'RGYB'[destination]}, {'rainy' if rainy else 'dry'}")
+            tables.append((P[mine][..., mine], r[mine], rho[mine] / rho[mine].sum()))
+            labels.append(f"destination {letter}, {weather}")
     wet = np.random.default_rng(seed).permutation([0, 0, 1, 1])
     order = [d + 4 * w for d, w in enumerate(wet)] + [d + 4 * (1 - w) for d, w in enumerate(wet)]
     return _toy_text("taxi", [tables[i] for i in order], [labels[i] for i in order], 4, gamma)

@@ -14,37 +14,26 @@ from pmeta_lib.tabular.settings import Settings, cause, escaped
 
 @dataclass
 class History:
-    """What a learner leaves behind; T rounds, every mean is over all N tasks, returns are exact.
+    """What a learner leaves behind after T rounds; every mean is over all N tasks, returns are exact."""
 
-    Attributes:
-        learner: its name.
-        theta: (S, A) meta-parameters after the last round.
-        personal: (N, S, A) the policy each task would use: its personalized or adapted parameters (those of
-            the round in which it was last drawn), for `joint` and `pcgrad` theta itself.
-        meta_return, personal_return: (T,) mean return of theta and of `personal` after each round.
-        gradient_norm: (T,) norm of the direction that the outer move follows; for pmeta
-            `||lam (theta - mean_i y_i)||` over the tasks of the meta step, theta as the round began (T1, T3).
-        potential: (T + 1,) `Phi = mean_i f_i(y_i) + (lam/2) ||y_i - theta||^2` before each round and at the
-            end (T5); f includes the barrier.
-        inner_square: (T,) `mean_i sum_k ||grad h_i(y_i^k)||^2` over drawn tasks and all local steps (T5).
-        evaluations: (T,) gradient evaluations spent so far, per task of the batch (Hessian products count).
-        settings: the keywords of the run; `tasks`: the batch; `theta0`: where it started.
-        trace: None, or with `trace=True` {"theta": (T + 1, S, A), "personal": (T + 1, N, S, A)}.
-    """
-
-    learner: str
-    theta: np.ndarray
+    learner: str  #: its name
+    tasks: TaskBatch  #: the batch
+    settings: dict  #: the keywords of the run
+    theta0: np.ndarray  #: (S, A) where it started
+    theta: np.ndarray  #: (S, A) meta-parameters after the last round
+    #: (N, S, A) the policy each task would use: its personalized or adapted parameters (those of the round in which it
+    #: was last drawn), for `joint` and `pcgrad` theta itself
     personal: np.ndarray
-    meta_return: np.ndarray
-    personal_return: np.ndarray
-    gradient_norm: np.ndarray
+    trace: dict | None  #: None, or with `trace=True` {"theta": (T + 1, S, A), "personal": (T + 1, N, S, A)}
+    #: (T + 1,) `Phi = mean_i f_i(y_i) + (lam/2) ||y_i - theta||^2`, barrier in f, before each round and at the end (T5)
     potential: np.ndarray
-    inner_square: np.ndarray
-    evaluations: np.ndarray
-    settings: dict
-    tasks: TaskBatch
-    theta0: np.ndarray
-    trace: dict | None = None
+    meta_return: np.ndarray  #: (T,) mean return of theta after each round
+    personal_return: np.ndarray  #: (T,) mean return of `personal` after each round
+    #: (T,) norm of the direction that the outer move follows; for pmeta `||lam (theta - mean_i y_i)||` over the tasks
+    #: of the meta step, theta as the round began (T1, T3)
+    gradient_norm: np.ndarray
+    inner_square: np.ndarray  #: (T,) `mean_i sum_k ||grad h_i(y_i^k)||^2` over drawn tasks and all local steps (T5)
+    evaluations: np.ndarray  #: (T,) gradient evaluations spent so far, per task of the batch (Hessian products count)
 
 
 class Diverged(UserError):
@@ -66,51 +55,47 @@ class Move:
     inner_square: float = 0.0
 
 
-Round = Callable[[TaskBatch, np.ndarray, np.ndarray, np.ndarray], Move]
+# One round of a learner: (its settings, the drawn tasks, theta, their y, the y of the absent) -> Move
+Round = Callable[[Settings, TaskBatch, np.ndarray, np.ndarray, np.ndarray], Move]
+
+
+def copies(theta: np.ndarray, count: int) -> np.ndarray:
+    """(count, S, A): theta once for each task."""
+    return np.repeat(theta[None], count, 0)
 
 
 def learn(name: str, tasks: TaskBatch, theta0: np.ndarray, s: Settings, one_round: Round) -> History:
-    """The loop of every learner; `one_round(drawn tasks, theta, their y, the y of the absent) -> Move`."""
-    N = len(tasks)
-    theta = check_theta(tasks, theta0, "theta0", shared=True).copy()
-    theta0 = theta.copy()
-    y = np.repeat(theta[None], N, 0)
-    curves = {k: [] for k in ("meta", "personal", "norm", "potential", "inner", "evaluations")}
-    steps = [(theta.copy(), y.copy())] if s.trace else None
-    curves["potential"].append(_potential(tasks, theta, y, returns(tasks, y), s))
-    spent = 0.0
+    """The loop of every learner, around its `one_round`."""
+    s, N = s.checked(tasks), len(tasks)
+    theta = theta0 = check_theta(tasks, theta0, "theta0", shared=True).copy()
+    y, spent = copies(theta, N), 0.0
+    rows, steps = [], [(theta, y)]
+    potential = [_potential(tasks, theta, y, returns(tasks, y), s)]
 
     def history() -> History:
-        arrays = {k: np.array(v) for k, v in curves.items()}
-        trace = None if steps is None else {k: np.stack(v) for k, v in zip(("theta", "personal"), zip(*steps))}
-        return History(
-            name, theta, y, arrays["meta"], arrays["personal"], arrays["norm"], arrays["potential"],
-            arrays["inner"], arrays["evaluations"], dict(vars(s)), tasks, theta0, trace,
-        )  # fmt: skip
+        curves = np.array(rows).reshape(-1, 5).T.copy()
+        trace = {k: np.stack(v) for k, v in zip(("theta", "personal"), zip(*steps))} if s.trace else None
+        return History(name, tasks, dict(vars(s)), theta0, theta, y, trace, np.array(potential), *curves)
 
     for t in range(s.rounds):
         everyone = s.tasks_per_round == N
         drawn = np.arange(N) if everyone else np.sort(s.generator.choice(N, s.tasks_per_round, replace=False))
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging round is refused below, in words
-            move = one_round(tasks if everyone else tasks[drawn], theta, y[drawn], np.delete(y, drawn, 0))
+            move = one_round(s, tasks if everyone else tasks[drawn], theta, y[drawn], np.delete(y, drawn, 0))
             new_theta = moreau.meta_step(theta, move.target, s.beta)
-        new_y = y.copy() if move.y is not None else np.repeat(new_theta[None], N, 0)
+        new_y = copies(new_theta, N) if move.y is None else y.copy()
         new_y[drawn] = new_theta if move.y is None else move.y
         if (bad := escaped(new_y[drawn])).any() or escaped(new_theta):
-            task = int(drawn[bad.argmax()])
-            text = f"{name} diverged in round {t}, first in task {task}: {cause(s)}. The exception's .history keeps"
-            raise Diverged(f"{text} the {t} good rounds.", history())
+            text = f"{name} diverged in round {t}, first in task {drawn[bad.argmax()]}: {cause(s)}."
+            raise Diverged(f"{text} The exception's .history keeps the {t} good rounds.", history())
         theta, y = new_theta, new_y
         spent += move.evaluations * len(drawn) / N
         task_returns = returns(tasks, y)
-        curves["meta"].append(task_returns.mean() if move.y is None else returns(tasks, theta).mean())
-        curves["personal"].append(task_returns.mean())
-        curves["norm"].append(move.norm)
-        curves["potential"].append(_potential(tasks, theta, y, task_returns, s))
-        curves["inner"].append(move.inner_square)
-        curves["evaluations"].append(spent)
-        if steps is not None:
-            steps.append((theta.copy(), y.copy()))
+        meta_return = task_returns.mean() if move.y is None else returns(tasks, theta).mean()
+        rows.append((meta_return, task_returns.mean(), move.norm, move.inner_square, spent))
+        potential.append(_potential(tasks, theta, y, task_returns, s))
+        if s.trace:
+            steps.append((theta, y))
     return history()
 
 

@@ -1,8 +1,7 @@
 """N finite MDPs stacked into one batch, validated; discounted evaluation and optimal values, exactly.
 
-Shapes used throughout: N tasks, S states, A actions. `P[i, s, a, t]` is the probability that task i moves
-from s to t under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start distribution; returns are
-`sum_t gamma^t r_t`. Everything is float64.
+Shapes used throughout: N tasks, S states, A actions. `P[i, s, a, t]` is the probability that task i moves from s to t
+under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start distribution; returns are `sum_t gamma^t r_t`.
 """
 
 from dataclasses import dataclass, field
@@ -19,59 +18,43 @@ ROW_TOLERANCE = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class TaskBatch:
-    """N MDPs with the same numbers of states and actions and one discount.
+    """N MDPs with the same numbers of states and actions and one discount: P, r, rho, gamma.
 
-    Args:
-        P: (N, S, A, S) transition probabilities; each row sums to 1.
-        r: (N, S, A) expected rewards, in [0, 1] unless stated: other ranges are accepted, and the bounds of
-            `pmeta_course.theory` scale with the range.
-        rho: (N, S) start distributions; each row sums to 1.
-        gamma: discount in [0, 1).
-
-    Raises:
-        UserError (a ValueError): wrong shape, NaN or infinity, a negative probability, a row that does not
-            sum to 1, gamma outside [0, 1). The text names argument, task index and remedy.
+    UserError (a ValueError) for a wrong shape, NaN or infinity, a negative probability, a row that does not sum to 1,
+    gamma outside [0, 1); its text names argument, task index and remedy.
     """
 
-    P: np.ndarray
-    r: np.ndarray
-    rho: np.ndarray
-    gamma: float
+    P: np.ndarray  #: (N, S, A, S) transition probabilities; each row sums to 1
+    r: np.ndarray  #: (N, S, A) expected rewards, in [0, 1] unless stated; the bounds of the theory scale with the range
+    rho: np.ndarray  #: (N, S) start distributions; each row sums to 1
+    gamma: float  #: discount in [0, 1)
     checked: bool = field(default=False, repr=False)  # a slice of a valid batch is valid: skip the checks
 
     def __post_init__(self) -> None:
         if self.checked:
             return
-        for name in ("P", "r", "rho"):
-            object.__setattr__(self, name, _as_float(name, getattr(self, name)))
-        P, r, rho = self.P, self.r, self.rho
+        P, r, rho = (_as_float(name, getattr(self, name)) for name in ("P", "r", "rho"))
         if P.ndim != 4 or 0 in P.shape or P.shape[1] != P.shape[3]:
             raise UserError(f"P has shape {P.shape}, not (N, S, A, S); stack the tasks along axis 0.")
         N, S, A, _ = P.shape
-        for name, array, shape in (("r", r, (N, S, A)), ("rho", rho, (N, S))):
+        for name, array, letters, shape in (("r", r, "(N, S, A)", (N, S, A)), ("rho", rho, "(N, S)", (N, S))):
             if array.shape != shape:
-                letters = "(N, S, A)" if name == "r" else "(N, S)"
                 raise UserError(
                     f"{name} has shape {array.shape}, not {letters} = {shape} as P says; "
                     f"for one {name} shared by all tasks use np.broadcast_to({name}, {shape})."
                 )
         for name, array in (("P", P), ("r", r), ("rho", rho)):
-            _refuse(name, ~np.isfinite(array), array, "is not finite", "replace NaN and infinity")
+            _refuse(name, ~np.isfinite(array), array, "is not finite; replace NaN and infinity")
         for name, array in (("P", P), ("rho", rho)):
-            _refuse(name, array < 0, array, "is negative", "probabilities lie in [0, 1]")
-            total = array.sum(-1)
-            _refuse(
-                name, np.abs(total - 1) > ROW_TOLERANCE, total, "is the sum of a row, not 1",
-                f"divide {name} by {name}.sum(-1, keepdims=True)",
-            )  # fmt: skip
-        if _no_number(self.gamma):
-            raise UserError(f"gamma is {self.gamma!r}, not one number in [0, 1) shared by all tasks; use 0.99, say.")
-        if not 0.0 <= self.gamma < 1.0:
+            _refuse(name, array < 0, array, "is negative; probabilities lie in [0, 1]")
+            total, remedy = array.sum(-1), f"divide {name} by {name}.sum(-1, keepdims=True)"
+            _refuse(name, np.abs(total - 1) > ROW_TOLERANCE, total, f"is the sum of a row, not 1; {remedy}")
+        if isinstance(self.gamma, Real) and not 0.0 <= self.gamma < 1.0:
             raise UserError(
-                f"gamma is {self.gamma}, outside [0, 1), for every task (0 to {N - 1}): undiscounted returns can "
-                "be infinite; use a value such as 0.99."
+                f"gamma is {self.gamma}, outside [0, 1), for every task (0 to {N - 1}): undiscounted returns can be "
+                "infinite; use a value such as 0.99."
             )
-        object.__setattr__(self, "gamma", float(self.gamma))
+        vars(self).update(P=P, r=r, rho=rho, gamma=check_number("gamma", self.gamma))  # frozen for everybody else
 
     def __len__(self) -> int:
         return self.P.shape[0]
@@ -102,30 +85,22 @@ def _as_float(name: str, array: object) -> np.ndarray:
         raise UserError(f"{name} is not an array of numbers ({error}); pass a NumPy array.") from None
 
 
-def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, problem: str, remedy: str) -> None:
-    """Raise for the first True of `bad`, whose leading index is the task."""
+def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, why: str, per_task: bool = True) -> None:
+    """Raise for the first True of `bad`, whose leading index is the task if `per_task`."""
     if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        indices = ", ".join(map(str, where))
-        raise UserError(f"{name}[{indices}] (task {where[0]}) = {shown[where]:.6g} {problem}; {remedy}.")
+        where = np.argwhere(bad)[0].tolist()
+        task = f" (task {where[0]})" if per_task else ""
+        raise UserError(f"{name}{where}{task} = {shown[tuple(where)]:.6g} {why}.")
 
 
-def _no_number(value: object) -> bool:
-    return isinstance(value, bool) or not isinstance(value, Real)  # float() would take "0.5", True and [0.5]
-
-
-def check_number(
-    name: str, value: Any, *, above: float | None = None, least: float | None = None, most: float | None = None
-) -> float:
-    """`value` as a finite float that is `> above`, `>= least`, `<= most`; UserError otherwise."""
-    if _no_number(value):
+def check_number(name: str, value: Any, positive: bool = False, most: float = np.inf) -> float:
+    """`value` as a finite float from 0 (above 0 if `positive`) to `most`; UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Real):  # float() would take "0.5", True and [0.5]
         raise UserError(f"{name} is {value!r}, not a number; it is one number, the same for every task.")
     number = float(value)
-    limits = {f"above {above}": above is None or number > above, f"at least {least}": least is None or number >= least}
-    limits |= {f"at most {most}": most is None or number <= most}
-    asked = " and ".join(text for text in limits if not text.endswith("None"))
-    if not np.isfinite(number) or not all(limits.values()):
-        raise UserError(f"{name} is {number:g} for every task; it must be a finite number {asked}".rstrip() + ".")
+    if not 0 <= number <= most or number == np.inf or (positive and number == 0):
+        asked = ("above 0" if positive else "at least 0") + (f" and at most {most}" if most < np.inf else "")
+        raise UserError(f"{name} is {number:g} for every task; it must be a finite number {asked}.")
     return number
 
 
@@ -136,10 +111,10 @@ def check_whole(name: str, value: object, least: int = 1) -> int:
     return int(value)
 
 
-def check_generator(name: str, generator: object) -> None:
+def check_generator(generator: object) -> None:
     """UserError unless it is a NumPy generator; a bare seed is the usual mistake."""
     if not isinstance(generator, np.random.Generator):
-        raise UserError(f"{name} is {generator!r}; pass {name}=numpy.random.default_rng(seed).")
+        raise UserError(f"generator is {generator!r}; pass generator=numpy.random.default_rng(seed).")
 
 
 def check_tasks(tasks: object) -> None:
@@ -153,13 +128,10 @@ def check_theta(tasks: TaskBatch, theta: np.ndarray, name: str = "theta", shared
     check_tasks(tasks)
     theta = _as_float(name, theta)
     N, S, A = tasks.shape
-    if theta.shape != (S, A) and (shared or theta.shape != (N, S, A)):
+    if theta.shape != (S, A) and (shared or theta.shape != tasks.shape):
         wanted = f"(S, A) = {(S, A)}" + ("" if shared else f" or (N, S, A) = {(N, S, A)}")
         raise UserError(f"{name} has shape {theta.shape}, not {wanted}; reshape or stack it per task.")
-    if not np.isfinite(theta).all():
-        where = np.argwhere(~np.isfinite(theta))[0]
-        task = f" (task {where[0]})" if theta.ndim == 3 else ""
-        raise UserError(f"{name}{where.tolist()}{task} is not finite; start from finite parameters.")
+    _refuse(name, ~np.isfinite(theta), theta, "is not finite; start from finite parameters", theta.ndim == 3)
     return theta
 
 
@@ -175,8 +147,7 @@ def under_policy(tasks: TaskBatch, pi: np.ndarray) -> tuple[np.ndarray, np.ndarr
 class Factorization:
     """One LU factorization of each `M` (N, S, S), for systems with M and with its transpose.
 
-    NumPy has no batched "factor once, solve both ways", and two `np.linalg.solve` factor twice; torch's
-    batched LAPACK calls do it on the same memory (views, no copies, no Python loop over the tasks).
+    NumPy has no batched "factor once, solve both ways"; torch's LAPACK calls do it on the same memory, without copies.
     """
 
     def __init__(self, M: np.ndarray):
@@ -198,11 +169,10 @@ def action_values(tasks: TaskBatch, V: np.ndarray) -> np.ndarray:
 def optimal_policies(tasks: TaskBatch, tol: float = 1e-12) -> tuple[np.ndarray, np.ndarray]:
     """Deterministic optimal actions (N, S) and optimal state values (N, S), by policy iteration.
 
-    Exact up to `tol` (relative to the task's largest value): an action is only exchanged for one that is better by
-    more than that, so that ties cannot cycle. Puterman, Markov Decision Processes (1994), section 6.4.
+    Exact up to `tol` (relative to the task's largest value): an action is only exchanged for one that is better by more
+    than that, so that ties cannot cycle. Puterman, Markov Decision Processes (1994), section 6.4.
     """
-    A = tasks.shape[2]
-    actions = tasks.r.argmax(-1)
+    actions, A = tasks.r.argmax(-1), tasks.shape[2]
     while True:
         system, reward = under_policy(tasks, np.eye(A)[actions])
         V = np.linalg.solve(system, reward[..., None])[..., 0]

@@ -3,9 +3,9 @@
     pi(a|s) = exp theta[s,a] / sum_b exp theta[s,b],   J = rho . V,   V = (I - gamma P_pi)^-1 r_pi
     dJ/dtheta[s,a] = D(s) pi(a|s) (Q(s,a) - V(s)),     D = (I - gamma P_pi)^-T rho   (unnormalised occupancy)
 
-`tau` adds the log barrier `tau/(S A) sum log pi`, with gradient `(tau/S)(1/A - pi(a|s))`. Values and
-occupancies share one factorization of `I - gamma P_pi`; a Hessian-vector product is two more solves with it.
-Everywhere `theta` is (S, A), shared by all tasks, or (N, S, A), one for each.
+`tau` adds the log barrier `tau/(S A) sum log pi`, with gradient `(tau/S)(1/A - pi(a|s))`. Values and occupancies share
+one factorization of `I - gamma P_pi`; a Hessian-vector product is two more solves with it. Everywhere `theta` is
+(S, A), shared by all tasks, or (N, S, A), one for each.
 """
 
 from collections.abc import Callable
@@ -29,26 +29,16 @@ def softmax(theta: np.ndarray) -> np.ndarray:
     return pi
 
 
-def log_softmax(theta: np.ndarray) -> np.ndarray:
-    """log pi, finite however small pi is."""
-    shifted = theta - theta.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """What one factorization gives at the policies `pi` (N, S, A): V, D (N, S), Q (N, S, A)."""
+    """What one factorization gives at the policies `pi` (N, S, A): V, D (N, S), Q and `Q - V` (N, S, A)."""
 
     pi: np.ndarray
     V: np.ndarray
     D: np.ndarray
     Q: np.ndarray
+    advantages: np.ndarray
     factors: Factorization
-
-    @property
-    def advantages(self) -> np.ndarray:
-        """(N, S, A) `Q - V`."""
-        return self.Q - self.V[..., None]
 
 
 def evaluate(tasks: TaskBatch, theta: np.ndarray) -> Evaluation:
@@ -56,8 +46,9 @@ def evaluate(tasks: TaskBatch, theta: np.ndarray) -> Evaluation:
     pi = np.broadcast_to(softmax(theta), tasks.shape)
     system, reward = under_policy(tasks, pi)
     factors = Factorization(system)
-    V = factors.solve(reward)
-    return Evaluation(pi, V, factors.solve(tasks.rho, transposed=True), action_values(tasks, V), factors)
+    V, D = factors.solve(reward), factors.solve(tasks.rho, transposed=True)
+    Q = action_values(tasks, V)
+    return Evaluation(pi, V, D, Q, Q - V[..., None], factors)
 
 
 def returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
@@ -67,8 +58,11 @@ def returns(tasks: TaskBatch, theta: np.ndarray) -> np.ndarray:
 
 
 def barrier(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray | float:
-    """(N,) or a scalar: `tau/(S A) sum log pi`."""
-    return tau * log_softmax(theta).mean((-2, -1)) if tau else 0.0
+    """(N,) or a scalar: `tau/(S A) sum log pi`, finite however small pi is."""
+    if not tau:
+        return 0.0
+    shifted = theta - theta.max(-1, keepdims=True)
+    return tau * (shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))).mean((-2, -1))
 
 
 def objective(tasks: TaskBatch, theta: np.ndarray, tau: float) -> np.ndarray:
@@ -80,51 +74,50 @@ def exact(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.nda
     """The exact oracle: gradients (N, S, A) and the map v -> Hessian_i v_i, both of J^tau, without checks."""
     if (blocks := min(len(tasks), tasks.P.nbytes // CACHE)) > 1:
         return _exact_in_blocks(tasks, np.broadcast_to(theta, tasks.shape), tau, blocks)
-    at = evaluate(tasks, theta)
+    (N, S, A), at = tasks.shape, evaluate(tasks, theta)
     gradient = at.D[..., None] * at.pi * at.advantages
     if tau:
-        gradient += (tau / tasks.shape[1]) * (1.0 / tasks.shape[2] - at.pi)
-    return gradient, lambda v: _hessian_vector(tasks, at, v, tau)
+        gradient += (tau / S) * (1.0 / A - at.pi)
+
+    def product(v: np.ndarray) -> np.ndarray:
+        """Differentiate D pi (Q - V) along v: two solves with the factorization that `at` already holds."""
+        dpi = at.pi * (v - (at.pi * v).sum(-1, keepdims=True))
+        dV = at.factors.solve((dpi * at.Q).sum(-1))
+        flow = (at.D[..., None] * dpi).reshape(N, 1, S * A)
+        inflow = tasks.gamma * np.matmul(flow, tasks.P.reshape(N, S * A, S))[:, 0]
+        dD = at.factors.solve(inflow, transposed=True)
+        dA = action_values(tasks, dV) - tasks.r - dV[..., None]
+        change = dD[..., None] * at.pi * at.advantages + at.D[..., None] * (dpi * at.advantages + at.pi * dA)
+        return change - (tau / S) * dpi if tau else change
+
+    return gradient, product
 
 
 def _exact_in_blocks(tasks: TaskBatch, theta: np.ndarray, tau: float, blocks: int) -> tuple[np.ndarray, HessianVector]:
     """The same, as many tasks at a time as the cache holds: P is read twice, and only once from memory."""
     cuts = [slice(a, b) for a, b in pairwise(np.linspace(0, len(tasks), blocks + 1).astype(int))]
-    parts = [(c, *exact(tasks[c], theta[c], tau)) for c in cuts]
+    gradients, products = zip(*(exact(tasks[c], theta[c], tau) for c in cuts))
 
     def product(v: np.ndarray) -> np.ndarray:
         v = np.broadcast_to(v, tasks.shape)
-        return np.concatenate([hessian(v[c]) for c, _, hessian in parts])
+        return np.concatenate([part(v[c]) for c, part in zip(cuts, products)])
 
-    return np.concatenate([gradient for _, gradient, _ in parts]), product
-
-
-def _hessian_vector(tasks: TaskBatch, at: Evaluation, v: np.ndarray, tau: float) -> np.ndarray:
-    """Differentiate D pi (Q - V) along v: two solves with the factorization that `at` already holds."""
-    N, S, A = tasks.shape
-    dpi = at.pi * (v - (at.pi * v).sum(-1, keepdims=True))
-    dV = at.factors.solve((dpi * at.Q).sum(-1))
-    flow = (at.D[..., None] * dpi).reshape(N, 1, S * A)
-    inflow = tasks.gamma * np.matmul(flow, tasks.P.reshape(N, S * A, S))[:, 0]
-    dD = at.factors.solve(inflow, transposed=True)
-    dA = action_values(tasks, dV) - tasks.r - dV[..., None]
-    product = dD[..., None] * at.pi * at.advantages + at.D[..., None] * (dpi * at.advantages + at.pi * dA)
-    return product - (tau / S) * dpi if tau else product
+    return np.concatenate(gradients), product
 
 
 def values(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N,) expected discounted return J_i(theta_i) of each task, plus the log barrier if tau > 0."""
-    theta, tau = check_theta(tasks, theta), check_number("tau", tau, least=0)
+    theta, tau = check_theta(tasks, theta), check_number("tau", tau)
     return objective(tasks, theta, tau)
 
 
 def policy_gradients(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N, S, A) exact gradient of J_i^tau at theta (policy gradient theorem; Sutton et al., 2000)."""
-    theta, tau = check_theta(tasks, theta), check_number("tau", tau, least=0)
+    theta, tau = check_theta(tasks, theta), check_number("tau", tau)
     return exact(tasks, theta, tau)[0]
 
 
 def hessian_vector_products(tasks: TaskBatch, theta: np.ndarray, v: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N, S, A) Hessian of J_i^tau at theta times v; v is (S, A) or (N, S, A)."""
     theta, v = check_theta(tasks, theta), check_theta(tasks, v, "v")
-    return exact(tasks, theta, check_number("tau", tau, least=0))[1](v)
+    return exact(tasks, theta, check_number("tau", tau))[1](v)

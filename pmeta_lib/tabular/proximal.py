@@ -1,7 +1,7 @@
 """The inner problem solved to the end: personalized policies, Moreau envelopes and their gradients.
 
-`prox_i(theta) = argmax_x J_i^tau(x) - (lam/2) ||x - theta||^2`. It is unique when lam exceeds the smoothness
-constant L (T1); below that this is the local maximiser that an ascent from theta reaches.
+`prox_i(theta) = argmax_x J_i^tau(x) - (lam/2) ||x - theta||^2`. It is unique when lam exceeds the smoothness constant L
+(T1); below that this is the local maximiser that an ascent from theta reaches.
 """
 
 import numpy as np
@@ -21,21 +21,16 @@ def prox(
 ) -> np.ndarray:
     """(N, S, A) personalized policies at theta ((S, A) shared, or (N, S, A)).
 
-    Spectral (Barzilai-Borwein) ascent with a non-monotone line search, per task (Raydan, 1997), until the
-    gradient norm of the inner objective of each task is at most `tol`.
-
-    Raises:
-        UserError: lam < 0; lam = 0 without a barrier (softmax policies have no finite best parameters);
-            not converged within max_steps (the text names task, residual and remedy).
+    Spectral (Barzilai-Borwein) ascent with a non-monotone line search, per task (Raydan, 1997), until the gradient norm
+    of each task's inner objective is at most `tol`. UserError: lam < 0; lam = 0 without a barrier (softmax policies have
+    no finite best parameters); not converged within max_steps (the text names task, residual and remedy).
     """
-    theta, lam, tau = _checked(tasks, theta, lam, tau)
     return theta + _displacement(tasks, theta, lam, tau, tol, max_steps)
 
 
 def envelope(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL) -> np.ndarray:
     """(N,) F_i(theta) = min_x f_i(x) + (lam/2) ||x - theta||^2 with f_i = -J_i^tau; see `prox`."""
-    theta, lam, tau = _checked(tasks, theta, lam, tau)
-    d = _displacement(tasks, theta, lam, tau, tol, MAX_STEPS)
+    d = _displacement(tasks, theta, lam, tau, tol)
     return moreau.envelope(-objective(tasks, theta + d, tau), d, 0.0, lam, axes=(-2, -1))
 
 
@@ -43,28 +38,22 @@ def envelope_gradients(
     tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL
 ) -> np.ndarray:
     """(N, S, A) grad F_i(theta) = lam (theta - prox_i(theta)) (T1: exact when lam > L); see `prox`."""
-    theta, lam, tau = _checked(tasks, theta, lam, tau)
-    d = _displacement(tasks, theta, lam, tau, tol, MAX_STEPS)
-    return moreau.envelope_gradient(0.0, d, lam)
+    return moreau.envelope_gradient(0.0, _displacement(tasks, theta, lam, tau, tol), lam)
 
 
-def _checked(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float) -> tuple[np.ndarray, float, float]:
-    theta, tau = check_theta(tasks, theta), check_number("tau", tau, least=0)
-    lam = check_number("lam", lam, least=0)
+def _displacement(
+    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float, tol: float, max_steps: int = MAX_STEPS
+) -> np.ndarray:
+    """`prox - theta`, iterated as such: for large lam the difference of the two would cancel."""
+    theta, tau, lam = check_theta(tasks, theta), check_number("tau", tau), check_number("lam", lam)
+    check_number("tol", tol, positive=True)
+    check_whole("max_steps", max_steps)
     if lam == 0 and tau == 0:
         raise UserError(
             "lam is 0 for every task: without a penalty a softmax policy improves for ever and has no finite "
             "maximiser; use lam > 0, or tau > 0 (log barrier)."
         )
-    return np.broadcast_to(theta, tasks.shape), lam, tau
-
-
-def _displacement(
-    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float, tol: float, max_steps: int
-) -> np.ndarray:
-    """`prox - theta`, iterated as such: for large lam the difference of the two would cancel."""
-    check_number("tol", tol, above=0)
-    check_whole("max_steps", max_steps)
+    theta, d = np.broadcast_to(theta, tasks.shape), np.zeros(tasks.shape)
 
     def height(rows: np.ndarray, d: np.ndarray) -> np.ndarray:
         return objective(tasks[rows], theta[rows] + d, tau) - (lam / 2) * (d**2).sum((-2, -1))
@@ -73,10 +62,9 @@ def _displacement(
         return exact(tasks[rows], theta[rows] + d, tau)[0] - moreau.proximal_pull(d, 0.0, lam)
 
     everyone = np.arange(len(tasks))
-    d = np.zeros(tasks.shape)
-    g = slope(everyone, d)
-    recent = np.repeat(height(everyone, d)[None], _MEMORY, 0)
+    g, recent = slope(everyone, d), np.tile(height(everyone, d), (_MEMORY, 1))
     step = np.full(len(tasks), 1.0 / (lam + 1.0 / (1.0 - tasks.gamma)))
+    longest = 10.0 / lam if lam else 1e6
     for iteration in range(max_steps + 1):
         residual = np.linalg.norm(g.reshape(len(tasks), -1), axis=1)
         rows = np.flatnonzero(residual > tol)
@@ -84,25 +72,20 @@ def _displacement(
             return d
         if iteration == max_steps:
             break
-        trial, trial_height, accepted = d.copy(), recent.max(0), np.zeros(len(tasks), bool)
-        pending = rows
+        trial, trial_height, pending = d.copy(), recent.max(0), rows
         while pending.size:
             trial[pending] = d[pending] + step[pending, None, None] * g[pending]
             trial_height[pending] = height(pending, trial[pending])
             wanted = recent[:, pending].min(0) + 1e-4 * step[pending] * residual[pending] ** 2
             # Near the maximum the gain drowns in rounding: then a step is taken on the gradient's word.
             slack = 1e-13 * (1.0 + np.abs(wanted))
-            accepted[pending] = (trial_height[pending] >= wanted - slack) | (step[pending] * lam < 1e-12)
-            pending = pending[~accepted[pending]]
+            accepted = (trial_height[pending] >= wanted - slack) | (step[pending] * lam < 1e-12)
+            pending = pending[~accepted]
             step[pending] *= 0.25
         moved, gradient = trial[rows] - d[rows], slope(rows, trial[rows])
-        change = g[rows] - gradient
-        curvature = (moved * change).sum((-2, -1))
-        length = (moved**2).sum((-2, -1))
+        length, curvature = (moved**2).sum((-2, -1)), (moved * (g[rows] - gradient)).sum((-2, -1))
         spectral = np.divide(length, curvature, out=np.full(len(rows), np.inf), where=curvature > 0)
-        longest = 10.0 / lam if lam else 1e6
-        step[rows] = np.where(np.isfinite(spectral), np.clip(spectral, 1e-12, longest), 4.0 * step[rows])
-        step[rows] = np.minimum(step[rows], longest)
+        step[rows] = np.where(np.isfinite(spectral), spectral.clip(1e-12, longest), 4.0 * step[rows]).clip(max=longest)
         d[rows], g[rows] = trial[rows], gradient
         recent[iteration % _MEMORY, rows] = trial_height[rows]
     task = int(residual.argmax())

@@ -22,8 +22,7 @@ class Trajectories:
 
 def _ladder(p: np.ndarray) -> np.ndarray:
     """The rows of p (…, C) as one sorted array, row k climbing from k to k + 1: one search draws from any row."""
-    flat = p.reshape(-1, p.shape[-1])
-    c = np.cumsum(flat, -1)
+    c = p.reshape(-1, p.shape[-1]).cumsum(-1)
     c[c >= c[:, -1:]] = 1.0  # rounding must not let an impossible last outcome be drawn
     return (c + np.arange(len(c))[:, None]).ravel()
 
@@ -32,47 +31,42 @@ def sample(
     tasks: TaskBatch, theta: np.ndarray, trajectories: int, horizon: int, generator: np.random.Generator
 ) -> Trajectories:
     """`trajectories` rollouts of `horizon` steps of the softmax policies theta in each task."""
-    theta = check_theta(tasks, theta)
+    pi = softmax(check_theta(tasks, theta))
     check_whole("trajectories", trajectories)
     check_whole("horizon", horizon)
-    check_generator("generator", generator)
+    check_generator(generator)
     N, S, A = tasks.shape
-    pi = np.broadcast_to(softmax(theta), tasks.shape)
     steps = _ladder((pi[..., None] * tasks.P).reshape(N, S, A * S))  # action and next state in one draw
     # Just below 1, so that adding the row number cannot round up into the next row.
     u = generator.random((horizon + 1, N, trajectories)) * (1 - 2.0**-32)
     task = np.arange(N)[:, None]
-    start = _ladder(tasks.rho).searchsorted(task + u[0], side="right") - task * S
     drawn = np.empty((horizon, N, trajectories), np.int64)  # ((task * S + s) * A + a) * S + next s
-    row = first = task * S + start
+    row = _ladder(tasks.rho).searchsorted(task + u[0], side="right")  # task * S + s
     for t in range(horizon):
         drawn[t] = steps.searchsorted(row + u[t + 1], side="right")
         row = task * S + drawn[t] % S
     cells = drawn // S
-    states = np.concatenate([(first - task * S)[None], drawn[:-1] % S])
-    return Trajectories(states, cells % A, tasks.r.reshape(-1)[cells])
+    return Trajectories(cells // A % S, cells % A, tasks.r.reshape(-1)[cells])
 
 
 def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> Oracle:
     """An oracle for the learners: fresh trajectories at each call, `trajectories` of `horizon` per task.
 
-    Gradient: GPOMDP (Baxter and Bartlett, 2001), `sum_t grad log pi(a_t|s_t) sum_{k>=t} gamma^k (r_k - b_k)`,
-    where b_k is the mean reward at step k of the *other* trajectories of the task: it depends on none of the
-    trajectory's own actions, so the estimate stays unbiased. Only the cut at `horizon` leaves a bias, of
-    order gamma^horizon. Hessian-vector products use the same trajectories and are unbiased too; MAML's
-    product of the two is not, as in every sampled MAML. The barrier is exact.
+    Gradient: GPOMDP (Baxter and Bartlett, 2001), `sum_t grad log pi(a_t|s_t) sum_{k>=t} gamma^k (r_k - b_k)`, where b_k
+    is the mean reward at step k of the *other* trajectories of the task: it depends on none of the trajectory's own
+    actions, so the estimate stays unbiased. Only the cut at `horizon` leaves a bias, of order gamma^horizon.
+    Hessian-vector products use the same trajectories and are unbiased too; MAML's product of the two is not, as in
+    every sampled MAML. The barrier is exact.
     """
     check_whole("trajectories", trajectories, least=2)  # the baseline is the mean of the others
     check_whole("horizon", horizon)
-    check_generator("generator", generator)
+    check_generator(generator)
 
     def oracle(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> tuple[np.ndarray, HessianVector]:
-        N, S, A = tasks.shape
-        pi = np.broadcast_to(softmax(theta), tasks.shape)
+        (N, S, A), pi = tasks.shape, np.broadcast_to(softmax(theta), tasks.shape)
         seen = sample(tasks, theta, trajectories, horizon, generator)
         others = (seen.rewards.sum(-1, keepdims=True) - seen.rewards) / (trajectories - 1)
-        discounts = tasks.gamma ** np.arange(horizon)[:, None, None]
-        gain = discounts * (seen.rewards - others)
+        gain = tasks.gamma ** np.arange(horizon)[:, None, None] * (seen.rewards - others)
         cells = (np.arange(N)[:, None] * S + seen.states) * A + seen.actions
 
         def to_go(x: np.ndarray) -> np.ndarray:

@@ -31,10 +31,8 @@ def conflict_rate(tasks: TaskBatch, theta: np.ndarray) -> float:
 
 
 def cancellation(tasks: TaskBatch, theta: np.ndarray) -> float:
-    """How much of the tasks' gradients at the shared `theta` (S, A) cancels in their mean.
-
-    1 - norm of the mean / mean of the norms: 0 if they agree, 1 if nothing is left (0 where all vanish).
-    """
+    """How much of the tasks' gradients at the shared `theta` (S, A) cancels in their mean: 1 - norm of the mean / mean
+    of the norms, 0 if they agree (or all vanish), 1 if nothing is left."""
     g = policy_gradients(tasks, theta).reshape(len(tasks), -1)
     norms = np.linalg.norm(g, axis=1).mean()
     return float(1.0 - np.linalg.norm(g.mean(0)) / norms) if norms > 1e-14 else 0.0

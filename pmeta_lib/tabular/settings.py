@@ -9,7 +9,6 @@ from pmeta_lib.tabular.mdp import TaskBatch, check_generator, check_number, chec
 from pmeta_lib.tabular.policies import Oracle, exact
 
 LARGEST = 1e8  # beyond any sense for softmax parameters (exp(-745) is already 0): such a run has diverged
-AGGREGATES = ("drawn", "all")
 
 
 @dataclass(frozen=True)
@@ -37,21 +36,21 @@ class Settings:
         for name in ("rounds", "inner_steps", "local_steps"):
             check_whole(name, getattr(self, name))
         for name in ("lam", "eta", "beta", "tau"):
-            check_number(name, getattr(self, name), least=0)
-        check_number("inner_step_size", self.inner_step_size, above=0)
+            check_number(name, getattr(self, name))
+        check_number("inner_step_size", self.inner_step_size, positive=True)
         for name in ("warm_start", "trace"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
-        if self.aggregate not in AGGREGATES:
-            raise unknown("aggregate", self.aggregate, AGGREGATES)
+        if self.aggregate not in ("drawn", "all"):
+            raise unknown("aggregate", self.aggregate, ("drawn", "all"))
         if not callable(self.oracle):
             raise UserError(f"oracle is {self.oracle!r}; leave it out, or make one by sampled(...).")
-        N, n = len(tasks), self.tasks_per_round
-        n = N if n is None else check_whole("tasks_per_round", n)
+        N = len(tasks)
+        n = N if self.tasks_per_round is None else check_whole("tasks_per_round", self.tasks_per_round)
         if n > N:
             raise UserError(f"tasks_per_round is {n}; it must be from 1 to the number of tasks, {N}.")
         if n < N or self.generator is not None:
-            check_generator("generator", self.generator)
+            check_generator(self.generator)
         return replace(self, tasks_per_round=n)
 
 
@@ -62,9 +61,9 @@ def escaped(y: np.ndarray) -> np.ndarray:
 
 def cause(s: Settings) -> str:
     """Why a run with these settings diverged, and the remedy."""
-    pull = s.inner_step_size * s.lam
+    pull, move = s.inner_step_size * s.lam, s.eta * s.lam * s.beta
     if pull >= 2:
         return f"inner_step_size * lam = {pull:g} is 2 or more; use inner_step_size < {2 / s.lam:g}"
-    if s.eta * s.lam * s.beta >= 2:
-        return f"eta * lam * beta = {s.eta * s.lam * s.beta:g} is 2 or more; use eta < {2 / (s.lam * s.beta):g}"
+    if move >= 2:
+        return f"eta * lam * beta = {move:g} is 2 or more; use eta < {2 / (s.lam * s.beta):g}"
     return f"inner_step_size = {s.inner_step_size:g} or eta = {s.eta:g} is too large; divide it by 10"
