@@ -4,8 +4,6 @@ papermill injects the parameters and executes the cells. Around it stands what i
 interpreter that is watched, an early end that is no success, and every fault named as what it was.
 """
 
-import itertools
-import json
 import os
 import re
 import signal
@@ -14,7 +12,6 @@ import sys
 import threading
 import time
 import uuid
-import warnings
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +21,7 @@ import nbformat
 from pmeta_course.regression import literals
 from pmeta_course.regression.compare import Row, read_records
 from pmeta_course.regression.kernels import TOKEN, Kernel, Limits
-from pmeta_course.regression.structure import code_cells, texts
-from pmeta_lib.files import json_text
+from pmeta_course.regression.structure import code_cells, load, texts
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 TAIL_LINES, TAIL_WIDTH = 12, 300
@@ -82,33 +78,6 @@ class Result:
 
 
 # ---------------------------------------------------------------------------------------- one notebook
-
-
-def load(path: Path):
-    """The notebook at `path` in the newest format, every cell with an id of its own. Raises ValueError if it is none.
-
-    A cell without an id (files older than nbformat 4.5) gets one by its position, so does the second of two cells with
-    the same id: reading a file twice gives the same ids, by which outputs and messages find their cell. nbformat
-    itself would draw new ones at each reading.
-    """
-    raw = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    if not isinstance(raw, dict) or not isinstance(raw.get("cells", raw.get("worksheets")), list):
-        raise ValueError("it has no list of cells")
-    with warnings.catch_warnings():  # of missing and double ids, which are put right here
-        warnings.simplefilter("ignore")
-        nb = nbformat.v4.upgrade(nbformat.reads(json_text(raw), as_version=4))
-    nb = nbformat.from_dict(nb)  # format 3 is a class of its own
-    nb.nbformat_minor = max(5, nb.nbformat_minor)
-    own = [c.get("id") if raw.get("nbformat_minor", 0) >= 5 else None for c in raw.get("cells", [])]
-    taken = set()
-    for i, (cell, name) in enumerate(itertools.zip_longest(nb.cells, own)):
-        if not isinstance(name, str) or name in taken:
-            name = next(n for k in itertools.count() if (n := f"cell-{i}" + f"-{k}" * bool(k)) not in {*own, *taken})
-        if not isinstance(cell.get("source"), str):  # nbformat only warns of it
-            raise ValueError(f"cell {i + 1} has no source")
-        cell.id = name
-        taken.add(name)
-    return nb
 
 
 def run_notebook(job: Job, token: str, stop: threading.Event) -> Result:
