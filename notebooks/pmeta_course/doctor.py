@@ -35,9 +35,8 @@ def main(args: argparse.Namespace) -> int:
     for check in CHECKS:
         for what, state, found, remedy in safely(check):
             lines.append({"what": what, "state": state, "found": found, "remedy": remedy})
-            mark = {OK: "ok     ", WARNING: "warning", ERROR: "error  "}[state]
             if args.json != Path("-"):
-                print(f"{mark}  {what:<20} {found}" + (f"  → {remedy}" if remedy else ""), flush=True)
+                print(f"{state:<7}  {what:<20} {found}" + (f"  → {remedy}" if remedy else ""), flush=True)
     errors = sum(line["state"] == ERROR for line in lines)
     report = {"ok": not errors, "checks": lines}
     if args.json == Path("-"):
@@ -56,13 +55,16 @@ def safely(check) -> Iterator[Line]:
         yield check.__name__, ERROR, f"{type(error).__name__}: {error}".splitlines()[0], REINSTALL
 
 
+def judged(what: str, good: object, found: str, remedy: str, otherwise: str = ERROR) -> Line:
+    """One line of the report: ok, or `otherwise` with its remedy."""
+    return (what, OK, found, "") if good else (what, otherwise, found, remedy)
+
+
 def python() -> Iterator[Line]:
-    good = (3, 11) <= sys.version_info < (3, 14)
-    remedy = "" if good else "make a virtual environment with Python 3.11, 3.12 or 3.13"
-    yield "python", OK if good else ERROR, f"{platform.python_version()} at {sys.executable}", remedy
+    good, found = (3, 11) <= sys.version_info < (3, 14), f"{platform.python_version()} at {sys.executable}"
+    yield judged("python", good, found, "make a virtual environment with Python 3.11, 3.12 or 3.13")
     isolated = sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ
-    remedy = "" if isolated else "use a virtual or conda environment: `make setup`"
-    yield "environment", OK if isolated else WARNING, sys.prefix, remedy
+    yield judged("environment", isolated, sys.prefix, "use a virtual or conda environment: `make setup`", WARNING)
 
 
 def packages() -> Iterator[Line]:
@@ -83,25 +85,20 @@ def packages() -> Iterator[Line]:
         if not need.specifier.contains(have, prereleases=True):
             wrong.append(f"{need.name} {have} is not {need.specifier}")
         found.append(f"{need.name} {have}")
-    if wrong:
-        yield "packages", ERROR, "; ".join(wrong), "pip install -e . in the repository"
-    else:
-        shown = [f for f in found if f.split()[0] in ("torch", "numpy", "gymnasium", "mujoco", "papermill")]
-        yield "packages", OK, f"{len(found)} present: {', '.join(shown)}", ""
+    shown = [f for f in found if f.split()[0] in ("torch", "numpy", "gymnasium", "mujoco", "papermill")]
+    said = "; ".join(wrong) or f"{len(found)} present: {', '.join(shown)}"
+    yield judged("packages", not wrong, said, "pip install -e . in the repository")
 
 
 def cores() -> Iterator[Line]:
     count = machine.cores()
-    remedy = "" if count > 1 else "works, but takes about twice the stated times"
-    yield "cores", OK if count > 1 else WARNING, str(count), remedy
-    threads = os.environ.get("OMP_NUM_THREADS")
-    if threads and threads.isdigit() and int(threads) > count:
-        yield "threads", WARNING, f"OMP_NUM_THREADS={threads} on {count} cores", "unset OMP_NUM_THREADS"
-    else:
-        yield "threads", OK, f"OMP_NUM_THREADS={threads}" if threads else "chosen by the runner", ""
+    yield judged("cores", count > 1, str(count), "works, but takes about twice the stated times", WARNING)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    few = not threads.isdigit() or int(threads) <= count
+    found = f"OMP_NUM_THREADS={threads}" if threads else "chosen by the runner"
+    yield judged("threads", few, found + f" on {count} cores" * (not few), "unset OMP_NUM_THREADS", WARNING)
     memory = machine.memory() / GIB
-    remedy = "" if memory >= 4 else "close other programs and run with --workers 1"
-    yield "memory", OK if memory >= 4 else WARNING, f"{memory:.1f} GiB", remedy
+    yield judged("memory", memory >= 4, f"{memory:.1f} GiB", "close other programs and run with --workers 1", WARNING)
 
 
 def gpu() -> Iterator[Line]:
@@ -112,24 +109,22 @@ def gpu() -> Iterator[Line]:
         failed, text = done.returncode, (done.stderr if done.returncode else done.stdout).strip().rpartition("\n")[2]
     except subprocess.TimeoutExpired:
         failed, text = 1, "no answer in 60 s"
-    if failed:
-        yield "gpu", WARNING, f"torch cannot be asked: {text}", "pip install torch again; the CPU suffices"
-    else:
-        yield "gpu", OK, text or "none: the course runs on the CPU, only full sweeps gain from a GPU", ""
+    found = text or "none: the course runs on the CPU, only full sweeps gain from a GPU"
+    found = f"torch cannot be asked: {text}" if failed else found
+    yield judged("gpu", not failed, found, "pip install torch again; the CPU suffices", WARNING)
 
 
 def rendering() -> Iterator[Line]:
     gl = machine.off_screen()
     remedy = "none needed: robots are drawn as sticks. To see them rendered: install libegl1 or libosmesa6"
-    state = (OK, f"MUJOCO_GL={gl}", "") if gl else (WARNING, "no EGL, no OSMesa", remedy)
-    yield "off-screen rendering", *state
+    yield judged("off-screen rendering", gl, f"MUJOCO_GL={gl}" if gl else "no EGL, no OSMesa", remedy, WARNING)
 
 
 def disk() -> Iterator[Line]:
     for what, folder in (("disk, here", Path.cwd()), ("disk, temporary", Path(tempfile.gettempdir()))):
         free = shutil.disk_usage(folder).free / GIB
-        state = OK if free > 2 else WARNING if free > 0.3 else ERROR
-        yield what, state, f"{free:.1f} GiB free", "" if state == OK else f"free some space on {folder}"
+        state = WARNING if free > 0.3 else ERROR
+        yield judged(what, free > 2, f"{free:.1f} GiB free", f"free some space on {folder}", state)
 
 
 def folders() -> Iterator[Line]:
@@ -153,10 +148,8 @@ def kernel() -> Iterator[Line]:
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source)
         job = Job("doctor", source, Path(folder) / "out.ipynb", {}, Limits(120, machine.memory()))
         result = run_notebook(job, "doctor", threading.Event())
-    if result.status == "passed":
-        yield "jupyter kernel", OK, f"starts, runs and ends in {result.seconds:.1f} s", ""
-    else:
-        yield "jupyter kernel", ERROR, f"{result.reason}: {result.message}", REINSTALL
+    good, how = result.status == "passed", f"starts, runs and ends in {result.seconds:.1f} s"
+    yield judged("jupyter kernel", good, how if good else f"{result.reason}: {result.message}", REINSTALL)
 
 
 CHECKS = (python, packages, cores, gpu, rendering, disk, folders, kernel)

@@ -75,7 +75,7 @@ def choose(folder: Path, names: list[str]) -> list[Path]:
 
 def read_sources(paths: list[Path], skipped: dict[Path, str] | None = None) -> dict[Path, object]:
     """The notebooks, loaded. Raises UserError for a file that is none, or puts it into `skipped` with the reason."""
-    from pmeta_course.regression.runner import load
+    from pmeta_course.regression.structure import load
 
     sources, reasons = {}, {}
     for path in paths:

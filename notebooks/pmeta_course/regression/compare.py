@@ -6,6 +6,7 @@ appends one JSON line to the file named by PMETA_RECORD_FILE. An *exact* value m
 seeds, and the derivation is stored with the band.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pmeta_course.regression.literals import from_json, same
-from pmeta_lib.files import UserError, json_text, unknown, write_atomically, writing
+from pmeta_lib.files import UserError, json_text, strict, unknown, write_atomically, writing
 
 KINDS = ("exact", "stochastic")
 RECORD_FILE = "PMETA_RECORD_FILE"
@@ -54,7 +55,7 @@ def encode(value: Any, where: str = "record") -> dict:
     if hasattr(value, "to_frame") and not hasattr(value, "columns"):
         value = value.to_frame()
     if hasattr(value, "columns"):
-        columns = {str(c): _column(value[c], where) for c in value.columns}
+        columns = {str(c): _plain(np.asarray(value[c])) for c in value.columns}
         if len(columns) != len(value.columns):
             raise UserError(f"{where}: two columns of the table have the same name")
         if value.size > MAX_NUMBERS:
@@ -70,19 +71,14 @@ def encode(value: Any, where: str = "record") -> dict:
         raise UserError(f"{where}: cannot keep a {type(value).__name__}; give numbers, a DataFrame or a short text")
     if array.size > MAX_NUMBERS:
         raise UserError(f"{where}: an array of {array.size} numbers; record a summary of it instead")
-    return {"type": "array" if array.ndim else "scalar", "value": _json(array)}
+    return {"type": "array" if array.ndim else "scalar", "value": _plain(array)}
 
 
-def _column(series, where: str) -> list:
-    array = np.asarray(series)
-    return _json(array) if array.dtype.kind in "biuf" else [str(x) for x in array]
-
-
-def _json(array: np.ndarray) -> Any:
-    if array.dtype.kind != "f":
-        return array.tolist()
-    flat = [x if math.isfinite(x) else str(x) for x in array.astype(float).ravel().tolist()]
-    return np.array(flat, dtype=object).reshape(array.shape).tolist()
+def _plain(array: np.ndarray) -> Any:
+    """Numbers as strict JSON, anything else as texts."""
+    if array.dtype.kind not in "biuf":
+        return [str(x) for x in array]
+    return strict((array.astype(float) if array.dtype.kind == "f" else array).tolist())
 
 
 def read_records(path: Path) -> tuple[dict[str, dict], list[str]]:
@@ -90,14 +86,12 @@ def read_records(path: Path) -> tuple[dict[str, dict], list[str]]:
     values, twice = {}, []
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for line in lines:
-        try:
+        with contextlib.suppress(json.JSONDecodeError):  # the kernel was killed while it wrote this line
             entry = json.loads(line)
-        except json.JSONDecodeError:  # the kernel was killed while it wrote this line
-            continue
-        name = entry.pop("name")
-        if name in values:
-            twice.append(name)
-        values[name] = entry
+            name = entry.pop("name")
+            if name in values:
+                twice.append(name)
+            values[name] = entry
     return values, twice
 
 
@@ -170,19 +164,18 @@ def compare(name: str, new: dict | None, old: dict | None) -> Row:
     new_parts, old_parts = _parts(new), _parts(old)
     if new_parts.keys() != old_parts.keys():
         return replace(row, status="shape", detail=f"columns differ: {sorted(new_parts.keys() ^ old_parts.keys())}")
-    row.away = 0.0
+    row.away, band = 0.0, old.get("band")
     for label, a in new_parts.items():
         b = old_parts[label]
         if a.shape != b.shape:
             return replace(row, status="shape", detail=f"{label} was {b.shape}, is {a.shape}".strip())
-        if a.dtype.kind == "U" or b.dtype.kind == "U":
-            if not np.array_equal(a.astype(str), b.astype(str)):
-                row.status, row.away, row.detail = ("differs", math.inf, f"text {label} differs".replace("  ", " "))
-                return row
-            continue
-        band = old.get("band")
-        centre = np.array(band["mean"][label]) if band else b
-        tolerance = np.array(band["half_width"][label]) if band else old["atol"] + old["rtol"] * np.abs(b)
+        if "U" in (a.dtype.kind, b.dtype.kind):
+            if np.array_equal(a.astype(str), b.astype(str)):
+                continue
+            return replace(row, status="differs", away=math.inf, detail=f"text {label} differs".replace("  ", " "))
+        centre, tolerance = b, old["atol"] + old["rtol"] * np.abs(b)
+        if band:
+            centre, tolerance = np.array(band["mean"][label]), np.array(band["half_width"][label])
         gap = np.abs(a - centre)
         with np.errstate(divide="ignore", invalid="ignore"):
             away = np.where(gap == 0, 0.0, gap / tolerance)
@@ -193,9 +186,7 @@ def compare(name: str, new: dict | None, old: dict | None) -> Row:
             row.detail = f"worst at {place}: {centre[worst]:.8g} -> {a[worst]:.8g}" if place else ""
         if band and row.status == "same" and not np.allclose(a, b, old["rtol"], old["atol"]):
             row.status = "moved"  # inside its band, yet not the number of the same seed: shown, no failure
-    if row.away > 1:
-        row.status = "differs"
-    return row
+    return replace(row, status="differs") if row.away > 1 else row
 
 
 def compare_all(new: dict[str, dict], expected: dict, parameters: dict) -> list[Row]:
@@ -218,7 +209,7 @@ def derive_band(entries: list[dict], seeds: list[int]) -> dict:
     n, first = len(entries), entries[0]
     factor = float(t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * math.sqrt(1 + 1 / n)
     band: dict[str, Any] = {"rule": RULE, "seeds": list(seeds), "factor": factor}
-    band |= {name: {} for name in ("mean", "sd", "half_width")}
+    band |= {"mean": {}, "sd": {}, "half_width": {}}
     for label, part in _parts(first).items():
         if part.dtype.kind == "U":
             continue
@@ -266,11 +257,9 @@ def blessed(
 
     facts: whatever else belongs in the file (profile, parameters, seconds, versions, figures).
     """
-    old = expected.get("values", {})
-    changed = [r.name for r in rows if not r.ok]
-    kept = {r.name for r in rows if r.ok}
+    old, kept = expected.get("values", {}), {r.name for r in rows if r.ok}
     new = {n: old[n] if n in kept and n not in bands else v for n, v in values.items()}
-    for name, band in bands.items():
-        new[name] = new[name] | {"band": band}
+    new |= {n: new[n] | {"band": band} for n, band in bands.items()}
+    changed = [r.name for r in rows if not r.ok]
     entry = {"date": time.strftime("%Y-%m-%d"), "reason": reason, "changed": changed}
     return expected | facts | {"values": new, "history": [*expected.get("history", []), entry]}

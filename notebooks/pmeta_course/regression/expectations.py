@@ -1,6 +1,8 @@
 """Make new expectations: what differs, bands from several seeds, the reason, the files."""
 
+import contextlib
 import platform
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from pmeta_course.regression import reports, structure
@@ -16,10 +18,8 @@ def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -44,7 +44,7 @@ def bless(session, jobs: list[Job], reason: str | None, seeds: list[int] | None)
     """
     results = {r.name: r for r in session.finished}
     todo = [(job, results[job.name]) for job in jobs if results[job.name].status == "passed"]
-    wanted, redo = {}, {}
+    wanted, redo = {}, []
     for job, result in todo:
         result.rows = compare_all(result.values, session.expectations[job.name], result.parameters)
         wrong = {r.name for r in result.rows if not r.ok} if not seeds else set(result.values)
@@ -53,30 +53,27 @@ def bless(session, jobs: list[Job], reason: str | None, seeds: list[int] | None)
     for job, result in todo:
         expected, rows = session.expectations[job.name], [r for r in result.rows if not r.ok]
         figures = structure.figure_problems(result.figures, expected.get("figures", [])) if expected else []
-        redo[job.name] = not expected or bool(rows or figures or bands.get(job.name))
+        if not expected or rows or figures or bands.get(job.name):
+            redo.append((job, result))
         for text in [reports.diff(rows)] * bool(rows) + figures:
             print(f"\n{job.name}\n{text}")
-    if not any(redo.values()):
+    if not redo:
         print("nothing to bless: all values agree with their expectations")
     elif not reason:
-        try:
+        with contextlib.suppress(EOFError):
             reason = input("\nWhy may these values change? (empty: leave the expectations as they are) ").strip()
-        except EOFError:
-            reason = ""
         if not reason:
             print("nothing blessed")
             return 1
-    for job, result in todo:
-        if not redo[job.name] or result.status != "passed":
-            continue
+    for job, result in (pair for pair in redo if pair[1].status == "passed"):
         path, changed = session.expected / f"{job.name}.json", sum(not r.ok for r in result.rows)
         facts = {
             "notebook": job.name, "profile": session.profile, "parameters": result.plain_parameters(),
             "seconds": round(result.seconds, 1), "versions": versions(),
             "figures": [{k: f[k] for k in ("ink", "colour", "halves")} for f in result.figures],
         }  # fmt: skip
-        old = session.expectations[job.name]
-        new = blessed(old, result.rows, result.values, bands.get(job.name, {}), facts, reason)
+        old, found = session.expectations[job.name], bands.get(job.name, {})
+        new = blessed(old, result.rows, result.values, found, facts, reason)
         save_expected(path, new)
         result.rows = compare_all(result.values, new, result.parameters)
         print(f"blessed {path}: {changed} changed of {len(new['values'])} values")
@@ -88,42 +85,34 @@ def derive_bands(session, todo: list[tuple[Job, Result]], wanted: dict[str, list
 
     A notebook whose values have no band (no SEED, a failed run, a shape that changes) is marked as failed.
     """
-    jobs, runs, owner = [], {}, {}
-    for job, result in todo:
-        if not wanted[job.name]:
-            continue
+    jobs, runs = [], {}
+    for job, result in (pair for pair in todo if wanted[pair[0].name]):
         if "SEED" not in result.parameters:
             result.fail("values", "it records stochastic values, but declares no SEED to derive a band from")
             continue
-        own = result.parameters["SEED"]
-        runs[job.name] = {own: result}
-        for seed in (s for s in seeds if s != own):
-            jobs.append(session.job(job.source, job.parameters, seed))
-            jobs[-1].expected_seconds = result.seconds
-            owner[jobs[-1].name] = (job.name, seed)
-    if jobs:
-        guess = makespan([j.expected_seconds for j in jobs], session.workers)
-        print(f"bands of stochastic values: {len(jobs)} runs with other seeds, about {clock(guess)}", flush=True)
+        runs[job.name] = {result.parameters["SEED"]: result}
+        others = [session.job(job.source, job.parameters, seed) for seed in seeds if seed not in runs[job.name]]
+        jobs += [replace(other, expected_seconds=result.seconds) for other in others]
 
     def finish(job: Job, result: Result) -> None:
-        name, seed = owner[job.name]
+        name, seed = job.source.stem, job.parameters["SEED"]
         runs[name][seed] = result
         print(f"  {name} with seed {seed}: {result.status} {result.message}", flush=True)
         job.executed.unlink(missing_ok=True)
 
     if jobs:
+        guess = makespan([j.expected_seconds for j in jobs], session.workers)
+        print(f"bands of stochastic values: {len(jobs)} runs with other seeds, about {clock(guess)}", flush=True)
         run_all(jobs, session.workers, finish, session.tick)
     bands = {}
-    for job, result in todo:
-        done, names = dict(sorted(runs.get(job.name, {}).items())), wanted[job.name]
+    for job, result in (pair for pair in todo if pair[0].name in runs):
+        done, names = dict(sorted(runs[job.name].items())), wanted[job.name]
         lacking = [s for s, r in done.items() if r.status != "passed" or set(names) - r.values.keys()]
         broken = [n for n in names for r in done.values() if n in r.values and not finite(r.values[n])]
         try:
             if lacking or broken:
                 raise UserError(f"no band: seeds {lacking} failed or recorded others; not finite: {broken}")
-            if done:
-                found = {n: derive_band([r.values[n] for r in done.values()], list(done)) for n in names}
-                bands[job.name] = found
+            bands[job.name] = {n: derive_band([r.values[n] for r in done.values()], list(done)) for n in names}
         except UserError as error:
             result.fail("values", str(error))
     return bands

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -66,20 +65,15 @@ class Kernel:
         self.peak = 0
 
     def __enter__(self):
-        from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+        from jupyter_client.kernelspec import KernelSpecManager
         from jupyter_client.manager import AsyncKernelManager, run_sync
-
-        class OwnInterpreter(KernelSpecManager):
-            """Whatever kernels the user has installed under the name python3: the course runs on this one."""
-
-            def get_kernel_spec(self, kernel_name):
-                argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-                return KernelSpec(argv=argv, display_name="Python 3", language="python", name=kernel_name)
 
         # Socket paths are limited to about 100 characters, which a long TMPDIR can exceed.
         short = "/tmp" if os.name == "posix" and os.access("/tmp", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="pm", dir=short))
-        self.manager = AsyncKernelManager(kernel_spec_manager=OwnInterpreter(), kernel_name="python3")
+        # without folders to look in, python3 is this interpreter, whatever kernels the user has installed
+        own = KernelSpecManager(kernel_dirs=[])
+        self.manager = AsyncKernelManager(kernel_spec_manager=own, kernel_name="python3")
         self.manager.connection_file = str(self.folder / "k.json")
         if os.name == "posix":
             self.manager.transport, self.manager.ip = "ipc", str(self.folder / "k")

@@ -5,8 +5,13 @@ literals, nested.
 """
 
 import ast
+import cmath
+import contextlib
+import json
 import math
 from typing import Any
+
+from pmeta_lib.files import json_text
 
 SCALARS = (type(None), bool, int, float, complex, str, bytes)
 NOT_FINITE = {"inf": math.inf, "Infinity": math.inf, "nan": math.nan, "NaN": math.nan}
@@ -15,21 +20,16 @@ NOT_FINITE = {"inf": math.inf, "Infinity": math.inf, "nan": math.nan, "NaN": mat
 class _NotFinite(ast.NodeTransformer):
     """`inf`, `math.nan`, `np.inf`, `float("inf")`, `complex(inf, 0)` as the numbers that they are."""
 
-    def visit_Name(self, node):
-        return ast.Constant(NOT_FINITE[node.id]) if node.id in NOT_FINITE else node
-
-    def visit_Attribute(self, node):
-        known = isinstance(node.value, ast.Name) and node.value.id in ("math", "np", "numpy", "torch")
-        return ast.Constant(NOT_FINITE[node.attr]) if known and node.attr in NOT_FINITE else node
-
-    def visit_Call(self, node):
-        makers = {"float": float, "complex": complex}
-        if isinstance(node.func, ast.Name) and node.func.id in makers and not node.keywords:
-            return ast.Constant(makers[node.func.id](*(evaluate(a) for a in node.args)))
-        return node
+    def visit(self, node):
+        match node:
+            case ast.Name(name) | ast.Attribute(ast.Name("math" | "np" | "numpy" | "torch"), name):
+                return ast.Constant(NOT_FINITE[name]) if name in NOT_FINITE else node
+            case ast.Call(ast.Name("float" | "complex" as maker), args, []):
+                return ast.Constant({"float": float, "complex": complex}[maker](*map(evaluate, args)))
+        return self.generic_visit(node)
 
 
-def evaluate(source: str | ast.expr) -> object:
+def evaluate(source: str | ast.expr) -> Any:
     """The value of a literal, given as text or as a syntax tree. Raises ValueError for anything else."""
     try:
         tree = ast.parse(source.strip(), mode="eval").body if isinstance(source, str) else source
@@ -43,10 +43,12 @@ def source(value: Any, ordered: bool = False) -> str:
 
     Raises ValueError for what is no literal.
     """
+    if isinstance(value, complex) and not cmath.isfinite(value):
+        return f"complex({source(value.real)}, {source(value.imag)})"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
     if isinstance(value, SCALARS):
-        if isinstance(value, complex):
-            return f"complex({source(value.real)}, {source(value.imag)})" if _odd(value) else repr(value)
-        return f"float('{value}')" if isinstance(value, float) and not math.isfinite(value) else repr(value)
+        return repr(value)
     if type(value) is dict:
         items = [f"{source(k, ordered)}: {source(v, ordered)}" for k, v in value.items()]
         return "{" + ", ".join(sorted(items) if ordered else items) + "}"
@@ -58,28 +60,20 @@ def source(value: Any, ordered: bool = False) -> str:
     raise ValueError(f"a {type(value).__name__} is no Python literal")
 
 
-def _odd(value: complex) -> bool:
-    return not (math.isfinite(value.real) and math.isfinite(value.imag))
-
-
 def same(a: object, b: object) -> bool:
     """Whether two literals are equal in value and type: 1 is not 1.0, (1, 2) is not [1, 2], nan is nan."""
     return source(a, ordered=True) == source(b, ordered=True)
 
 
 def to_json(value: object) -> object:
-    """A literal as strict JSON: itself where JSON keeps its type, else {"literal": its source code}."""
-    return value if _plain(value) else {"literal": source(value)}
+    """A literal as strict JSON: itself where JSON keeps its value and type, else {"literal": its source code}."""
+    ambiguous = isinstance(value, dict) and value.keys() == {"literal"}
+    with contextlib.suppress(TypeError):  # JSON has no such thing
+        if not ambiguous and same(json.loads(json_text(value)), value):
+            return value
+    return {"literal": source(value)}
 
 
 def from_json(value: object) -> object:
     """The inverse of `to_json`."""
     return evaluate(value["literal"]) if isinstance(value, dict) and value.keys() == {"literal"} else value
-
-
-def _plain(value: object) -> bool:
-    if type(value) is list:
-        return all(map(_plain, value))
-    if type(value) is dict:
-        return value.keys() != {"literal"} and all(type(k) is str and _plain(v) for k, v in value.items())
-    return type(value) in (type(None), bool, int, str) or (type(value) is float and math.isfinite(value))

@@ -65,7 +65,7 @@ class Session:
                 self.store()
         except Stopped as stopped:
             known = {r.name for r in self.finished}
-            self.finished += [r for r in stopped.results if r.name in self.sources and r.name not in known]
+            self.finished += [r for r in stopped.args[0] if r.name in self.sources and r.name not in known]
             code = 130
         self.finished.sort(key=lambda r: list(self.sources).index(r.name))
         self.write()

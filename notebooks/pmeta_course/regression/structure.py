@@ -8,6 +8,8 @@ import base64
 import contextlib
 import hashlib
 import io
+import itertools
+import json
 import re
 import symtable
 import warnings
@@ -23,13 +25,41 @@ from pmeta_lib.files import UserError, json_text
 
 MAX_STORED = 1_000_000  # bytes of a stored notebook
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-TYPES = ("int", "float", "complex", "str", "bytes", "bool", "None", "list", "dict", "tuple", "set")
+TYPES = {"int", "float", "complex", "str", "bytes", "bool", "None", "list", "dict", "tuple", "set"}
 COURSE_PARAMETERS = ("PROFILE", "SEED")
 WARNING = re.compile(r"^.*(?:Warning\b|\bWARN(?:ING)?\b).*$", re.MULTILINE)  # on stderr
 PRINTED_WARNING = re.compile(r"^.*:\d+: \w*Warning: .*$", re.MULTILINE)  # on stdout
 ABSOLUTE = re.compile(
     r"(?<![\w.:/~}+-])/(?:home|Users|root|tmp|work|mnt|private|opt|builds)/[\w.-]+|\b[A-Z]:\\\\?Users\\"
 )
+
+
+def load(path: Path):
+    """The notebook at `path` in the newest format, every cell with an id of its own. Raises ValueError if it is none.
+
+    A cell without an id (files older than nbformat 4.5) gets one by its position, so does the second of two cells with
+    the same id: reading a file twice gives the same ids, by which outputs and messages find their cell. nbformat
+    itself would draw new ones at each reading.
+    """
+    import nbformat
+
+    raw = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    if not isinstance(raw, dict) or not isinstance(raw.get("cells", raw.get("worksheets")), list):
+        raise ValueError("it has no list of cells")
+    with warnings.catch_warnings(action="ignore"):  # of missing and double ids, which are put right here
+        nb = nbformat.v4.upgrade(nbformat.reads(json_text(raw), as_version=4))
+    nb = nbformat.from_dict(nb)  # format 3 is a class of its own
+    nb.nbformat_minor = max(5, nb.nbformat_minor)
+    own = [c.get("id") if raw.get("nbformat_minor", 0) >= 5 else None for c in raw.get("cells", [])]
+    taken = set()
+    for i, (cell, name) in enumerate(itertools.zip_longest(nb.cells, own)):
+        if not isinstance(name, str) or name in taken:
+            name = next(n for k in itertools.count() if (n := f"cell-{i}" + f"-{k}" * bool(k)) not in {*own, *taken})
+        if not isinstance(cell.get("source"), str):  # nbformat only warns of it
+            raise ValueError(f"cell {i + 1} has no source")
+        cell.id = name
+        taken.add(name)
+    return nb
 
 
 def code_cells(nb, tag: str | None = None) -> list[tuple[int, Any]]:
@@ -40,8 +70,7 @@ def code_cells(nb, tag: str | None = None) -> list[tuple[int, Any]]:
 
 def python(source: str) -> ast.Module | None:
     """The syntax tree of a cell (magics allowed), or None if it does not parse."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an invalid escape in a learner's text is not ours to report
+    with warnings.catch_warnings(action="ignore"):  # an invalid escape in a learner's text is not ours to report
         with contextlib.suppress(SyntaxError):
             return ast.parse(source)
         from IPython.core.inputtransformer2 import TransformerManager
@@ -65,13 +94,11 @@ def parameters(nb) -> dict[str, tuple[object, set[str]]]:
                 names, hint = [t.id for t in node.targets if isinstance(t, ast.Name)], set()
             else:
                 continue
-            try:
+            default = None
+            with contextlib.suppress(ValueError):
                 default = literals.evaluate(node.value)
-            except ValueError:
-                default = None
-            known = hint and all(t in TYPES for t in hint)
-            types = hint if known else {type(default).__name__} if default is not None else set()
-            declared |= dict.fromkeys(names, (default, types))
+            types = {type(default).__name__} if default is not None else set()
+            declared |= dict.fromkeys(names, (default, hint if hint and hint <= TYPES else types))
     return declared
 
 
@@ -79,7 +106,6 @@ def parse_parameter(text: str, name: str, types: set[str], where: str) -> object
     """The value of `-p NAME=text` for a parameter of these types. Raises UserError if it is none of them."""
     if types == {"str"}:
         return text
-    value: Any
     try:
         value = literals.evaluate(text)
     except ValueError:
@@ -109,16 +135,13 @@ def source_problems(nb, course: bool) -> list[str]:
     missing = [p for p in COURSE_PARAMETERS if course and p not in declared]
     if missing:
         problems.append(f"the parameters cell does not declare {' and '.join(missing)}")
-    later, trees = cells[1:], {}
-    for i, cell in cells:
-        trees[i] = python(cell.source)
-        if trees[i] is None:
-            problems.append(f"cell {i} is not valid Python")
+    trees = {i: python(cell.source) for i, cell in cells}
+    problems += [f"cell {i} is not valid Python" for i, tree in trees.items() if tree is None]
     nodes = trees[tagged[0]].body if trees.get(tagged[0]) else []
     assigned = {n for node in nodes if isinstance(node, ast.Assign | ast.AnnAssign) for n in _overwritten(node)}
     if hidden := assigned - declared.keys():
         problems.append(f"cell {tagged[0]} hides {', '.join(sorted(hidden))}: write every parameter as NAME = VALUE")
-    read = {i: _globals_read(trees[i]) | _words(cell.source, trees[i]) for i, cell in later if trees[i]}
+    read = {i: _globals_read(trees[i]) | _words(cell.source, trees[i]) for i, cell in cells[1:] if trees[i]}
     elsewhere = nb.metadata.get("pmeta", {}).get("read_elsewhere", [])
     written = {i: {n for node in trees[i].body for n in _overwritten(node)} for i in read}
     for name in declared:
@@ -209,9 +232,8 @@ def figures(nb, look: bool = True) -> list[dict]:
     found = []
     for i, cell in enumerate(nb.cells, 1):
         for output in cell.get("outputs", []):
-            data = output.get("data", {}).get("image/png")
-            if data:
-                png = base64.b64decode(data if isinstance(data, str) else "".join(data))
+            if data := output.get("data", {}).get("image/png"):
+                png = base64.b64decode(data)
                 found.append({"cell": i, "id": cell.get("id"), "png": png} | (ink(png) if look else {}))
     return found
 
@@ -230,15 +252,14 @@ def ink(png: bytes) -> dict:
         return {"ink": 0.0, "colour": 0.0, "halves": [0.0] * 4, "blank": True, "broken": True}
     white = Image.new("RGBA", image.size, "white")
     flat = Image.alpha_composite(white, image).convert("RGB")
-    r, g, b = (np.asarray(plane, dtype=np.int16) for plane in flat.split())  # planes: far faster than a last axis
-    hue = np.maximum(np.maximum(r, g), b) - np.minimum(np.minimum(r, g), b) > 40
-    far = [abs(plane - np.bincount(plane.ravel()).argmax()) > 96 for plane in (r, g, b)]  # grid lines are fainter
-    drawn = far[0] | far[1] | far[2] | hue
+    planes = np.stack(flat.split()).astype(np.int16)  # planes: far faster than a last axis
+    hue = np.ptp(planes, axis=0) > 40
+    common = np.array([np.bincount(plane.ravel()).argmax() for plane in planes])  # the background; grid lines are near
+    drawn = hue | (abs(planes - common[:, None, None]) > 96).any(0)
     h, w = drawn.shape
     halves = (hue[: h // 2], hue[h // 2 :], hue[:, : w // 2], hue[:, w // 2 :])
     middle = drawn[h // 5 : h - h // 5, w // 5 : w - w // 5]
-    extrema: Any = flat.getextrema()  # (low, high) of each plane
-    one_colour = all(low == high for low, high in extrema)
+    one_colour = not np.ptp(planes, axis=(1, 2)).any()
     return {
         "ink": round(float(drawn.mean()), 6),
         "colour": round(float(hue.mean()), 6),
@@ -265,28 +286,22 @@ def figure_problems(new: list[dict], old: list[dict]) -> list[str]:
 
 def absolute_paths(nb) -> list[str]:
     """Paths of somebody's machine in the sources or the outputs."""
-    problems = []
-    for i, cell in enumerate(nb.cells, 1):
-        places = [("", cell.source), *((" output", texts(o)) for o in cell.get("outputs", []))]
-        problems += [
-            f"cell {i}{w} holds the absolute path {m.group(0)}" for w, t in places if (m := ABSOLUTE.search(t))
-        ]
-    return problems
+    return [
+        f"cell {i}{place} holds the absolute path {found.group(0)}"
+        for i, cell in enumerate(nb.cells, 1)
+        for place, text in [("", cell.source), *((" output", texts(o)) for o in cell.get("outputs", []))]
+        if (found := ABSOLUTE.search(text))
+    ]
 
 
 # ------------------------------------------------------------------------------------ stored notebooks
 
 
-def source_hash(nb) -> str:
-    """A fingerprint of all the code of a notebook, in order."""
-    code = [c.source.rstrip() for c in nb.cells if c.cell_type == "code"]
-    return hashlib.sha256(json_text(code).encode()).hexdigest()[:16]
-
-
-def output_hash(nb) -> str:
-    """A fingerprint of all the outputs of a notebook."""
-    outputs = [c.outputs for c in nb.cells if c.cell_type == "code"]
-    return hashlib.sha256(json_text(outputs, sort_keys=True).encode()).hexdigest()[:16]
+def stamp(nb) -> dict[str, str]:
+    """Fingerprints of all the code ("source") and of all the outputs of a notebook, in order."""
+    cells = [c for c in nb.cells if c.cell_type == "code"]
+    parts = {"source": [c.source.rstrip() for c in cells], "outputs": [c.outputs for c in cells]}
+    return {k: hashlib.sha256(json_text(part, sort_keys=True).encode()).hexdigest()[:16] for k, part in parts.items()}
 
 
 def normalise(executed, source, facts: dict):
@@ -316,8 +331,7 @@ def normalise(executed, source, facts: dict):
         source.metadata.widgets = executed.metadata.widgets
     source.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     source.metadata.language_info = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
-    stamp = {"source": source_hash(source), "outputs": output_hash(source)}
-    source.metadata.pmeta = {**source.metadata.get("pmeta", {}), **facts, **stamp}
+    source.metadata.pmeta = source.metadata.get("pmeta", {}) | facts | stamp(source)
     return source
 
 
@@ -343,8 +357,6 @@ def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
 
     A notebook that `--store` never wrote is only checked for paths and size, unless it is of the course.
     """
-    from pmeta_course.regression.runner import load
-
     nb = load(path)
     problems = absolute_paths(nb)
     if (size := path.stat().st_size) > MAX_STORED:
@@ -353,10 +365,10 @@ def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
     if "source" not in facts:
         return problems + (["it was never stored with its outputs: run `pmeta course --store`"] if course else [])
     problems += output_problems(nb)
-    again = "run `pmeta course --store` again"
-    if facts["source"] != source_hash(nb):
+    again, now = "run `pmeta course --store` again", stamp(nb)
+    if facts["source"] != now["source"]:
         problems.append(f"its outputs were stored from other code than it holds now: {again}")
-    elif facts["outputs"] != output_hash(nb):
+    elif facts["outputs"] != now["outputs"]:
         problems.append(f"its outputs were changed after they were stored: {again}")
     held = load_expected(expected / facts["profile"] / f"{path.stem}.json")
     rows = compare_all(facts.get("values", {}), held, facts.get("parameters", {}))
@@ -368,12 +380,8 @@ def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
 
 def check_folder(folder: Path, expected: Path, course: bool = True) -> dict[str, list[str]]:
     """All problems of all notebooks of a folder, by name; what a test of a repository calls."""
-    from pmeta_course.regression.runner import load
-
-    found = {}
-    for path in sorted(folder.glob("*.ipynb")):
-        found[path.stem] = source_problems(load(path), course) + stored_problems(path, expected, course)
-    return found
+    paths = sorted(folder.glob("*.ipynb"))
+    return {p.stem: source_problems(load(p), course) + stored_problems(p, expected, course) for p in paths}
 
 
 def as_authored(executed):
