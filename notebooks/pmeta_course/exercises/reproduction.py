@@ -1,6 +1,7 @@
-"""Exercises of notebooks 10 and 11: for each the right answer, inputs to try it on, and the usual mistakes."""
+"""Exercises of notebooks 10, 11, 13 and 14: for each the right answer, inputs to try it on, and the usual mistakes."""
 
 import numpy as np
+from scipy.stats import binom
 
 from pmeta_course.exercises.checkers import choice, function, normal
 from pmeta_lib import moreau
@@ -120,4 +121,91 @@ EXERCISES |= {
         "c": "the other way round: without a pull only the cold start brings the policies back together",
         "d": "nothing says that effects grow with lambda; the pair has to be run",
     }),
+}  # fmt: skip
+
+
+# ---- 13: when personalization helps
+def _error(h2, v, w):
+    return w**2 * v + (1 - w) ** 2 * h2
+
+
+def _weight(h2, v):
+    return h2 / (h2 + v)
+
+
+def _stars(cells, p, most=0.05, exceed=False):
+    return next(k for k in range(cells + 2) if binom.sf(k if exceed else k - 1, cells, p) <= most)
+
+
+_VARIANCES = [(0.25, 0.1, 0.3), (4.0, 1.5, 0.8), (0.0, 2.0, 0.5), (3, 0, 0), (1.0, 0.5, 1)]
+EXERCISES |= {
+    "13.1": function(_error, _VARIANCES, lambda h2, v, w: {
+        "the weights enter squared: they multiply errors, and it is their squares that are averaged":
+            w * v + (1 - w) * h2,
+        "the other way round: the task's own estimate has weight w and variance v": (1 - w) ** 2 * v + w**2 * h2,
+        "that squares a sum: the two errors are independent, so their product averages to 0":
+            (w * v**0.5 + (1 - w) * h2**0.5) ** 2,
+        "h2 and v are variances already: do not square them": w**2 * v**2 + (1 - w) ** 2 * h2**2,
+    }, "the error"),
+    "13.2": function(_weight, [(0.25, 0.1), (4.0, 1.5), (0.0, 2.0), (3, 0), (1, 1)], lambda h2, v: {
+        "that is the weight of the mean; the own weight is what is left": v / (h2 + v),
+        "h2 and v are variances already": h2**2 / (h2**2 + v**2),
+        "that is h / (h + sqrt v): weigh by variances, not by standard deviations": h2**0.5 / (h2**0.5 + v**0.5),
+        "that is lambda, or one over it; the weight is 1 / (1 + lambda)": v / h2 if h2 else float("inf"),
+    }, "the weight"),
+    "13.3": choice("b", {
+        "a": "the name is no argument: look at the row h = 0.75, where the first number is the largest",
+        "c": "look at the second numbers of that row: one policy for all cannot do it, however many tasks",
+        "d": "look again: pMeta's interval against learning alone lies below 0 in several cells of that row",
+    }),
+    "13.4": function(_stars, [(20, 0.025), (60, 0.025), (1, 0.5), (5, 0.0), (100, 0.3)], lambda cells, p: {
+        "that many or *more*: P(X >= k) is `binom.sf(k - 1, ...)`; yours is one too small":
+            _stars(cells, p, exceed=True),
+        "that is the mean number of stars; ask for the number that chance seldom reaches": cells * p,
+        "not 2.5 %: only many stars are of interest, one side": _stars(cells, p, most=0.025),
+    }, "the number"),
+}  # fmt: skip
+
+
+# ---- 14: by gradient or by memory
+def _meta_gradient(theta, a, c, s, factor=-1.0, at=1.0, combine=np.mean):
+    adapted = theta + at * s * a * (c - theta)
+    return float(combine((1 + factor * s * a) * a * (c - adapted)))
+
+
+def _to_go(reward, ended, gamma, cut=False, late=False):
+    out, following = np.zeros(len(reward)), 0.0
+    for t in reversed(range(len(reward))):
+        following = 0.0 if cut and ended[t] else following
+        out[t] = gamma * following if late else reward[t] + gamma * following
+        following = reward[t] + gamma * following
+    return out
+
+
+_TASKS = [(0.3, np.array([1.0, 3]), np.array([-1.0, 0.5]), 0.1), (-1.2, np.array([0.5, 2, 1.5]), np.arange(3.0), 0.3)]
+_TASKS += [(0.5, np.array([2.0]), np.array([1.5]), 0.0)]  # one task, and no step at all
+_TRIALS = [(np.array([-3.0, -1, -2, -0.5, -4, -1]), np.array([0, 0, 1, 0, 0, 1], bool), 0.9),
+           (np.array([1.0, 2, -1, 5]), np.array([0, 1, 0, 1], bool), 0.5),
+           (np.array([1, 2, 3]), np.array([0, 0, 1], bool), 0.5)]  # fmt: skip
+EXERCISES |= {
+    "14.1": function(_meta_gradient, _TASKS, lambda theta, a, c, s: {
+        "that is first-order MAML: 1 - s a stands there once, from the adapted point, and must come a second time, by "
+        "differentiating the step": _meta_gradient(theta, a, c, s, factor=0.0),
+        "the Hessian is -a: the factor is 1 - s a": _meta_gradient(theta, a, c, s, factor=1.0),
+        "that is joint learning's gradient: no step is taken at all":
+            _meta_gradient(theta, a, c, s, factor=0.0, at=0.0),
+        "the mean over tasks, not the sum": _meta_gradient(theta, a, c, s, combine=np.sum),
+    }, "the gradient"),
+    "14.2": choice("b", {
+        "a": "two policies differ in more than a step: their starts differ too",
+        "c": "a second step is another question; ask first whether the first one did anything",
+        "d": "the curve of the adapted policy alone cannot tell start from step either",
+    }),
+    "14.3": function(_to_go, _TRIALS, lambda reward, ended, gamma: {
+        "cut at the end of each episode, exploring in the first never pays: the trial is one piece":
+            _to_go(reward, ended, gamma, cut=True),
+        "gamma is missing": _to_go(reward, ended, 1.0),
+        "the step's own reward belongs to its return": _to_go(reward, ended, gamma, late=True),
+        "that sums the rewards so far; what counts is what comes": np.cumsum(reward),
+    }, "the returns"),
 }  # fmt: skip
