@@ -1,9 +1,9 @@
 """How an exercise is checked: the answer runs on fresh inputs, and the mistake that it shows is named.
 
-`function(right, probes, mistakes)` compares a learner's function with the right one on every probe (a
-tuple of inputs); `value(right, mistakes)` compares a number or an array; `choice(right, wrong)` explains
-each wrong option. A mistake is a text and what that mistake would have given, computed on the same inputs:
-it is named only if it fits on all of them. Each returns a checker `answer -> None | diagnosis`.
+`function(right, probes, mistakes, *names)` compares a learner's function with the right one on every probe (a tuple of
+inputs), result by result (their names); `value(right, mistakes, name)` compares a number or an array that was worked
+out by hand; `choice(right, wrong)` explains each wrong option. A mistake is a text and what that mistake gives, on the
+same inputs: it is named only if it fits on all of them. Each returns a checker `answer -> None | diagnosis`.
 
 An answer may be rounded to four digits or four decimals, and come as a number, list, tuple, NumPy array or torch
 tensor. Probes hold the edges: ties, zeros, whole numbers, the point where a formula divides by nothing.
@@ -16,6 +16,11 @@ from collections.abc import Callable
 import numpy as np
 
 DIGITS, DECIMALS = 5.001e-4, 5.001e-5  # how far rounding to four digits, or to four decimals, may move a number
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    """Standard normal numbers, the same for the same seed."""
+    return np.random.default_rng(seed).normal(size=shape)
 
 
 def _plain(x: object) -> object:
@@ -58,8 +63,7 @@ def _form(got: tuple, right: tuple, names: tuple[str, ...], whole: bool) -> str 
         except (TypeError, ValueError):
             return f"{name} must be made of numbers, not {type(g).__name__}"
         if array.shape != np.shape(r):
-            turned = array.ndim > 1 and array.T.shape == np.shape(r)
-            hint = "; is it transposed?" if turned else ""
+            hint = "; is it transposed?" if array.ndim > 1 and array.T.shape == np.shape(r) else ""
             return f"{name} has shape {array.shape}, it should have {np.shape(r)}{hint}"
         if not np.isfinite(array).all():
             return f"{name} is not finite: is there a division by zero or an overflow?"
@@ -95,10 +99,9 @@ def _diagnose(got: list[tuple], right: list[tuple], mistakes: dict[str, list[tup
     return f"shape and type are right, the values of {' and '.join(bad)} are not, {where}{edge}"
 
 
-def function(
-    right: Callable, probes: list[tuple], mistakes: dict[str, Callable], names=("the result",), whole: bool = False
-) -> Callable:
-    """A checker for a function: called on copies of every probe and compared with `right`; `whole` asks for an int."""
+def function(right: Callable, probes: list[tuple], mistakes: Callable, *names: str, whole: bool = False) -> Callable:
+    """A checker for a function, called on copies of every probe; `mistakes`, called on a probe, gives text -> what that
+    mistake gives there; `whole` asks for an int."""
 
     def checker(answer: object) -> str | None:
         if not callable(answer):
@@ -112,20 +115,21 @@ def function(
                 return "your function changes the array it was given; work on a copy (`y = y + …`, not `y += …`)"
         with np.errstate(all="ignore"):  # a mistake may divide by zero at an edge; that is what makes it one
             expected = [_parts(right(*copy.deepcopy(p)), names) for p in probes]
-            wrong = {text: [_parts(f(*copy.deepcopy(p)), names) for p in probes] for text, f in mistakes.items()}
+            usual = [mistakes(*copy.deepcopy(p)) for p in probes]
+        wrong = {text: [_parts(results[text], names) for results in usual] for text in usual[0]}
         return _diagnose(got, expected, wrong, names, whole)
 
     return checker
 
 
-def value(right: Callable, mistakes: dict[str, Callable], name: str = "the result") -> Callable:
-    """A checker for a number or an array that the learner has worked out by hand."""
+def value(right: object, mistakes: dict[str, object], name: str) -> Callable:
+    """A checker for a number or an array."""
 
     def checker(answer: object) -> str | None:
         if callable(answer) and not hasattr(answer, "detach"):
             return "expected a value, got a function"
-        wrong = {text: [(f(),)] for text, f in mistakes.items()}
-        return _diagnose([_parts(answer, (name,))], [(right(),)], wrong, (name,))
+        wrong = {text: [(result,)] for text, result in mistakes.items()}
+        return _diagnose([_parts(answer, (name,))], [(right,)], wrong, (name,))
 
     return checker
 

@@ -1,34 +1,19 @@
 """Exercises of notebooks 01-05: for each the right answer, inputs to try it on, and the usual mistakes."""
 
-from functools import partial
-
 import numpy as np
+from scipy.special import softmax
 
-from pmeta_course.exercises.checkers import choice, function, value
+from pmeta_course.exercises.checkers import choice, function, normal, value
 from pmeta_lib import moreau
 
 _rng = np.random.default_rng
 
 
 # ---- 01: objective, gradients, conflict
-
-
-def _softmax(theta):
-    e = np.exp(theta - theta.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def _gradient(theta, d, Q, baseline=True, weight=True, scale=1.0):
-    pi = _softmax(theta)
+def _gradient(theta, d, Q, baseline=True, weight=True):
+    pi = softmax(theta, -1)
     V = (pi * Q).sum(1, keepdims=True) if baseline else 0.0
-    return scale * d[:, None] * (pi if weight else 1.0) * (Q - V)
-
-
-def _occupancy_probes():
-    return [(r.normal(size=(S, A)), r.random(S) * 3, r.random((S, A)) * 9)
-            for r, S, A in [(_rng(0), 4, 3), (_rng(1), 2, 2)]] + [
-        (np.array([[0.3, -1.0], [0.0, 0.0]]), np.array([1.5, 0.0]), np.array([[2.0, 2.0], [1.0, 5.0]]))
-    ]  # fmt: skip
+    return d[:, None] * (pi if weight else 1.0) * (Q - V)
 
 
 def _conflict_rate(g, pairs="distinct", sign=-1):
@@ -48,118 +33,97 @@ def _two_state_gradient(gamma=0.9, normalised=False, weight=True):
     return (1 - gamma if normalised else 1) * d[0] * (pi if weight else 1) * advantage
 
 
+_STATES = [(r.normal(size=(S, A)), r.random(S) * 3, r.random((S, A)) * 9)
+           for r, S, A in ((_rng(0), 4, 3), (_rng(1), 2, 2))]  # fmt: skip
+_STATES += [(np.array([[0.3, -1.0], [0.0, 0.0]]), np.array([1.5, 0.0]), np.array([[2.0, 2.0], [1.0, 5.0]]))]
 _OPPOSITE = np.array([[[1.0, 0]], [[-1.0, 0.2]], [[0.5, 1.0]], [[0.1, -1.0]], [[-1.0, -0.3]]])
 _RIGHT_ANGLES = np.array([[[1.0, 0]], [[0.0, 2.0]], [[-1.0, 0.0]], [[0.0, 0.0]]])  # one pair in six conflicts
-FIRST = {
-    "01.1": function(_gradient, _occupancy_probes(), {
+EXERCISES = {
+    "01.1": function(_gradient, _STATES, lambda t, d, Q: {
         "Q instead of the advantage: subtract the state's value V(s) = sum_a pi(a|s) Q(s,a)":
-            partial(_gradient, baseline=False),
-        "the factor pi(a|s) is missing": partial(_gradient, weight=False),
+            _gradient(t, d, Q, baseline=False),
+        "the factor pi(a|s) is missing": _gradient(t, d, Q, weight=False),
         "V(s) must be the mean of Q under pi, not the plain mean over actions":
-            lambda t, d, Q: d[:, None] * _softmax(t) * (Q - Q.mean(1, keepdims=True)),
-        "the occupancy D(s) is missing": lambda t, d, Q: _gradient(t, np.ones_like(d), Q),
+            d[:, None] * softmax(t, -1) * (Q - Q.mean(1, keepdims=True)),
+        "the occupancy D(s) is missing": _gradient(t, np.ones_like(d), Q),
         "softmax must normalise over the actions (last axis), not over the states":
-            lambda t, d, Q: d[:, None] * _softmax(t.T).T * (Q - (_softmax(t.T).T * Q).sum(1, keepdims=True)),
-    }, ("the gradient",)),
-    "01.2": value(_two_state_gradient, {
-        "you used the normalised occupancy (1 - gamma) D(s); T0 uses D(s), which sums to 1/(1 - gamma)":
-            partial(_two_state_gradient, normalised=True),
-        "the factor pi(a|s) = 1/2 is missing": partial(_two_state_gradient, weight=False),
-        "that is the advantage; multiply by D(s) pi(a|s)":
-            lambda: _two_state_gradient() / (0.5 / 0.55),
-        "the two actions are exchanged: a1 leads to the reward": lambda: _two_state_gradient()[::-1],
+            d[:, None] * softmax(t.T, -1).T * (Q - (softmax(t.T, -1).T * Q).sum(1, keepdims=True)),
     }, "the gradient"),
-    "01.3": function(lambda gamma: 1 / (1 - gamma), [(0.5,), (0.9,), (0.99,), (0.0,)], {
-        "rewards add up to 1 in every step, and there are infinitely many discounted steps":
-            lambda gamma: 1.0,
-        "the first step is not discounted: the sum starts with gamma^0": lambda gamma: gamma / (1 - gamma),
-        "that is the effective weight of one step; the sum is its inverse": lambda gamma: 1 - gamma,
-        "that is the mean of the two returns; the question asks for their sum":
-            lambda gamma: 0.5 / (1 - gamma),
-    }, ("the sum of returns",)),
-    "01.4": function(_conflict_rate, [(_OPPOSITE,), (_rng(2).normal(size=(6, 2, 3)),), (_RIGHT_ANGLES,)], {
+    "01.2": value(_two_state_gradient(), {
+        "you used the normalised occupancy (1 - gamma) D(s); T0 uses D(s), which sums to 1/(1 - gamma)":
+            _two_state_gradient(normalised=True),
+        "the factor pi(a|s) = 1/2 is missing": _two_state_gradient(weight=False),
+        "that is the advantage; multiply by D(s) pi(a|s)": _two_state_gradient() / (0.5 / 0.55),
+        "the two actions are exchanged: a1 leads to the reward": _two_state_gradient()[::-1],
+    }, "the gradient"),
+    "01.3": function(lambda gamma: 1 / (1 - gamma), [(0.5,), (0.9,), (0.99,), (0.0,)], lambda gamma: {
+        "rewards add up to 1 in every step, and there are infinitely many discounted steps": 1.0,
+        "the first step is not discounted: the sum starts with gamma^0": gamma / (1 - gamma),
+        "that is the effective weight of one step; the sum is its inverse": 1 - gamma,
+        "that is the mean of the two returns; the question asks for their sum": 0.5 / (1 - gamma),
+    }, "the sum of returns"),
+    "01.4": function(_conflict_rate, [(_OPPOSITE,), (normal(2, 6, 2, 3),), (_RIGHT_ANGLES,)], lambda g: {
         "gradients at right angles do not conflict: count inner products *below* 0":
-            lambda g: float(np.mean(
-                (g.reshape(len(g), -1) @ g.reshape(len(g), -1).T)[np.triu_indices(len(g), 1)] <= 0)),
-        "a task was compared with itself: count pairs of different tasks only":
-            partial(_conflict_rate, pairs="all"),
-        "this is the share of pairs that agree": partial(_conflict_rate, sign=1),
-        "this is the share of pairs that do not conflict": lambda g: 1 - _conflict_rate(g),
-        "this is the number of pairs, not their share":
-            lambda g: _conflict_rate(g) * len(g) * (len(g) - 1) / 2,
-        "this is the mean cosine, not the share of negative ones": lambda g: float(np.mean([
-            (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b) for i, a in enumerate(g) for b in g[:i]])),
-    }, ("the conflict rate",)),
+            np.mean((g.reshape(len(g), -1) @ g.reshape(len(g), -1).T)[np.triu_indices(len(g), 1)] <= 0),
+        "a task was compared with itself: count pairs of different tasks only": _conflict_rate(g, pairs="all"),
+        "this is the share of pairs that agree": _conflict_rate(g, sign=1),
+        "this is the share of pairs that do not conflict": 1 - _conflict_rate(g),
+        "this is the number of pairs, not their share": _conflict_rate(g) * len(g) * (len(g) - 1) / 2,
+        "this is the mean cosine, not the share of negative ones":
+            np.mean([(a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b) for i, a in enumerate(g) for b in g[:i]]),
+    }, "the conflict rate"),
 }  # fmt: skip
 
+
 # ---- 02: the personalized objective
-
-
 def _prox(a, c, lam, theta):
     """Of a |x - c|: towards c by a/lambda, and not past it."""
     return c + np.sign(theta - c) * max(abs(theta - c) - a / lam, 0.0)
 
 
-_CORNERS = [
-    (1.0, 0.0, 2.0, 2.0),
-    (4.0, 1.0, 2.0, -3.0),
-    (0.5, -3.0, 0.1, 1.0),
-    (1.0, 2.0, 4.0, 2.1),
-    (1.0, 3.0, 2.0, 3.0),
-    (2.0, 1.0, 4.0, 1.5),
-]  # the last two: theta at c, and a/lambda away from it
+_CORNERS = [(1.0, 0.0, 2.0, 2.0), (4.0, 1.0, 2.0, -3.0), (0.5, -3.0, 0.1, 1.0), (1.0, 2.0, 4.0, 2.1)]
+_CORNERS += [(1.0, 3.0, 2.0, 3.0), (2.0, 1.0, 4.0, 1.5)]  # theta at c, and a/lambda away from it
 _CURVES = [(1.0, 2.0), (4.0, 2.0), (-0.5, 2.0), (3.0, 99.0), (0.0, 2.0)]  # the last: a flat loss
-_VECTORS = [(_rng(s).normal(size=shape), _rng(s + 9).normal(size=shape), 0.7 + s)
-            for s, shape in enumerate([(), (3,), (2, 3, 2)])] + [(np.ones(3), np.ones(3), 2.0)]  # fmt: skip
-SECOND = {
-    "02.1": function(_prox, _CORNERS, {
-        "past the corner: closer than a/lambda to c, the minimiser is c itself":
-            lambda a, c, lam, theta: theta - np.sign(theta - c) * a / lam,
+_VECTORS = [(normal(s, *shape), normal(s + 9, *shape), 0.7 + s) for s, shape in enumerate([(), (3,), (2, 3, 2)])]
+_VECTORS += [(np.ones(3), np.ones(3), 2.0)]
+_DISTANCES = [(1.0, 3.0, 0.0, 1.0), (4.0, -1.0, 1.0, 0.5), (2.0, 1.0, 0.0, 0.1)]
+EXERCISES |= {
+    "02.1": function(_prox, _CORNERS, lambda a, c, lam, theta: {
+        "past the corner: closer than a/lambda to c, the minimiser is c itself": theta - np.sign(theta - c) * a / lam,
         "past the corner: closer than a/lambda to c, and at c itself, the minimiser is c":
-            lambda a, c, lam, theta: theta - a / lam if theta > c else theta + a / lam,
+            theta - a / lam if theta > c else theta + a / lam,
         "that is the prox of a (x - c)^2 / 2; here the slope is a or -a, whatever the distance":
-            lambda a, c, lam, theta: (a * c + lam * theta) / (a + lam),
-        "the step is upside down: a stiff spring (large lambda) must give way less":
-            lambda a, c, lam, theta: _prox(1.0, c, a / lam, theta),
-        "that shrinks towards 0; this task wants c": lambda a, c, lam, theta: _prox(a, 0.0, lam, theta),
-        "the factor 1/2 of the penalty was lost: its derivative is lambda (x - theta)":
-            lambda a, c, lam, theta: _prox(a, c, 2 * lam, theta),
-        "that moves away from c": lambda a, c, lam, theta: theta + np.sign(theta - c) * a / lam,
-    }, ("the prox",)),
-    "02.2": function(lambda theta, prox, lam: moreau.envelope_gradient(theta, prox, lam), _VECTORS, {
-        "the sign is wrong: uphill of the envelope points away from the prox":
-            lambda theta, prox, lam: lam * (prox - theta),
-        "lambda is missing": lambda theta, prox, lam: theta - prox,
-        "lambda/2 belongs to the squared distance; its derivative has no 1/2":
-            lambda theta, prox, lam: lam / 2 * (theta - prox),
-        "that is the squared length; the gradient is a vector":
-            lambda theta, prox, lam: lam * (theta - prox) ** 2,
-    }, ("the gradient",)),
-    "02.3": function(lambda a, c, theta, distance: a * (abs(c - theta) / distance - 1),
-                     [(1.0, 3.0, 0.0, 1.0), (4.0, -1.0, 1.0, 0.5), (2.0, 1.0, 0.0, 0.1)], {
-        "a smaller distance needs a larger lambda: the fraction is upside down":
-            lambda a, c, theta, distance: a * (distance / abs(c - theta) - 1),
-        "the term - a is missing: solve a |c - theta| = (a + lambda) distance":
-            lambda a, c, theta, distance: a * abs(c - theta) / distance,
-        "the distance between c and theta has a sign here: take |c - theta|":
-            lambda a, c, theta, distance: a * ((c - theta) / distance - 1),
+            (a * c + lam * theta) / (a + lam),
+        "the step is upside down: a stiff spring (large lambda) must give way less": _prox(1.0, c, a / lam, theta),
+        "that shrinks towards 0; this task wants c": _prox(a, 0.0, lam, theta),
+        "the factor 1/2 of the penalty was lost: its derivative is lambda (x - theta)": _prox(a, c, 2 * lam, theta),
+        "that moves away from c": theta + np.sign(theta - c) * a / lam,
+    }, "the prox"),
+    "02.2": function(moreau.envelope_gradient, _VECTORS, lambda theta, prox, lam: {
+        "the sign is wrong: uphill of the envelope points away from the prox": lam * (prox - theta),
+        "lambda is missing": theta - prox,
+        "lambda/2 belongs to the squared distance; its derivative has no 1/2": lam / 2 * (theta - prox),
+        "that is the squared length; the gradient is a vector": lam * (theta - prox) ** 2,
+    }, "the gradient"),
+    "02.3": function(lambda a, c, theta, distance: a * (abs(c - theta) / distance - 1), _DISTANCES,
+                     lambda a, c, theta, distance: {
+        "a smaller distance needs a larger lambda: the fraction is upside down": a * (distance / abs(c - theta) - 1),
+        "the term - a is missing: solve a |c - theta| = (a + lambda) distance": a * abs(c - theta) / distance,
+        "the distance between c and theta has a sign here: take |c - theta|": a * ((c - theta) / distance - 1),
         "that is the pull at theta divided by the distance from the optimum, not from theta":
-            lambda a, c, theta, distance: a * distance / (abs(c - theta) - distance),
-    }, ("lambda",)),
-    "02.4": function(lambda a, lam: a * lam / (a + lam), _CURVES, {
-        "that is the curvature of the inner problem, not of the envelope": lambda a, lam: a + lam,
-        "that is the harmonic mean of a and lambda; the envelope has half of it":
-            lambda a, lam: 2 * a * lam / (a + lam),
-        "the envelope is flatter than f: its curvature is below a (for a > 0)": lambda a, lam: a,
-        "use a itself, not |a|: where f bends down, the envelope bends down even more":
-            lambda a, lam: abs(a) * lam / (abs(a) + lam),
-        "that is how far the prox moves with theta": lambda a, lam: lam / (a + lam),
-    }, ("the curvature",)),
+            a * distance / (abs(c - theta) - distance),
+    }, "lambda"),
+    "02.4": function(lambda a, lam: a * lam / (a + lam), _CURVES, lambda a, lam: {
+        "that is the curvature of the inner problem, not of the envelope": a + lam,
+        "that is the harmonic mean of a and lambda; the envelope has half of it": 2 * a * lam / (a + lam),
+        "the envelope is flatter than f: its curvature is below a (for a > 0)": a,
+        "use a itself, not |a|: where f bends down, the envelope bends down even more": abs(a) * lam / (abs(a) + lam),
+        "that is how far the prox moves with theta": lam / (a + lam),
+    }, "the curvature"),
 }  # fmt: skip
 
+
 # ---- 03: theory
-
-
 def _phi(f, y, theta, lam, half=0.5, reduce=np.mean, squared=True):
     distance = ((y - theta) ** 2).sum((1, 2))
     return float(reduce(f + half * lam * (distance if squared else np.sqrt(distance))))
@@ -172,55 +136,48 @@ def _sampling_variance(g, n, without=True):
 
 
 _ROUNDS = [(10.0, 0.5, 0.1), (3.0, 2.0, 0.03), (7.7, 1.3, 0.5), (1.0, 0.5, 0.5)]  # the last: 16 exactly
-_PHI = [(_rng(4).normal(size=3), _rng(5).normal(size=(3, 4, 2)), _rng(6).normal(size=(4, 2)), 0.3),
-        (_rng(7).normal(size=5), _rng(8).normal(size=(5, 2, 2)), np.ones((2, 2)), 2.0),
-        (_rng(9).normal(size=2), np.ones((2, 3, 2)), np.ones((3, 2)), 1.0)]  # fmt: skip
-_SAMPLES = [(_rng(10).normal(size=(8, 5)), 3), (_rng(11).normal(size=(4, 2)), 4), (_rng(12).normal(size=(5, 3)), 1)]
-THIRD = {
-    "03.1": function(lambda lam, L: 1 / lam + 1 / L, [(1.0, 0.2), (0.01, 4.0), (3.0, 3.0)], {
-        "1/(lambda + L) is the limit for the inner step s, not for the meta step":
-            lambda lam, L: 1 / (lam + L),
-        "that is L_up itself; the step may be as large as its inverse": lambda lam, L: lam * L / (lam + L),
-        "that is the step for f; the envelope is flatter and allows more": lambda lam, L: 1 / L,
+_PHI = [(normal(4, 3), normal(5, 3, 4, 2), normal(6, 4, 2), 0.3),
+        (normal(7, 5), normal(8, 5, 2, 2), np.ones((2, 2)), 2.0),
+        (normal(9, 2), np.ones((2, 3, 2)), np.ones((3, 2)), 1.0)]  # fmt: skip
+_SAMPLES = [(normal(10, 8, 5), 3), (normal(11, 4, 2), 4), (normal(12, 5, 3), 1)]
+EXERCISES |= {
+    "03.1": function(lambda lam, L: 1 / lam + 1 / L, [(1.0, 0.2), (0.01, 4.0), (3.0, 3.0)], lambda lam, L: {
+        "1/(lambda + L) is the limit for the inner step s, not for the meta step": 1 / (lam + L),
+        "that is L_up itself; the step may be as large as its inverse": lam * L / (lam + L),
+        "that is the step for f; the envelope is flatter and allows more": 1 / L,
         "(lambda - L)/(lambda L) uses the bound on |curvature| (T1); descent needs only the upper one (T2)":
-            lambda lam, L: 1 / L - 1 / lam,
-    }, ("alpha",)),
-    "03.2": function(lambda gap, alpha, eps: int(np.ceil(2 * gap / (alpha * eps**2))), _ROUNDS, {
-        "the bound is on the *squared* norm: use eps^2":
-            lambda gap, alpha, eps: int(np.ceil(2 * gap / (alpha * eps))),
-        "off by one: round up, since fewer rounds do not suffice":
-            lambda gap, alpha, eps: int(np.floor(2 * gap / (alpha * eps**2))),
+            1 / L - 1 / lam,
+    }, "alpha"),
+    "03.2": function(lambda gap, alpha, eps: int(np.ceil(2 * gap / (alpha * eps**2))), _ROUNDS,
+                     lambda gap, alpha, eps: {
+        "the bound is on the *squared* norm: use eps^2": int(np.ceil(2 * gap / (alpha * eps))),
+        "off by one: round up, since fewer rounds do not suffice": int(np.floor(2 * gap / (alpha * eps**2))),
         "off by one: the smallest T with 2 gap/(alpha T) <= eps^2 needs no further round":
-            lambda gap, alpha, eps: int(np.ceil(2 * gap / (alpha * eps**2))) + 1,
-        "the factor 2 is missing": lambda gap, alpha, eps: int(np.ceil(gap / (alpha * eps**2))),
-        "a number of rounds is an integer: round up and return an `int`":
-            lambda gap, alpha, eps: 2 * gap / (alpha * eps**2),
+            int(np.ceil(2 * gap / (alpha * eps**2))) + 1,
+        "the factor 2 is missing": int(np.ceil(gap / (alpha * eps**2))),
+        "a number of rounds is an integer: round up and return an `int`": 2 * gap / (alpha * eps**2),
         "where the bound is met by a whole number, that number is the answer: `int(x) + 1` is one too many":
-            lambda gap, alpha, eps: int(2 * gap / (alpha * eps**2)) + 1,
-    }, ("T",), whole=True),
-    "03.3": function(_phi, _PHI, {
-        "the factor 1/2 of the penalty is missing": partial(_phi, half=1.0),
-        "Phi is the mean over tasks, not the sum": partial(_phi, reduce=np.sum),
-        "the distance must be squared": partial(_phi, squared=False),
-        "the penalty has the wrong sign": partial(_phi, half=-0.5),
+            int(2 * gap / (alpha * eps**2)) + 1,
+    }, "T", whole=True),
+    "03.3": function(_phi, _PHI, lambda f, y, theta, lam: {
+        "the factor 1/2 of the penalty is missing": _phi(f, y, theta, lam, half=1.0),
+        "Phi is the mean over tasks, not the sum": _phi(f, y, theta, lam, reduce=np.sum),
+        "the distance must be squared": _phi(f, y, theta, lam, squared=False),
+        "the penalty has the wrong sign": _phi(f, y, theta, lam, half=-0.5),
         "the squared distance sums over all parameters; you averaged them":
-            lambda f, y, theta, lam: float(np.mean(f + lam / 2 * ((y - theta) ** 2).mean((1, 2)))),
-    }, ("Phi",)),
-    "03.4": function(_sampling_variance, _SAMPLES, {
-        "that is sampling *with* replacement; a task is drawn at most once":
-            partial(_sampling_variance, without=False),
-        "off by one: the factor is (N - n)/(N - 1), not (N - n)/N": lambda g, n: float(
-            ((g - g.mean(0)) ** 2).sum(1).mean() / n * (len(g) - n) / len(g)),
-        "sigma^2 sums the squares over all parameters; you averaged them":
-            lambda g, n: _sampling_variance(g, n) / g.shape[1],
-        "you forgot to subtract the mean gradient": lambda g, n: float(
-            (g**2).sum(1).mean() / n * (len(g) - n) / (len(g) - 1)),
-    }, ("the variance",)),
+            np.mean(f + lam / 2 * ((y - theta) ** 2).mean((1, 2))),
+    }, "Phi"),
+    "03.4": function(_sampling_variance, _SAMPLES, lambda g, n: {
+        "that is sampling *with* replacement; a task is drawn at most once": _sampling_variance(g, n, without=False),
+        "off by one: the factor is (N - n)/(N - 1), not (N - n)/N":
+            ((g - g.mean(0)) ** 2).sum(1).mean() / n * (len(g) - n) / len(g),
+        "sigma^2 sums the squares over all parameters; you averaged them": _sampling_variance(g, n) / g.shape[1],
+        "you forgot to subtract the mean gradient": (g**2).sum(1).mean() / n * (len(g) - n) / (len(g) - 1),
+    }, "the variance"),
 }  # fmt: skip
 
+
 # ---- 04: the algorithm
-
-
 def _inner(ascent, w, y, lam, s, K, at=None, pull=True, sign=1.0):
     for _ in range(K):
         y = y + s * (sign * ascent(w if at == "w" else y) - (lam * (y - w) if pull else 0.0))
@@ -239,42 +196,36 @@ def _quadratic(a, c):
 
 _ASCENTS = [_quadratic(1.0, np.zeros(2)), _quadratic(4.0, np.ones(2)), _quadratic(2.0, np.array([3.0, -1.0]))]
 _INNER = [(_ASCENTS[1], np.zeros(2), np.array([0.5, 2.0]), 0.7, 0.1, K) for K in (1, 2, 5, 0)]
+_SHARES = [(0.5, 0.01, 100.0, 1.0), (0.3, 0.2, 2.5, 0.5), (2.0, 4.0, 0.5, 0.9)]
 _ROUND = [(np.array([0.3, -0.2]), np.array([[0.1, 0.4], [0.8, 0.9]]), _ASCENTS[:2], 0.5, 1.5, 0.6, 0.1, 3),
-          (np.array([1.0, 2.0]), _rng(12).normal(size=(3, 2)), _ASCENTS, 0.2, 2.0, 0.9, 0.05, 2)]  # fmt: skip
-FOURTH = {
-    "04.1": function(_inner, _INNER, {
-        "the gradient is taken at w; it belongs at the present y": partial(_inner, at="w"),
-        "the pull - lambda (y - w) is missing": partial(_inner, pull=False),
-        "J is a return: climb, do not descend": partial(_inner, sign=-1.0),
-        "the pull points away from w: it is - lambda (y - w)":
-            lambda g, w, y, lam, s, K: _inner(g, w, y, -lam, s, K),
-        "off by one: one inner step too few": lambda g, w, y, lam, s, K: _inner(g, w, y, lam, s, K - 1),
-        "with K = 0 nothing moves": lambda g, w, y, lam, s, K: _inner(g, w, y, lam, s, max(K, 1)),
-        "off by one: one inner step too many": lambda g, w, y, lam, s, K: _inner(g, w, y, lam, s, K + 1),
-        "you started at w (cold); this function starts at the y it was given (warm)":
-            lambda g, w, y, lam, s, K: _inner(g, w, w, lam, s, K),
-    }, ("y",)),
-    "04.2": function(_round, _ROUND, {
-        "the inner loop restarts at theta (cold start); keep each task's y (warm)":
-            partial(_round, warm=False),
-        "the sum of the w_i instead of their mean": partial(_round, aggregate=np.sum),
+          (np.array([1.0, 2.0]), normal(12, 3, 2), _ASCENTS, 0.2, 2.0, 0.9, 0.05, 2)]  # fmt: skip
+EXERCISES |= {
+    "04.1": function(_inner, _INNER, lambda g, w, y, lam, s, K: {
+        "the gradient is taken at w; it belongs at the present y": _inner(g, w, y, lam, s, K, at="w"),
+        "the pull - lambda (y - w) is missing": _inner(g, w, y, lam, s, K, pull=False),
+        "J is a return: climb, do not descend": _inner(g, w, y, lam, s, K, sign=-1.0),
+        "the pull points away from w: it is - lambda (y - w)": _inner(g, w, y, -lam, s, K),
+        "off by one: one inner step too few": _inner(g, w, y, lam, s, K - 1),
+        "with K = 0 nothing moves": _inner(g, w, y, lam, s, max(K, 1)),
+        "off by one: one inner step too many": _inner(g, w, y, lam, s, K + 1),
+        "you started at w (cold); this function starts at the y it was given (warm)": _inner(g, w, w, lam, s, K),
+    }, "y"),
+    "04.2": function(_round, _ROUND, lambda *a: {
+        "the inner loop restarts at theta (cold start); keep each task's y (warm)": _round(*a, warm=False),
+        "the sum of the w_i instead of their mean": _round(*a, aggregate=np.sum),
         "eta * lambda is missing: w_i = theta - eta lambda (theta - y_i)":
-            lambda *a: ((1 - a[5]) * a[0] + a[5] * _round(*a)[1].mean(0), _round(*a)[1]),
-        "w must move *towards* y: w = w - eta lambda (w - y)": partial(_round, meta=-1.0),
-        "beta is missing in the aggregation": lambda *a: _round(*a[:5], 1.0, *a[6:]),
-        "beta and 1 - beta are exchanged": lambda *a: _round(*a[:5], 1 - a[5], *a[6:]),
-        "off by one: one inner step too few": lambda *a: _round(*a[:7], a[7] - 1),
-    }, ("theta", "y")),
-    "04.3": function(lambda alpha, lam, eta, beta: alpha / (beta * eta * lam),
-                     [(0.5, 0.01, 100.0, 1.0), (0.3, 0.2, 2.5, 0.5), (2.0, 4.0, 0.5, 0.9)], {
-        "that is the step of joint ascent which a given s makes; solve for s":
-            lambda alpha, lam, eta, beta: alpha * beta * eta * lam,
-        "beta is missing: the aggregation scales the step too":
-            lambda alpha, lam, eta, beta: alpha / (eta * lam),
-        "eta is missing": lambda alpha, lam, eta, beta: alpha / (beta * lam),
-        "lambda is missing: w moves by eta lambda (y - w)":
-            lambda alpha, lam, eta, beta: alpha / (beta * eta),
-    }, ("s",)),
+            ((1 - a[5]) * a[0] + a[5] * _round(*a)[1].mean(0), _round(*a)[1]),
+        "w must move *towards* y: w = w - eta lambda (w - y)": _round(*a, meta=-1.0),
+        "beta is missing in the aggregation": _round(*a[:5], 1.0, *a[6:]),
+        "beta and 1 - beta are exchanged": _round(*a[:5], 1 - a[5], *a[6:]),
+        "off by one: one inner step too few": _round(*a[:7], a[7] - 1),
+    }, "theta", "y"),
+    "04.3": function(lambda alpha, lam, eta, beta: alpha / (beta * eta * lam), _SHARES, lambda alpha, lam, eta, beta: {
+        "that is the step of joint ascent which a given s makes; solve for s": alpha * beta * eta * lam,
+        "beta is missing: the aggregation scales the step too": alpha / (eta * lam),
+        "eta is missing": alpha / (beta * lam),
+        "lambda is missing: w moves by eta lambda (y - w)": alpha / (beta * eta),
+    }, "s"),
     "04.4": choice(6, {
         1: "line 1 gives every task its own copy of theta: that is how a round starts",
         2: "line 2 repeats K times, as it should",
@@ -284,9 +235,8 @@ FOURTH = {
     }),
 }  # fmt: skip
 
+
 # ---- 05: experiments
-
-
 def _normalised(J, uniform, best):
     return float(100 * np.mean((J - uniform) / (best - uniform)))
 
@@ -295,9 +245,8 @@ def _tuned(tuning, evaluation):
     return float(evaluation[tuning.mean(1).argmax()].mean())
 
 
-def _paired_interval(a, b, index, level=95.0, paired=True):
-    means = (a - b)[index].mean(1) if paired else a[index].mean(1) - b[index[::-1]].mean(1)
-    return np.percentile(means, [50 - level / 2, 50 + level / 2])
+def _paired_interval(a, b, index, level=95.0):
+    return np.percentile((a - b)[index].mean(1), [50 - level / 2, 50 + level / 2])
 
 
 _J = [
@@ -310,30 +259,25 @@ _TUNE = [
     (_rng(16).random((4, 3)), _rng(17).random((4, 6))),
     (np.array([[5.0, 5.0, 0.0], [4.0, 4.0, 4.0]]), np.array([[1.0, 2.0], [7.0, 9.0]])),
 ]  # mean or median?
-_PAIRS = [(_rng(s).normal(size=12), _rng(s + 1).normal(size=12), _rng(s + 2).integers(12, size=(400, 12)))
-          for s in (20, 30)]  # fmt: skip
-FIFTH = {
-    "05.1": function(_normalised, _J, {
-        "on the scale 0 to 1; the course uses 0 to 100": lambda J, u, b: _normalised(J, u, b) / 100,
-        "a task may end below its uniform policy: no clipping at 0":
-            lambda J, u, b: float(100 * np.mean(np.clip((J - u) / (b - u), 0, 1))),
+_PAIRS = [(normal(s, 12), normal(s + 1, 12), _rng(s + 2).integers(12, size=(400, 12))) for s in (20, 30)]
+EXERCISES |= {
+    "05.1": function(_normalised, _J, lambda J, u, b: {
+        "on the scale 0 to 1; the course uses 0 to 100": _normalised(J, u, b) / 100,
+        "a task may end below its uniform policy: no clipping at 0": 100 * np.mean(np.clip((J - u) / (b - u), 0, 1)),
         "normalise each task first, then average: rich tasks would dominate":
-            lambda J, u, b: float(100 * (J.mean() - u.mean()) / (b.mean() - u.mean())),
-        "the uniform policy must score 0: subtract it above and below":
-            lambda J, u, b: float(100 * np.mean(J / b)),
-        "subtract the uniform policy's return in the denominator too":
-            lambda J, u, b: float(100 * np.mean((J - u) / b)),
-    }, ("the normalised return",)),
-    "05.2": function(_paired_interval, _PAIRS, {
+            100 * (J.mean() - u.mean()) / (b.mean() - u.mean()),
+        "the uniform policy must score 0: subtract it above and below": 100 * np.mean(J / b),
+        "subtract the uniform policy's return in the denominator too": 100 * np.mean((J - u) / b),
+    }, "the normalised return"),
+    "05.2": function(_paired_interval, _PAIRS, lambda a, b, index: {
         "the two learners were resampled apart; resample the *differences* of a seed (paired)":
-            lambda a, b, index: np.percentile(a[index].mean(1) - b[index[::-1]].mean(1), [2.5, 97.5]),
+            np.percentile(a[index].mean(1) - b[index[::-1]].mean(1), [2.5, 97.5]),
         "that is a 90 % interval; 95 % lies between the 2.5th and the 97.5th percentile":
-            partial(_paired_interval, level=90.0),
+            _paired_interval(a, b, index, level=90.0),
         "these are percentiles of single seeds; take the mean of every resample first":
-            lambda a, b, index: np.percentile(a - b, [2.5, 97.5]),
-        "that is b - a: positive must mean that a is better":
-            lambda a, b, index: _paired_interval(b, a, index),
-    }, ("the interval",)),
+            np.percentile(a - b, [2.5, 97.5]),
+        "that is b - a: positive must mean that a is better": _paired_interval(b, a, index),
+    }, "the interval"),
     "05.3": choice("c", {
         "a": "an interval that contains 0 does not show that the learners are equal, only that these seeds "
              "cannot tell them apart",
@@ -341,18 +285,11 @@ FIFTH = {
         "d": "more seeds are welcome if their number is fixed before; stopping when the interval looks good "
              "is choosing the result",
     }),
-    "05.4": function(_tuned, _TUNE, {
-        "the best lambda was chosen on the evaluation seeds: that is peeking":
-            lambda tuning, evaluation: float(evaluation.mean(1).max()),
-        "that is the tuning score; report the evaluation seeds":
-            lambda tuning, evaluation: float(tuning.mean(1).max()),
-        "lambda was chosen anew for every evaluation seed: also peeking":
-            lambda tuning, evaluation: float(evaluation.max(0).mean()),
-        "choose by the mean over tuning seeds, not by their median":
-            lambda tuning, evaluation: float(evaluation[np.median(tuning, 1).argmax()].mean()),
-        "choose by the mean over tuning seeds, not by the single best run":
-            lambda tuning, evaluation: float(evaluation[tuning.max(1).argmax()].mean()),
-    }, ("the score",)),
+    "05.4": function(_tuned, _TUNE, lambda tuning, evaluation: {
+        "the best lambda was chosen on the evaluation seeds: that is peeking": evaluation.mean(1).max(),
+        "that is the tuning score; report the evaluation seeds": tuning.mean(1).max(),
+        "lambda was chosen anew for every evaluation seed: also peeking": evaluation.max(0).mean(),
+        "choose by the mean over tuning seeds, not by their median": evaluation[np.median(tuning, 1).argmax()].mean(),
+        "choose by the mean over tuning seeds, not by the single best run": evaluation[tuning.max(1).argmax()].mean(),
+    }, "the score"),
 }  # fmt: skip
-
-EXERCISES = FIRST | SECOND | THIRD | FOURTH | FIFTH

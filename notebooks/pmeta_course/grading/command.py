@@ -15,8 +15,9 @@ import contextlib
 import csv
 import re
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,6 @@ class HandedIn:
     path: Path
     student: str
     material: Path | None
-    gradable: bool = True  # False: there is no notebook to run, and a note says why
     grades: list[Grade] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what went wrong outside the exercises
 
@@ -66,8 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write the whole report")
     add("--time-limit", type=float, default=120, metavar="SECONDS", help="for one notebook (default 120)")
     add("--memory", type=float, default=4, metavar="GIB", help="for one notebook (default 4)")
-    walls = ("auto", "bubblewrap", "limits")
-    add("--protection", choices=walls, default="auto", help="default: bubblewrap if it works")
+    add(
+        "--protection", choices=("auto", "bubblewrap", "limits"), default="auto", help="default: bubblewrap if it works"
+    )
     add("--workers", type=int, default=1, help="notebooks at a time (default 1)")
 
 
@@ -80,25 +81,25 @@ def find(path: Path) -> list[HandedIn]:
         return [HandedIn(path, path.stem, path.absolute().parent)]
     if not path.is_dir():
         raise UserError(f"{path}: there is no such notebook or folder")
-    found = []
-    for entry in sorted(p for p in path.iterdir() if not p.name.startswith((".", "__"))):
-        if entry.is_dir() and not _leads_out(entry, path):
-            found += _in_folder(entry)
-        elif work := _file(entry, path, _student(entry), None):
-            found.append(work)
-        elif entry.suffix.lower() not in BESIDES:
-            found.append(_nothing(entry, _student(entry), f"no notebook was handed in: {entry.name}"))
+    found: list[HandedIn] = []
+    for entry in _visible(path.iterdir(), path):
+        theirs = entry.is_dir() and not _leads_out(entry, path)  # the folder of one student
+        files = [p for p in _visible(entry.rglob("*"), entry) if not p.is_dir()] if theirs else [entry]
+        student, folder = (entry.name, entry) if theirs else (_student(entry), path)
+        works = [_file(file, folder, student, file.parent if theirs else None) for file in files]
+        if not any(works) and (theirs or entry.suffix.lower() not in BESIDES):
+            there = ", ".join(p.name for p in files[:3]) or "the folder is empty"
+            works = [_nothing(entry, student, f"no notebook was handed in: {there}")]
+        found += filter(None, works)
     if not found:
         raise UserError(f"{path}: there is no .ipynb file in this folder")
     return found
 
 
-def _in_folder(folder: Path) -> list[HandedIn]:
-    """The notebooks of one student's folder, links that leave it noted; if there are none, an entry that says so."""
-    files = [p for p in sorted(folder.rglob("*")) if not p.is_dir() and not _hidden(p.relative_to(folder))]
-    works = [_file(file, folder, folder.name, file.parent) for file in files]
-    there = ", ".join(p.name for p in files[:3]) or "the folder is empty"
-    return [w for w in works if w] or [_nothing(folder, folder.name, f"no notebook was handed in: {there}")]
+def _visible(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """What lies in a folder, in order, without what is hidden and what Python put there."""
+    hidden = (".", "__")
+    return [p for p in sorted(paths) if not any(part.startswith(hidden) for part in p.relative_to(folder).parts)]
 
 
 def _file(path: Path, folder: Path, student: str, material: Path | None) -> HandedIn | None:
@@ -110,11 +111,7 @@ def _file(path: Path, folder: Path, student: str, material: Path | None) -> Hand
 
 
 def _nothing(path: Path, student: str, note: str) -> HandedIn:
-    return HandedIn(path, student, None, gradable=False, notes=[note])
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "__")) for part in path.parts)
+    return HandedIn(path, student, None, [Grade(student, path.name, "", "failed", _line(note))], [note])
 
 
 def _student(path: Path) -> str:
@@ -142,11 +139,10 @@ def _leads_out(path: Path, folder: Path) -> bool:
 
 def grade(work: HandedIn, limits: Limits, walled: bool) -> HandedIn:
     """Run a notebook's cells in a sandbox (profile smoke) and judge its exercises; whatever happens is noted."""
-    if work.gradable:
+    if not work.grades:
         _grade(work, limits, walled)
     if not work.grades:
-        said = work.notes[0] if work.notes else "nothing in it could be graded"
-        work.grades.append(Grade(work.student, work.path.name, "", "failed", _line(said)))
+        work.grades.append(Grade(work.student, work.path.name, "", "failed", _line(work.notes[0])))
     return work
 
 
@@ -158,14 +154,15 @@ def _grade(work: HandedIn, limits: Limits, walled: bool) -> None:
     except Exception as error:  # noqa: BLE001 - nbformat raises many kinds for a broken file
         work.notes.append(f"not a notebook that can be read: {_line(error)}")
         return
-    names = list(exercises())
+    names, data = list(exercises()), COURSE.parents[1] / "data"
     todo = steps(nb, names)
-    numbers = {s.exercise.split(".")[0] for s in todo if s.exercise} or {work.path.name.split("_")[0].split(".")[0]}
+    there = [s.exercise for s in todo if s.exercise]
+    numbers = {name.split(".")[0] for name in there} or {work.path.name.split("_")[0].split(".")[0]}
     asked = [name for name in names if name.split(".")[0] in numbers]
-    if not any(s.exercise for s in todo):
+    if not there:
         work.notes.append('no exercise was found: none of its cells calls `check("…", answer)`')
-    grades, skip, errors, endings, data = {}, set(), [], [], COURSE.parents[1] / "data"
-    while any(s.exercise for s in todo) and len(skip) <= RESTARTS and not set(asked) <= grades.keys():
+    grades, skip, errors, endings = {}, set(), [], []
+    while there and len(skip) <= RESTARTS and not set(asked) <= grades.keys():
         position, errors = None, []
         try:
             with Sandbox(work.path, work.material, data if data.is_dir() else None, limits, walled) as box:
@@ -176,14 +173,12 @@ def _grade(work: HandedIn, limits: Limits, walled: bool) -> None:
                         if step.exercise not in grades:
                             grades[step.exercise] = _judge(box, step.exercise, raised_before)
                         raised_before = ""
-                        continue
-                    if position in skip:
-                        continue
-                    if said := box.ask(run=step.code).get("error"):
-                        raised_before = f"cell {position}: {_line(said)}"
-                        errors.append(raised_before)
-                    if PROFILE.search(step.code):  # tagged as parameters or not: graded in seconds, not in hours
-                        box.ask(run='PROFILE = "smoke"')
+                    elif position not in skip:
+                        if said := box.ask(run=step.code).get("error"):
+                            raised_before = f"cell {position}: {_line(said)}"
+                            errors.append(raised_before)
+                        if PROFILE.search(step.code):  # tagged as parameters or not: graded in seconds, not in hours
+                            box.ask(run='PROFILE = "smoke"')
             break
         except Ended as end:
             where = f"cell {position}: {end}" if position else str(end)
@@ -193,9 +188,8 @@ def _grade(work: HandedIn, limits: Limits, walled: bool) -> None:
             if following := next((s.exercise for s in todo if s.exercise and s.position >= position), None):
                 grades.setdefault(following, ("failed", where))
             skip.add(position)
-    work.notes += endings + errors
     changed = {s.exercise: s.note for s in todo if s.note}
-    work.notes += [f"{name}: {changed[name]}" for name in asked if name in changed]
+    work.notes += endings + errors + [f"{name}: {changed[name]}" for name in asked if name in changed]
     missing = ("failed", endings[-1] if endings else "its check cell is missing")
     for name in asked:
         status, message = grades.get(name, missing)
@@ -278,14 +272,13 @@ def main(args: argparse.Namespace) -> int:
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C: those that have not begun
     print(table(works))
-    grades = [g for work in works for g in work.grades]
+    grades = [asdict(g) for work in works for g in work.grades]
     if args.csv:
         with writing(args.csv, "give another --csv"), open(args.csv, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Grade)] + ["protection"])
+            writer = csv.DictWriter(file, [*grades[0], "protection"])
             writer.writeheader()
-            writer.writerows(asdict(g) | {"protection": words.split(":")[0]} for g in grades)
+            writer.writerows(g | {"protection": words.split(":")[0]} for g in grades)
     notes = [{"student": w.student, "notebook": w.path.name, "notes": w.notes} for w in works if w.notes]
-    report = {"schema": 1, "protection": words, "limits": asdict(limits), "notes": notes}
-    write_report(args.json, report | {"grades": [asdict(g) for g in grades]})
-    sound = all(w.grades for w in works) and all(g.status == "correct" for g in grades)
-    return 0 if sound else 1
+    report = {"schema": 1, "protection": words, "limits": asdict(limits), "notes": notes, "grades": grades}
+    write_report(args.json, report)
+    return int(any(g["status"] != "correct" for g in grades))

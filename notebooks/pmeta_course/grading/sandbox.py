@@ -54,10 +54,7 @@ def _walls(root: bool, disk: int) -> list[str]:
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user"]
     for path in SYSTEM:
-        if os.path.islink(path):
-            command += ["--symlink", os.readlink(path), path]
-        else:
-            command += ["--ro-bind-try", path, path]
+        command += ["--symlink", os.readlink(path), path] if os.path.islink(path) else ["--ro-bind-try", path, path]
     command += ["--proc", "/proc", "--dev", "/dev"]
     for path in ("/tmp", "/dev/shm", "/box"):
         command += ["--size", str(disk), "--perms", "1777", "--tmpfs", path]
@@ -154,12 +151,11 @@ class Sandbox:
 
     def _environment(self, home: str) -> dict:
         """Nothing of the teacher's environment, which may hold secrets, but what programs need."""
-        own = {"PATH": "/usr/local/bin:/usr/bin:/bin", "USER": "student", TOKEN: self.token}
-        own |= {"HOME": home, "TMPDIR": home}
-        own |= {"LANG": "C.UTF-8", "MPLBACKEND": "agg", "MPLCONFIGDIR": home, "IPYTHONDIR": home}
+        own = {"PATH": "/usr/local/bin:/usr/bin:/bin", "USER": "student", "LANG": "C.UTF-8", TOKEN: self.token}
+        own |= dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR", "IPYTHONDIR"), home)
         own |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
         own |= {"PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": "", "MUJOCO_GL": "disabled"}
-        return own
+        return own | {"MPLBACKEND": "agg"}
 
     def _watch(self) -> None:
         """Time, memory of all processes together, and their number, which the system does not limit for root."""
@@ -191,14 +187,12 @@ class Sandbox:
             self.channel.send(**message)
             return self.channel.receive()
         except (OSError, EOFError):
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self.process.wait(2)
-            except subprocess.TimeoutExpired:
-                self.end("its process closed the channel")
-                raise Ended(self.verdict) from None
-            log = (self.box / "log").read_text(errors="replace").split("\n")
-            last = "" if self.started else f" ({''.join(log[-2:])[:200]})"  # later on, the student's prints are there
-            self.verdict = self.verdict or f"its process ended by itself, with exit code {code}{last}"
+                log = (self.box / "log").read_text(errors="replace").split("\n")
+                last = "" if self.started else f" ({''.join(log[-2:])[:200]})"  # later the student's prints are there
+                self.verdict = self.verdict or f"its process ended by itself, with exit code {code}{last}"
+            self.end("its process closed the channel")
         except (ValueError, RecursionError) as error:
             self.end(f"its process sent {error}")
         raise Ended(self.verdict)

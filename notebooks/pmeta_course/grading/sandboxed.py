@@ -5,8 +5,10 @@ the course is imported before `check` is replaced. Whatever the student's code d
 send are *values*; the right answers and the verdict stay with the grader, outside.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import socket
 import sys
 import types
@@ -107,21 +109,17 @@ def confine(limits: dict, user: int | None) -> None:
             os.setuid(65534)
     mine = 0
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             mine += process.num_threads() if process.uids().real == os.getuid() else 0
-        except psutil.Error:
-            continue
     values = {
         "RLIMIT_CPU": limits["seconds"], "RLIMIT_AS": limits["memory"], "RLIMIT_FSIZE": limits["file"],
         "RLIMIT_NPROC": mine + limits["processes"], "RLIMIT_CORE": 0,
     }  # fmt: skip
     for name, value in values.items():
-        try:
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # not every system has each of them
             hard = resource.getrlimit(getattr(resource, name))[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(getattr(resource, name), (value, value))
-        except (AttributeError, ValueError, OSError):  # not every system has each of them
-            continue
 
 
 def _call(channel: Channel, answer: Callable, encoded: list) -> dict:
@@ -146,8 +144,6 @@ def main() -> None:
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     orders = channel.receive()
     confine(orders["limits"], orders["user"])
-    import shutil
-
     if orders["copy"]:
         shutil.copytree(orders["copy"], orders["folder"], dirs_exist_ok=True)
     os.chdir(orders["folder"])

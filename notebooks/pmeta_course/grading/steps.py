@@ -20,18 +20,14 @@ class Step:
 def steps(nb, names: list[str]) -> list[Step]:
     """The cells of a notebook as steps, in order. A check is found wherever it stands: below a comment, in a cell with
     other code, with another argument; without one, an exercise is judged at its end (where the next one begins)."""
-    found, exercise_cells = [], []
-    for position, cell in code_cells(nb):
-        if "exercise" in cell.metadata.get("tags", []):
-            exercise_cells.append(position)
-        found += _cell_steps(position, cell.source, names)
+    found = [step for position, cell in code_cells(nb) for step in _cell_steps(position, cell.source, names)]
+    exercise_cells = [position for position, _ in code_cells(nb, "exercise")]
     asked = {s.exercise for s in found} - {""}
     numbers = {name.split(".")[0] for name in asked}
     expected = [name for name in names if name.split(".")[0] in numbers]
     if len(exercise_cells) == len(expected):
-        for k, name in enumerate(expected):
+        for name, end in zip(expected, [*exercise_cells[1:], 10**9]):
             if name not in asked:
-                end = exercise_cells[k + 1] if k + 1 < len(exercise_cells) else 10**9
                 at = next((n for n, s in enumerate(found) if s.position >= end), len(found))
                 note = "its check cell is missing: the answer that stood when the next exercise began was judged"
                 found.insert(at, Step(min(end - 1, found[at - 1].position), exercise=name, note=note))
@@ -44,17 +40,15 @@ def _cell_steps(position: int, text: str, names: list[str]) -> list[Step]:
         asked = [n for n in map(_exercise, re.findall(r"\bcheck\(\s*[\"']([^\"']+)", text)) if n in names]
         note = f"cell {position}, which checks it, is not valid Python"
         return [Step(position, text), *(Step(position, exercise=n, note=note) for n in asked)]
-    calls = {id(s): [(n, a) for n, a in _checks(s) if n in names] for s in tree.body}
-    if not any(calls.values()):
+    calls = [[(n, a) for n, a in _checks(s) if n in names] for s in tree.body]
+    if not any(calls):
         return [Step(position, text)]
     found, before, beside = [], [], f"its check is in a cell with other code (cell {position})"
-    for statement in tree.body:
+    for statement, asked in zip(tree.body, calls):
         plain = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
-        if not calls[id(statement)]:
+        if not (asked and plain):
             before.append(ast.unparse(statement))
-            continue
-        before += [] if plain else [ast.unparse(statement)]
-        for name, argument in calls[id(statement)]:
+        for name, argument in asked:
             note = beside if len(tree.body) > 1 or not plain else ""
             if argument not in ("answer", ""):
                 note = f"its check names {argument} (cell {position})"

@@ -10,6 +10,7 @@ import argparse
 import copy
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 from pmeta_course.regression.command import choose, course_folder, read_sources
@@ -55,13 +56,9 @@ def leaks(source, edition) -> list[str]:
     """Lines of the solutions of `source` that still stand in `edition`: in cells, outputs or metadata."""
     lines = {telling(x) for c in source.cells if _tagged(c, "solution") for x in c.source.splitlines()} - {""}
     parts = {f"cell {i}": cell for i, cell in enumerate(edition.cells, 1)} | {"the metadata": edition.metadata}
-    flat = {place: re.sub(r"\s|\\n", "", json_text(part, ensure_ascii=False)) for place, part in parts.items()}
-    return [
-        f"{place} shows {line!r}"
-        for place, text in flat.items()
-        for line in sorted(lines)
-        if json_text(line, ensure_ascii=False)[1:-1] in text
-    ]
+    text = partial(json_text, ensure_ascii=False)
+    flat = {place: re.sub(r"\s|\\n", "", text(part)) for place, part in parts.items()}
+    return [f"{place} shows {x!r}" for place, shown in flat.items() for x in sorted(lines) if text(x)[1:-1] in shown]
 
 
 def main(args: argparse.Namespace) -> int:

@@ -14,12 +14,6 @@ from pmeta_lib.statistics import difference_interval, last_quarter, mean_interva
 Changed = tuple[tuple[str, object], ...]  # the switches that differ from the default, with their values
 
 
-def _late(table: pd.DataFrame) -> pd.DataFrame:
-    """The deployed policies' rows in the last quarter of a run, whose mean is its result."""
-    late = table.groupby("cell")["step"].transform(last_quarter).astype(bool)
-    return table[(table["policy"] == "deployed") & late]
-
-
 def variants(table: pd.DataFrame) -> tuple[dict, dict[tuple[str, int], dict[Changed, pd.DataFrame]]]:
     """The default of `data/results/ablations.parquet`, and (family, tasks) -> changed switches -> (seeds, tasks): mean
     return over the last quarter of the evaluations. One switch is changed at a time, so that the default is each
@@ -27,9 +21,10 @@ def variants(table: pd.DataFrame) -> tuple[dict, dict[tuple[str, int], dict[Chan
     options = {text: asdict(learner("pmeta", **json.loads(text))) for text in table["options"].unique()}
     cells = pd.DataFrame([options[text] for text in table.drop_duplicates("cell")["options"]])
     base = cells.mode().iloc[0].to_dict()
-    late = _late(table)
+    late = table.groupby("cell")["step"].transform(last_quarter).astype(bool)
     found: dict = defaultdict(dict)
-    for (name, tasks, text), rows in late.groupby(["family", "train_tasks", "options"], dropna=False):
+    results = table[(table["policy"] == "deployed") & late]
+    for (name, tasks, text), rows in results.groupby(["family", "train_tasks", "options"], dropna=False):
         changed = tuple((k, v) for k, v in options[text].items() if v != base[k])
         count = len(family(name, train=None if np.isnan(tasks) else int(tasks)).train_tasks)
         found[name, count][changed] = rows.pivot_table(index="seed", columns="task", values="return")
@@ -44,8 +39,8 @@ def minus(a: pd.DataFrame, b: pd.DataFrame, tasks: int | None = None) -> tuple[f
 
 def differences(table: pd.DataFrame) -> list[dict]:
     """One row a family, number of tasks and changed switch: the return minus the default's, with its interval."""
-    rows, found = [], variants(table)[1]
-    for (name, tasks), settings in found.items():
+    rows = []
+    for (name, tasks), settings in variants(table)[1].items():
         for changed, returns in sorted(settings.items(), key=str):
             if changed and () in settings:
                 text = " ".join(f"{k} = {v if isinstance(v, bool) else format(v, 'g')}" for k, v in changed)

@@ -1,15 +1,11 @@
 """Claim -> criterion fixed before the runs -> verdict, computed from `data/results` and nothing else. Version 2.
 
-A criterion has parts. Each is judged by one rule, the 95 % interval's lower end above the threshold, and the same
+Each part of a criterion is judged by one rule, the 95 % interval's lower end above the threshold, and the same
 statistic is computed for what must *not* pass: a control that learns nothing across tasks (independent SAC; on new
 tasks, from scratch), and placebos that learn nothing at all (uniform random, zero action, an untrained network) or
-cannot learn this (joint SAC in full conflict). A part is
-
-- *met*: pMeta passes and no placebo does, and it beats the control;
-- *met by learning alone too*: pMeta passes, but so does the control, and pMeta does not beat it;
-- *uninformative*: a placebo passes as well, or the family has no scale;
-- *not met*, or *open*: not run, or too few seeds.
-
+cannot learn this (joint SAC in full conflict). A part is *met* if pMeta passes, no placebo does, and it beats the
+control; *met by learning alone too* if pMeta passes, but so does the control, and is not beaten; *uninformative* if a
+placebo passes as well, or the family has no scale; else *not met*, or *open*: not run, or too few seeds.
 Version 1, its verdicts, and why it was replaced: `data/claims_v1.json`, docs/results.md.
 """
 
@@ -20,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pmeta_course.reproduction import ablations, judging
-from pmeta_course.reproduction.judging import ALPHA, IDLE, OPEN, Part, above, judge, verdict
+from pmeta_course.reproduction.judging import ALPHA, IDLE, OPEN, Part, above, judge, seeds, verdict
 from pmeta_course.reproduction.scores import FULL_CONFLICT, SEEDS_NEEDED, Scores, load
 from pmeta_lib import statistics
 from pmeta_lib.envs.families import FAMILIES, family
@@ -68,26 +64,22 @@ CLAIMS = {  # id: claim, criterion; data/README.md has the commands
 # --------------------------------------------------------------------------------------------------- C3, C4
 def score_parts(found: list[Scores], scale: str, ours: str = "pmeta") -> list[Part]:
     """C3: the normalised score of `ours` on every core family."""
-    there, parts = {s.name: s for s in found if (s.scale, s.split) == (scale, "train")}, []
-    for suite, names in CORE[scale].items():
-        for name in names:
-            label, s = f"{suite}, {name}: normalised score above 0.8", there.get(name)
-            short = s.lack((ours, "independent")) if s else "not run"
-            if short:
-                parts.append(Part(label, scale, OPEN, lacks=(short,)))
-                continue
-            if short := s.unscaled():
-                parts.append(Part(label, scale, IDLE, lacks=(short,), files=(s.source,)))
-                continue
-            idle = {n: s.score(n) for n in s.placebos}
-            if name in FULL_CONFLICT and not s.lack(("joint",)):
-                idle["joint in conflict"] = s.score("joint")
-            score = s.score(ours)
-            word = judge(above(score, 0.8), any(above(x, 0.8) for x in idle.values()), not above(score, 1.0))
-            n = f"{len(s.final(ours))} seeds" + (", still rising" if s.rising() else "")
-            parts.append(Part(label, scale, word, score, 0.8, {"independent": s.score("independent")}, idle, n=n,
-                              files=(s.source,)))  # fmt: skip
-    return parts
+    there = {s.name: s for s in found if (s.scale, s.split) == (scale, "train")}
+    return [_score_part(f"{suite}, {name}: normalised score above 0.8", there.get(name), scale, ours)
+            for suite, names in CORE[scale].items() for name in names]  # fmt: skip
+
+
+def _score_part(label: str, s: Scores | None, scale: str, ours: str) -> Part:
+    if short := s.lack((ours, "independent")) if s else "not run":
+        return Part(label, scale, OPEN, lacks=(short,))
+    if short := s.unscaled():
+        return Part(label, scale, IDLE, lacks=(short,), files=(s.source,))
+    score, idle = s.score(ours), {n: s.score(n) for n in s.placebos}
+    if s.name in FULL_CONFLICT and not s.lack(("joint",)):
+        idle["joint in conflict"] = s.score("joint")
+    word = judge(above(score, 0.8), any(above(x, 0.8) for x in idle.values()), not above(score, 1.0))
+    n = f"{len(s.final(ours))} seeds" + (", still rising" if s.rising() else "")
+    return Part(label, scale, word, score, 0.8, {"independent": s.score("independent")}, idle, n=n, files=(s.source,))
 
 
 def select(found: list[Scores], scale: str, suite: str, split: str, learners: tuple[str, ...]):
@@ -95,10 +87,8 @@ def select(found: list[Scores], scale: str, suite: str, split: str, learners: tu
     nothing (it has no scale), as three tuples. On test tasks only families count that hold them out."""
     mine = [s for s in found if (s.scale, s.suite) == (scale, suite)]
     flat = {s.name: why for s in mine if s.split == "train" and (why := s.unscaled())}
-    there, core = {s.name: s for s in mine if s.split == split}, CORE[scale][suite]
-    if split == "test":
-        there = {n: s for n, s in there.items() if family(n).held_out}
-        core = tuple(n for n in core if family(n).held_out)
+    there = {s.name: s for s in mine if s.split == split and (split == "train" or family(s.name).held_out)}
+    core = [n for n in CORE[scale][suite] if split == "train" or family(n).held_out]
     usable = tuple(s for n, s in there.items() if n not in flat and not s.lack(learners))
     reasons = {n: there[n].lack(learners) if n in there else "not run" for n in core if n not in flat}
     idle = tuple(f"{n}: {flat[n]}" for n in there if n in flat)
@@ -107,32 +97,26 @@ def select(found: list[Scores], scale: str, suite: str, split: str, learners: tu
 
 def improvement_parts(found: list[Scores], scale: str, ours: str = "pmeta") -> list[Part]:
     """C4: the probability of improvement over each rival, on each suite, in training and on unseen tasks."""
-    cells = []
     kinds = ("train", "meta-train", "independent"), ("test", "meta-test, episodes 1-20", "scratch")
-    for split, words, alone in kinds:
-        for suite in CORE[scale]:
-            for rival in RIVALS:
-                chosen = select(found, scale, suite, split, (ours, rival, alone))
-                cells.append((f"{suite}, {words}: improvement over {rival}", *chosen, rival, alone))
+    cells = [(f"{suite}, {words}: improvement over {rival}", rival, alone,
+              *select(found, scale, suite, split, (ours, rival, alone)))
+             for split, words, alone in kinds for suite in CORE[scale] for rival in RIVALS]  # fmt: skip
     tests = [1.0 if lacks or not usable else statistics.improvement_p(_of(usable, ours), _of(usable, rival))
-             for _, usable, lacks, _, rival, _ in cells]  # fmt: skip
+             for _, rival, _, usable, lacks, _ in cells]  # fmt: skip
     parts = []
-    for (name, usable, lacks, flat, rival, alone), p in zip(cells, statistics.holm(tests), strict=True):
+    for (name, rival, alone, usable, lacks, flat), p in zip(cells, statistics.holm(tests), strict=True):
         if not usable:
             parts.append(Part(name, scale, OPEN if lacks else IDLE, lacks=lacks or flat))
             continue
-        mine, theirs = improvement(usable, ours, rival), improvement(usable, alone, rival)
-        head = improvement(usable, ours, alone)
+        mine, theirs, head = (improvement(usable, a, b) for a, b in ((ours, rival), (alone, rival), (ours, alone)))
         idle = {n: improvement(usable, n, rival) for n in usable[0].placebos if all(n in s.placebos for s in usable)}
-        torn = [s for s in usable if s.name in FULL_CONFLICT and "joint" in s.curves]
-        if torn:
+        if torn := [s for s in usable if s.name in FULL_CONFLICT and "joint" in s.curves]:
             idle["joint in conflict"] = improvement(torn, "joint", rival)
         # More than the control: head to head, or, where the control does not beat the rival, by beating it more.
         more = above(head, 0.5) or (not above(theirs, 0.5) and above(statistics.minus(mine, theirs), 0.0))
-        passes, placebo = p < ALPHA, any(above(x, 0.5) for x in idle.values())
-        word = OPEN if lacks else judge(passes and (more or above(theirs, 0.5)), placebo, not more)
-        seeds = sorted({len(s.result(n)) for s in usable for n in (ours, rival)})
-        n = f"{len(usable)} families x {'-'.join(map(str, seeds))} seeds"
+        passes = p < ALPHA and (more or above(theirs, 0.5))
+        word = OPEN if lacks else judge(passes, any(above(x, 0.5) for x in idle.values()), not more)
+        n = f"{len(usable)} families x {seeds(s.result(n) for s in usable for n in (ours, rival))}"
         n += ", still rising: " + ", ".join(r) if (r := [s.name for s in usable if s.rising()]) else ""
         n += f" (without {', '.join(flat)})" if flat else ""
         parts.append(Part(name, scale, word, mine, 0.5, {alone: theirs, f"it over {alone}": head}, idle,
@@ -174,16 +158,15 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     families of which nothing is stored (`not_run`), the cells of the `map`, what each switch of pMeta changes."""
     folder, found = Path(folder), load(folder)
     judged = parts(folder, found, ours)
-    made = {n: read_table(p) for n in ("ablations", "map", "collapse") if (p := folder / f"{n}.parquet").exists()}
+    tables = {"map": judging.map_cells, "ablations": ablations.differences, "collapse": ablations.falls}
+    paths = {name: folder / f"{name}.parquet" for name in tables}
     return _rounded({
         "version": 2,
         "claims": [_claim(key, judged[key]) for key in CLAIMS],
         "scores": [r for s in found for r in _rows(s)],
         "differences": [r for s in found for r in _differences(s, ours)],
         "not_run": [n for n in FAMILIES if n not in {s.name for s in found}],
-        "map": judging.map_cells(made["map"]) if "map" in made else [],
-        "ablations": ablations.differences(made["ablations"]) if "ablations" in made else [],
-        "collapse": ablations.falls(made["collapse"]) if "collapse" in made else [],
+        **{name: make(read_table(paths[name])) if paths[name].exists() else [] for name, make in tables.items()},
     })  # fmt: skip
 
 
@@ -201,9 +184,8 @@ def _rows(s: Scores) -> list[dict]:
     rows, scaled = [], s.split == "train" and not (s.lack(("independent",)) or s.unscaled())
     for name in (*s.placebos, *s.curves):
         final = s.final(name)
-        source = "placebos.parquet" if name in s.placebos else s.source
-        row: dict = {"family": s.name, "scale": s.scale, "tasks": s.split, "learner": name}
-        row |= {"seeds": final.size, "mean": final.mean(), "file": source}
+        row: dict = {"family": s.name, "scale": s.scale, "tasks": s.split, "learner": name, "seeds": final.size}
+        row |= {"mean": final.mean(), "file": "placebos.parquet" if name in s.placebos else s.source}
         if final.size > 1:
             row |= dict(zip(("mean", "low", "high"), statistics.mean_interval(final)))
             row |= dict(zip(("score", "score_low", "score_high"), s.score(name))) if scaled else {}

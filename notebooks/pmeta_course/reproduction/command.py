@@ -65,8 +65,7 @@ def _pages():
     try:
         return importlib.import_module("report_pages")
     except ModuleNotFoundError:
-        raise UserError("--verify and --update-readme are about the pages of a clone of the repository; run them there"
-                        ) from None  # fmt: skip
+        raise UserError("--verify and --update-readme need a clone of the repository; run them there") from None
 
 
 def differences(data: Path, ledger: dict) -> list[str]:
@@ -76,8 +75,8 @@ def differences(data: Path, ledger: dict) -> list[str]:
         found += unequal(json.loads((data / "claims.json").read_text()), ledger, "claims.json")
         for page in pages.PAGES:
             path = data.resolve().parent / page
-            text, fresh = path.read_text(), pages.rendered(path, ledger)
-            if text != fresh:
+            fresh = pages.rendered(path, ledger)
+            if path.read_text() != fresh:
                 found.append(f"{page}: a table or a number is not that of the data; run make report")
             odd = pages.strays(fresh, pages.CHECKED[page])
             found += [f"{page}: {word} is a number that nothing computes" for word in odd]

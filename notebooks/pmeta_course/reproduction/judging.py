@@ -3,7 +3,8 @@
 See `claims` for the rule and the claims.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -77,37 +78,35 @@ def conflict_parts(table: pd.DataFrame | None, setting: str, file: str, placebos
         short = [f"{n}: {len(x)} of {SEEDS_NEEDED} seeds" for n, x in samples.items() if len(x) < SEEDS_NEEDED]
         return ("not run",) if table is None else tuple(short)
 
-    name, ends = f"{setting}: cancellation, full heterogeneity minus none", {}
-    for h in (1.0, 0.0):
-        ends[f"cancellation at h = {h:g}"] = sample("joint", h, "cancellation")
-    parts = [Part(name, "any", OPEN, lacks=short)] if (short := lacks(ends)) else []
-    if not short:
-        found = statistics.contrast(list(ends.values()), [1, -1])
-        word = judge(above(found, 0.1), False, False)
-        parts.append(Part(name, "any", word, found, 0.1, n=_seeds(ends), files=(file,)))
-    for learner in ("joint", "maml", *(("pg-maml",) if setting == "deep" else ())):
-        alone = "pg-independent" if learner.startswith("pg-") else "independent"
+    def deficit(learner: str) -> Part:
         name = f"{setting}: deficit of {learner}, full heterogeneity minus none"
+        alone = "pg-independent" if learner.startswith("pg-") else "independent"
         samples = {f"{n} at h = {h:g}": sample(n, h) for n in (alone, learner) for h in (1.0, 0.0)}
         if short := lacks(samples):
-            parts.append(Part(name, "any", OPEN, lacks=short))
-            continue
+            return Part(name, "any", OPEN, lacks=short)
+        full, none, *mine = samples.values()
         # The unit is known to better than a hundredth, and counts as known.
-        unit = [100.0] * 2 if setting == "tabular" else [sample(alone, h).mean() - zero for h in (1.0, 0.0)]
+        one, other = (100.0, 100.0) if setting == "tabular" else (full.mean() - zero, none.mean() - zero)
 
-        def rise(mine, alone=alone, unit=unit):
-            return statistics.contrast([sample(alone, 1.0), mine(1.0), sample(alone, 0.0), mine(0.0)],
-                                       [1 / unit[0], -1 / unit[0], -1 / unit[1], 1 / unit[1]])  # fmt: skip
+        def rise(a, b):
+            return statistics.contrast([full, a, none, b], [1 / one, -1 / one, -1 / other, 1 / other])
 
-        found, control = rise(lambda h, n=learner: sample(n, h)), rise(lambda h, n=alone: sample(n, h))
-        idle = {n: rise(lambda h, x=x: x) for n, x in placebos.items()}
+        found, control, idle = rise(*mine), rise(full, none), {n: rise(x, x) for n, x in placebos.items()}
         word = judge(above(found, 0.1), any(above(x, 0.1) for x in idle.values()), above(control, 0.1))
-        parts.append(Part(name, "any", word, found, 0.1, {alone: control}, idle, n=_seeds(samples), files=(file,)))
-    return parts
+        return Part(name, "any", word, found, 0.1, {alone: control}, idle, n=seeds(samples.values()), files=(file,))
+
+    ends = {f"cancellation at h = {h:g}": sample("joint", h, "cancellation") for h in (1.0, 0.0)}
+    first = Part(f"{setting}: cancellation, full heterogeneity minus none", "any", OPEN, lacks=lacks(ends))
+    if not first.lacks:
+        found = statistics.contrast(list(ends.values()), [1, -1])
+        word, n = judge(above(found, 0.1), False, False), seeds(ends.values())
+        first = replace(first, verdict=word, statistic=found, threshold=0.1, n=n, files=(file,))
+    return [first, *map(deficit, ("joint", "maml", "pg-maml") if setting == "deep" else ("joint", "maml"))]
 
 
-def _seeds(samples: dict[str, np.ndarray]) -> str:
-    return "-".join(map(str, sorted({len(x) for x in samples.values()}))) + " seeds"
+def seeds(samples: Iterable[np.ndarray]) -> str:
+    """How many seeds the samples have, in words."""
+    return "-".join(map(str, sorted({len(x) for x in samples}))) + " seeds"
 
 
 # ------------------------------------------------------------------------------------------------------- C2
@@ -137,7 +136,7 @@ def theory_parts(theory: pd.DataFrame | None, convergence: pd.DataFrame | None, 
             parts.append(Part(name, "any", OPEN, lacks=("not run" if convergence is None else f"no {column}",)))
             continue
         last = convergence.groupby(["family", "tau", "variant", "seed"], as_index=False).last()
-        worst = {str(v): (float(r[column].max()),) * 3 for v, r in last.groupby("variant")}
+        worst = {str(v): (float(x),) * 3 for v, x in last.groupby("variant")[column].max().items()}
         mine = worst.pop(ours, (np.nan,) * 3)
         # T5 covers the meta step over all tasks too: no control.
         others = {v: x for v, x in worst.items() if column != "largest_rise" and not v.endswith("over all")}
@@ -154,23 +153,22 @@ def map_cells(table: pd.DataFrame, ours: str = "pmeta") -> list[dict]:
     rows = []
     for (name, h, steps), cell in table[table["policy"] == "deployed"].groupby(["family", "h", "steps"]):
         runs = {n: r.groupby("seed")["return"].mean().to_numpy() for n, r in cell.groupby("learner")}
-        row = {"family": name, "h": h, "steps": steps, "seeds": len(runs.get(ours, ()))}
-        found = [statistics.improvement_interval([runs[ours]], [runs[n]]) for n in ("independent", "joint")
-                 if min(len(runs.get(n, ())), len(runs.get(ours, ()))) >= SEEDS_NEEDED]  # fmt: skip
-        for n, x in zip(("independent", "joint"), found):
-            row |= {n: x[0], f"{n}_low": x[1], f"{n}_high": x[2]}
-        both = len(found) == 2
-        row["verdict"] = OPEN if not both else MET if all(above(x, 0.5) for x in found) else NOT
-        rows.append(row)
+        row, beats = {"family": name, "h": h, "steps": steps, "seeds": len(runs.get(ours, ()))}, []
+        for other in ("independent", "joint"):
+            if min(len(runs.get(n, ())) for n in (ours, other)) >= SEEDS_NEEDED:
+                found = statistics.improvement_interval([runs[ours]], [runs[other]])
+                row |= dict(zip((other, f"{other}_low", f"{other}_high"), found))
+                beats.append(above(found, 0.5))
+        rows.append(row | {"verdict": OPEN if len(beats) < 2 else MET if all(beats) else NOT})
     return rows
 
 
 def map_parts(table: pd.DataFrame | None, ours: str = "pmeta") -> list[Part]:
     """C5: whether more cells of the map are decided for pMeta than chance alone would decide."""
     name, rows = "cells where it beats both independent and joint", [] if table is None else map_cells(table, ours)
-    judged = [r for r in rows if r["verdict"] != OPEN]
-    if len(judged) < len(rows) or not rows:
-        lacks = f"{len(rows) - len(judged)} of {len(rows)} cells" if rows else "not run"
+    short = sum(r["verdict"] == OPEN for r in rows)
+    if short or not rows:
+        lacks = f"{short} of {len(rows)} cells" if rows else "not run"
         return [Part(name, "any", OPEN, lacks=(lacks,))]
     # A cell is decided by chance with probability 1/40 at most, so that the count is below this one with 95 %.
     chance = float(statistics.stats.binom.ppf(0.95, len(rows), ALPHA))

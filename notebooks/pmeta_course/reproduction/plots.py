@@ -20,12 +20,8 @@ from pmeta_lib.files import read_table
 
 RESAMPLES = 2000
 STYLES = {"uniform random": ":", "zero action": "-.", "untrained": (0, (1, 3))}  # of the placebos' grey lines
-PLACES = {
-    "independent": "best: learning alone",
-    "joint": "best: one policy for all",
-    "pmeta": "best: pMeta",
-}  # of the map
-NOTHING: dict = {"hatch": "//", "edgecolor": "0.35", "lw": 0}
+BEST = {"independent": "best: learning alone", "joint": "best: one policy for all", "pmeta": "best: pMeta"}  # in a map
+NOTHING: dict = {"fill": False, "hatch": "//", "edgecolor": "0.35", "lw": 0}
 LEGEND = {"fontsize": "x-small", "frameon": True, "framealpha": 0.85, "edgecolor": "none"}
 
 
@@ -45,17 +41,16 @@ def learning_curves(found: list[Scores]) -> Figure:
 def _curves(axis: Axes, scores: Scores) -> None:
     for learner in [n for n in (*LEARNERS, "scratch") if n in scores.curves]:
         curve = scores.curves[learner]
-        many = len(curve) > 1
-        bands = [statistics.mean_interval(x) if many else (x[0],) * 3 for x in curve.to_numpy().T]
+        bands = [statistics.mean_interval(x) if len(curve) > 1 else (x[0],) * 3 for x in curve.to_numpy().T]
         _line(axis, curve.columns, tuple(zip(*bands)), learner)
     for name, returns in scores.placebos.items():
         axis.axhline(returns.mean(), color="0.2", ls=STYLES[name], lw=1.6, label=name)
     if "independent" in scores.curves and scores.split == "train":
         axis.axhline(scores.final("independent").mean(), color="0.35", ls="--", label="independent, at the end")
     steps = "environment steps per task" if scores.split == "train" else "steps of adaptation per task"
-    counts = [len(curve) for curve in scores.curves.values()]
-    seeds = "-".join(map(str, sorted({min(counts), max(counts)})))
     axis.set(xlabel=steps, ylabel="return per episode\n(mean, 95 % interval)")
+    counts = {len(curve) for curve in scores.curves.values()}
+    seeds = "-".join(map(str, sorted({min(counts), max(counts)})))
     axis.set_title(f"{scores.name}, {scores.split} tasks, {scores.scale}, {seeds} seeds", fontsize="small")
     ends = [curve.columns.max() for curve in scores.curves.values()]
     if max(ends) >= 5 * min(ends):  # on-policy learners take many more
@@ -78,14 +73,14 @@ def one_page(cells: dict[str, pd.DataFrame], curves: list[Scores]) -> Figure:
     for axis, (title, table) in zip(axes.flat, cells.items()):
         levels, amounts = sorted(table["h"].unique()), sorted(table["data"].unique())
         for (h, data), cell in table.groupby(["h", "data"]):
-            runs = {n: cell.loc[cell["learner"] == n, "value"].to_numpy() for n in PLACES}
+            runs = {n: cell.loc[cell["learner"] == n, "value"].to_numpy() for n in BEST}
             mean = {n: x.mean() for n, x in runs.items()}
             best = max(mean, key=mean.__getitem__)
             ahead = all(statistics.difference_interval(runs[best], x)[1] > 0 for n, x in runs.items() if n != best)
             corner = amounts.index(data) - 0.5, levels.index(h) - 0.5
             axis.add_patch(Rectangle(corner, 1, 1, color=COLOURS[best], alpha=0.75 if ahead else 0.25, lw=0))
             if mean[best] <= cell["zero"].iloc[0]:
-                axis.add_patch(Rectangle(corner, 1, 1, fill=False, **NOTHING))
+                axis.add_patch(Rectangle(corner, 1, 1, **NOTHING))
             gain = f"{mean['pmeta'] - max(mean['independent'], mean['joint']):+.1f}" + "*" * (ahead and best == "pmeta")
             axis.text(corner[0] + 0.5, corner[1] + 0.5, gain, ha="center", va="center", fontsize="small")
         axis.set(xticks=range(len(amounts)), xticklabels=[f"{a:,}" for a in amounts], xlim=(-0.5, len(amounts) - 0.5),
@@ -93,10 +88,10 @@ def one_page(cells: dict[str, pd.DataFrame], curves: list[Scores]) -> Figure:
                  xlabel="data per task", ylabel="heterogeneity of the tasks, h", title=title)  # fmt: skip
         axis.grid(False)
     for axis, of in zip(axes.flat[len(cells) :], curves):
-        few = {n: curve for n, curve in of.curves.items() if n in (*PLACES, "joint-onehot", "pearl")}
+        few = {n: curve for n, curve in of.curves.items() if n in (*BEST, "joint-onehot", "pearl")}
         _curves(axis, replace(of, curves=few))  # all of them: `learning_curves`
-    patches = [Rectangle((0, 0), 1, 1, color=COLOURS[n], alpha=0.75, label=words) for n, words in PLACES.items()]
-    patches.append(Rectangle((0, 0), 1, 1, fill=False, label="best, but no better than a placebo", **NOTHING))
+    patches = [Rectangle((0, 0), 1, 1, color=COLOURS[n], alpha=0.75, label=words) for n, words in BEST.items()]
+    patches.append(Rectangle((0, 0), 1, 1, label="best, but no better than a placebo", **NOTHING))
     lines, _ = axes.flat[-1].get_legend_handles_labels()
     figure.legend(handles=patches + lines, loc="outside lower center", ncols=5, **LEGEND)
     return figure
@@ -129,9 +124,8 @@ def performance_profile(axis: Axes, families: list[Scores]) -> None:
     """Share of runs above each normalised score, with 95 % bands."""
     grid = np.linspace(-0.2, 1.4, 81)
     for learner in _common(families):
-        strata = [s.final(learner) for s in families]
-        band = _scaled(families, strata, lambda x: statistics.performance_profile(x, grid))
-        _line(axis, grid, band, learner)
+        runs = [s.final(learner) for s in families]
+        _line(axis, grid, _scaled(families, runs, lambda x: statistics.performance_profile(x, grid)), learner)
     axis.set(xlabel="normalised score s", ylabel="share of runs with score > s\n(95 % interval)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, **LEGEND)
 
@@ -159,11 +153,10 @@ def by_suite(suites: dict[str, list[Scores]], draw: Callable[[Axes, list[Scores]
 def draw_all(results: Path, folder: Path) -> list[Path]:
     """Draw every figure of README and docs from the stored results into `folder`: the same bytes each time."""
     use_style()
-    found, drawn = load(results), {}
+    found = load(results)
     train, test = ([s for s in found if s.split == split] for split in ("train", "test"))
-    for name, shown in (("learning_curves", train), ("adaptation", test)):
-        if shown:
-            drawn[name] = learning_curves(shown)
+    curves = {"learning_curves": train, "adaptation": test}
+    drawn = {name: learning_curves(shown) for name, shown in curves.items() if shown}
     cheetahs = {s.name: s for s in reversed(train) if s.name in ("half-cheetah-dir", "half-cheetah-vel")}  # field first
     if cheetahs:
         drawn["main_result"] = one_page(_maps(results), [cheetahs[name] for name in sorted(cheetahs)])
@@ -201,8 +194,8 @@ def _common(families: list[Scores]) -> list[str]:
 def _scaled(families: list[Scores], strata: list[np.ndarray], statistic: Callable):
     reference, zeros = [s.final("independent") for s in families], [s.placebos[s.zero].mean() for s in families]
 
-    def scaled(scores: list[np.ndarray]) -> np.ndarray:
-        return statistic(statistics.normalised(scores, zeros))
+    def scaled(runs: list[np.ndarray]) -> np.ndarray:
+        return statistic(statistics.normalised(runs, zeros))
 
     return statistics.stratified_bootstrap(strata + reference, scaled, np.random.default_rng(0), resamples=RESAMPLES)
 

@@ -109,11 +109,11 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; run from the top of the repository, or name it with --data")
     names = ("gym*", "mujoco*", "policy_gradient*", "adaptation*")
-    found, newer = {p.name: read_table(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
+    found, owners = {p.name: read_table(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
     for name, table in found.items():
         for place, learner in sorted(set(zip(table["family"], table["learner"]))):
-            key = (place, split_of(name), scale_of(name))
-            if (other := newer.setdefault((*key, learner), name)) != name:
+            other = owners.setdefault((place, learner, split_of(name), scale_of(name)), name)
+            if other != name:
                 raise UserError(f"{place} is in {other} and in {name}; keep one, runs of two tables do not mix")
     return found
 
@@ -135,25 +135,21 @@ def load(folder: Path) -> list[Scores]:
     Raises `UserError` for a table that mixes presets, versions, devices or budgets, repeats or lacks evaluations, or
     disagrees with the placebos' versions: the text lists what.
     """
-    folder = Path(folder)
-    placebos, found, tasks = folder / "placebos.parquet", {}, {}
+    placebos, found, tasks = Path(folder) / "placebos.parquet", {}, {}
     stored, idle = tables(folder), read_table(placebos) if placebos.exists() else None
     for source, table in stored.items():
-        for name in set(table["family"]) - set(FAMILIES):
-            raise unknown("family", name, FAMILIES, where=source)
         split = split_of(source)
         table = _adapted(table) if split == "test" else table
         check(table, source)
-        for name, all_rows in table.groupby("family", observed=True):
-            curves, few, rows = {}, {}, all_rows[all_rows["policy"] == "deployed"]
-            for learner, part in rows.groupby("learner", observed=True):
-                curves[str(learner)] = part.pivot_table(index="seed", columns="step", values="return", aggfunc="mean")
-                if (x := _few(all_rows[all_rows["learner"] == learner])) is not None:
-                    few[str(learner)] = x
-            seconds = rows.drop_duplicates("run").groupby("learner", observed=True)["seconds"].mean().to_dict()
-            new = Scores(str(name), split, source, str(rows["preset"].iloc[0]), curves,
+        for name, every in table.groupby("family"):
+            rows = every[every["policy"] == "deployed"]
+            curves = {n: part.pivot_table(index="seed", columns="step", values="return", aggfunc="mean")
+                      for n, part in rows.groupby("learner")}  # fmt: skip
+            few = {n: x for n, part in every.groupby("learner") if n in curves and (x := _few(part)) is not None}
+            seconds = rows.drop_duplicates("run").groupby("learner")["seconds"].mean().to_dict()
+            new = Scores(str(name), split, source, rows["preset"].iloc[0], curves,
                          _placebos(idle, rows, split, source), seconds, few)  # fmt: skip
-            key, asked = (str(name), split, scale_of(source)), frozenset(rows["task"])
+            key, asked = (new.name, split, new.scale), frozenset(rows["task"])
             if tasks.setdefault(key, asked) != asked:
                 continue  # on-policy learners on other tasks (their own scale) are no rivals of these
             found[key] = _joined(found[key], new) if key in found else new
@@ -180,28 +176,29 @@ def _few(rows: pd.DataFrame) -> np.ndarray | None:
 
 def check(table: pd.DataFrame, source: str) -> None:
     """Refuse to average what does not belong together; see `load`."""
-    faults = []
-    for column in ("preset", *DECISIVE):
-        if table[column].nunique() > 1:
-            counts = table.drop_duplicates("run")[column].value_counts()
-            faults.append(f"{column}: " + ", ".join(f"{value} in {n} runs" for value, n in counts.items()))
+    for name in set(table["family"]) - set(FAMILIES):
+        raise unknown("family", name, FAMILIES, where=source)
     runs = table.drop_duplicates("run")
-    cells = runs.groupby(["family", "learner", "seed"], observed=True)["run"].agg(["size", lambda r: ", ".join(r)])
-    double = [(" ".join(map(str, key)), n, r) for key, n, r in cells.itertuples() if n > 1]
-    faults += [f"{words}: the same seed {n} times, runs {r}" for words, n, r in double]
-    budgets = [json_text({k: json.loads(s).get(k) for k in BUDGET}) for s in runs["settings"]]
-    for name, part in runs.assign(budget=budgets).groupby("family", observed=True):
+    several = {c: runs[c].value_counts() for c in ("preset", *DECISIVE) if table[c].nunique() > 1}
+    faults = [
+        f"{c}: " + ", ".join(f"{value} in {n} runs" for value, n in counts.items()) for c, counts in several.items()
+    ]
+    for key, same in runs.groupby(["family", "learner", "seed"])["run"]:
+        if len(same) > 1:
+            faults.append(f"{' '.join(map(str, key))}: the same seed {len(same)} times, runs {', '.join(same)}")
+    runs = runs.assign(budget=[json_text({k: json.loads(s).get(k) for k in BUDGET}) for s in runs["settings"]])
+    for name, part in runs.groupby("family"):
         for column in ("budget", "train_tasks"):
             if part[column].nunique(dropna=False) > 1:
                 faults.append(f"{name}: {column} differs: {', '.join(map(str, part[column].unique()))}")
-    keys = ["family", "learner", "seed", "policy", "task", "step"]
-    repeated, odd = table.duplicated([*keys, "run"]).sum(), (~np.isfinite(table["return"])).sum()
+    odd = (~np.isfinite(table["return"])).sum()
+    repeated = table.duplicated(["family", "learner", "seed", "policy", "task", "step", "run"]).sum()
     if repeated or odd:
         faults.append(f"{repeated} rows are repeated, {odd} not finite")
-    sizes = table.groupby(["family", "learner", "policy", "run"], observed=True).size()
-    for key, n in sizes.groupby(level=["family", "learner", "policy"], observed=True):
-        if n.nunique() > 1:
-            faults.append(f"{' '.join(key)}: {n.min()} to {n.max()} evaluations a run; some are incomplete")
+    sizes = table.groupby(["family", "learner", "policy", "run"]).size().groupby(level=[0, 1, 2]).agg(["min", "max"])
+    for key, least, most in sizes.itertuples():
+        if least < most:
+            faults.append(f"{' '.join(key)}: {least} to {most} evaluations a run; some are incomplete")
     if faults:
         raise UserError(f"{source} mixes what must not be averaged:" + "".join(f"\n  {f}" for f in faults))
 
@@ -219,16 +216,14 @@ def _adapted(table: pd.DataFrame) -> pd.DataFrame:
 
 def _placebos(idle: pd.DataFrame | None, rows: pd.DataFrame, split: str, source: str) -> dict[str, np.ndarray]:
     """Placebo -> (seeds,): its mean return on the tasks of `rows`; nothing where they were not measured."""
-    first = rows.iloc[0]
     if idle is None:
         return {}
+    first, tasks = rows.iloc[0], rows["task"].unique()
     same = (idle["family"] == first["family"]) & (idle["preset"] == first["preset"]) & (idle["split"] == split)
-    mine = idle[same & idle["task"].isin(rows["task"].unique())]
+    mine = idle[same & idle["task"].isin(tasks)]
     for package in ("gymnasium", "mujoco") if len(mine) else ():
         if set(mine[package]) != {first[package]}:
             raise UserError(f"{source} has {package} {first[package]}, placebos.parquet {mine[package].iloc[0]}; "
                             "measure them again: python data/results/placebos.py")  # fmt: skip
-    if not set(rows["task"]) <= set(mine["task"]):
-        return {}
-    found = mine.groupby(["placebo", "seed"])["return"].mean()
-    return {str(name): x.to_numpy() for name, x in found.groupby(level="placebo")}
+    complete = mine["task"].nunique() == len(tasks)
+    return {n: x.groupby("seed")["return"].mean().to_numpy() for n, x in mine.groupby("placebo")} if complete else {}
