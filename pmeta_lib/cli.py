@@ -32,9 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal without ✔ shows ?, and the run goes on
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    for folder in ("tests", "data/results/tabular", "docs"):  # benchmarks, results and pages have their scripts there
-        if (there := Path(__file__).resolve().parents[1] / folder).is_dir():  # in a clone only
-            sys.path.append(str(there))
+    root = Path(__file__).resolve().parents[1]  # in a clone, benchmarks, results and pages have their scripts there
+    sys.path += [str(root / name) for name in ("tests", "data/results/tabular", "docs") if (root / name).is_dir()]
     available = {v: e for v, e in VERBS.items() if importlib.util.find_spec(e[0].split(".")[0]) is not None}
     listing = "\n".join(f"  {verb:<9} {text}" for verb, (_, text) in available.items())
     about = f"verbs:\n{listing}\n\n`pmeta VERB --help` has examples."

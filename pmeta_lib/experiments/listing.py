@@ -30,9 +30,8 @@ def described(location: str) -> list[tuple[str, str, str, str]]:
         kind, option = ast.unparse(field.annotation), ast.unparse(field.target)
         if not kind.startswith("ClassVar"):
             default = ast.unparse(field.value).strip("()'")
-            meaning = lines[field.end_lineno - 1][field.end_col_offset :].partition("# ")[2]
-            meaning = meaning or found.get(option, ("",) * 4)[3]  # of the base's field
-            found[option] = (option, WORDS.get(kind, kind), default, meaning)
+            meaning = lines[field.end_lineno - 1][field.end_col_offset :].partition("# ")[2]  # or that of the base's:
+            found[option] = (option, WORDS.get(kind, kind), default, meaning or found.get(option, ("",) * 4)[3])
     return list(found.values())
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pmeta_lib import signals
@@ -44,16 +45,12 @@ def parse_pairs(pairs: list[str], flag: str) -> dict:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise UserError(f"{flag} {pair!r}: write NAME=VALUE, e.g. {flag} steps=20000")
-        parts = [_value(part) for part in text.split(",")]
+        parts: list = text.split(",")
+        for k, part in enumerate(parts):
+            with suppress(json.JSONDecodeError):  # it is text
+                parts[k] = json.loads(part.lower() if part.lower() in ("true", "false") else part)
         values[name.replace("-", "_")] = parts if "," in text or name == "hidden" else parts[0]
     return values
-
-
-def _value(text: str):
-    try:
-        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
-    except json.JSONDecodeError:
-        return text
 
 
 def use_machine(device: str, threads: int) -> None:
