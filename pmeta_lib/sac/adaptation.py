@@ -70,7 +70,7 @@ def adapt(
     passed to `train`; with a `folder` a killed call goes on where it was. A learner that brings nothing along has no
     row: its way is "scratch", one of `references`.
     """
-    left = {"critic", "log_alpha"} if plan.critics == "fresh" else {}
+    left = {"critic", "log_alpha"} if plan.critics == "fresh" else set()
     parts = []
     for way, (adapter, start) in list(trained.adapt_from(agent, tasks).items())[: None if plan.every_way else 1]:
         brought = {name: x for name, x in start.items() if name not in left}

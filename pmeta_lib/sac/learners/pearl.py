@@ -55,7 +55,7 @@ def divergence(mean: Tensor, variance: Tensor) -> Tensor:
 
 @options
 class Pearl(Learner):
-    """Each of a task's E environments collects a context by itself; k = `latent_size`, m = `context_batch`."""
+    """A task's E environments collect apart; k = `latent_size`, m = `context_batch`, W = `context_window`."""
 
     name = "pearl"
     cost = 1.4
@@ -163,8 +163,7 @@ EXPLORATIONS = {"point-robot": 5}  # n, episodes of exploration at meta-test; 2 
 
 @options
 class Inference(Pearl):
-    """Meta-test: n = `explorations` episodes on a z drawn from the prior for each, all later ones on a z drawn from the
-    posterior given those n. Nothing is trained. "episodes" (S, N, E) in `agent.extra` counts what has ended."""
+    """Meta-test as described above, n = `explorations`; "episodes" (S, N, E) in `agent.extra` counts what has ended."""
 
     by_mode = True
     one_phase = False
