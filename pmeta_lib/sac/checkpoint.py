@@ -24,9 +24,8 @@ NAME = re.compile(r"step-([0-9]{9,})\.(json|safetensors)")  # whatever is called
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Write `tensors` to a safetensors file, atomically; returns its sha256. By hand (a length, a JSON header, the
-    bytes), because the library's own `save_file` hides the number of a disk's error in a text, leaves temporary files
-    of random names, and shuffles the header, so that equal tensors get unequal digests. It reads what is written
-    here."""
+    bytes): the library's `save_file` hides the number of a disk's error in a text, leaves temporary files of random
+    names, and shuffles the header, so that equal tensors get unequal digests."""
     header: dict = {"__metadata__": metadata} if metadata else {}
     blocks, end = [], 0
     for name, x in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):  # wide first: aligned

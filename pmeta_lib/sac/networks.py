@@ -97,10 +97,8 @@ def _bits(x: Tensor) -> Tensor:
 
 @functools.cache
 def _kernel(name: str, arguments: str, value: str):
-    """An elementwise GPU kernel from one line of C++, by the compiler that PyTorch brings along: one pass over memory
-    where single operations would take two or three."""
-    code = f"template <typename T> T {name}({arguments}) {{ return {value}; }}"
-    return torch.cuda.jiterator._create_jit_fn(code)
+    """An elementwise GPU kernel from a line of C++, which PyTorch compiles: one pass over memory, not two or three."""
+    return torch.cuda.jiterator._create_jit_fn(f"template <typename T> T {name}({arguments}) {{ return {value}; }}")
 
 
 def forward_saved(layers: Layers, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -198,8 +196,7 @@ def gaussian(head: Tensor) -> tuple[Tensor, Tensor]:
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Action `tanh(mean + std * noise)` (B, n, a) in (-1, 1) and its log density (B, n), as in SAC (Haarnoja et al.
     2018, arXiv 1812.05905, appendix C), with `log(1 - tanh(u)^2) = 2 (log 2 + u - softplus(2u))`, which does not lose
-    all digits where tanh saturates. Few operations, because on tensors this small each costs more than its
-    arithmetic."""
+    all digits where tanh saturates. Few operations: on small tensors each costs more than its arithmetic."""
     u = torch.addcmul(mean, log_std.exp(), noise)
     density = torch.addcmul(log_std, noise, noise, value=0.5)  # minus the log density, up to a constant
     density = density.add(u, alpha=2.0).sub(torch.nn.functional.softplus(u, beta=2), alpha=4.0)
