@@ -8,10 +8,17 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from pmeta_course.show import theatre
+from pmeta_course.show.video import Episode, record_episode
+from safetensors import safe_open
+from torch import Tensor
+
+from pmeta_lib.envs.families import family
+from pmeta_lib.sac.networks import Shape
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +31,32 @@ def page(folder: Path, name: str, about: dict, cast: dict, task: int, start: int
     (folder / "job.json").write_text(json.dumps(job))
     command = ["node", str(ROOT / "docs/site/theatre/replay.mjs"), str(ROOT / "out/npm/node_modules")]
     return json.loads(subprocess.run([*command, str(folder / "job.json")], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def double_policy(widths: list[int], row: Tensor) -> Callable[[np.ndarray], np.ndarray]:
+    """`(o,) -> (a,)`: the mode of the policy with one row of weights, as the page computes it, in double precision.
+
+    What rounding changes of an action, contacts multiply from step to step: in single precision (as in training) two
+    episodes part within a dozen steps, in double precision Python's and the page's stay together.
+    """
+    layers = [(w[0].double().numpy(), b[0, 0].double().numpy()) for w, b in Shape(tuple(widths)).layers(row[None])]
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        x = np.concatenate([observation, np.zeros(widths[0] - len(observation))])  # a context that is folded in
+        for weight, bias in layers[:-1]:
+            x = np.maximum(x @ weight + bias, 0.0)
+        return np.tanh((x @ layers[-1][0] + layers[-1][1])[: widths[-1] // 2])
+
+    return act
+
+
+def replay(name: str, member: dict, task: int, start: int, weights: Path = theatre.WEIGHTS) -> Episode:
+    """An episode of the page in Python: a member of the casts of family `name`, on a task, from an initial state."""
+    place = family(name)
+    with safe_open(weights / member["file"], "pt") as stored:
+        rows = stored.get_tensor(member["tensor"])
+    act = double_policy(member["widths"], rows[min(task, len(rows) - 1)])
+    return record_episode(place, place.train_tasks[task], act, start)
 
 
 def table(starts: int) -> str:
@@ -42,7 +75,7 @@ def table(starts: int) -> str:
             for task, start, who in np.ndindex(len(about["tasks"]), starts, 2):
                 cast = about["casts"][("pmeta", "meta")[who]]
                 theirs = page(folder, name, about, cast, task, start)
-                ours = theatre.replay(name, cast, task, start)
+                ours = replay(name, cast, task, start)
                 both = min(len(theirs["positions"]), len(ours.positions))
                 gap = np.abs(np.array(theirs["positions"][:both]) - ours.positions[:both]).max(1)
                 parted.append(int(np.argmax(gap > 1e-6)) or None)

@@ -23,6 +23,9 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+sys.path.append(str(ROOT / "docs" / "site"))
+import agreement
+
 pytestmark = NO_BROWSER
 
 # ------------------------------------------------------------------------------------------------- the website
@@ -216,7 +219,7 @@ def test_the_theatre_is_a_widget_that_plays_what_python_plays(lab, browser, thea
         "const { theatre } = document.querySelector('.theatre'); theatre.advance(20); return theatre.sides[1].log"
     )
     cast = json.loads(theatre.files()["theatre.json"])["families"]["half-cheetah-dir"]["casts"]["pmeta"]
-    python = theatre.replay("half-cheetah-dir", cast, 0, 0)
+    python = agreement.replay("half-cheetah-dir", cast, 0, 0)
     assert played[20]["total"] == pytest.approx(python.rewards[:20].sum(), abs=1e-6)
     step = browser.find_element(By.XPATH, "//*[contains(@class, 'theatre')]//button[text()='Step']")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", step)

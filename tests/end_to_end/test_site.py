@@ -50,6 +50,7 @@ from pmeta_lib.files import UserError
 
 sys.path.append(str(ROOT / "docs" / "site"))
 alive = pytest.importorskip("alive", reason="the site is made by Sphinx: pip install -e '.[site]'")
+import agreement  # noqa: E402
 import frames  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -326,7 +327,7 @@ def test_the_theatre_plays_without_network_what_python_plays(open_theatre, brows
     assert [s["steps"] for s in sides] == [200, 200] and sides[0]["drawn"] == "space"
     for side in sides:
         positions = np.array([entry["qpos"] for entry in side["log"]])
-        ours = theatre.replay(name, cast, side["task"], 0)
+        ours = agreement.replay(name, cast, side["task"], 0)
         assert np.abs(positions[:51] - ours.positions[:51]).max() < 1e-6
         # contacts multiply rounding, so that later the two episodes are two: from each of the page's own states, Python
         # takes the same action and earns the same reward
@@ -339,8 +340,8 @@ def test_the_theatre_plays_without_network_what_python_plays(open_theatre, brows
 def earned_from(log: list[dict], name: str, task: int, cast: dict) -> list[float]:
     """Python's rewards for one step from every state of the page's log; its actions are the page's."""
     place = family(name)
-    with theatre.safe_open(theatre.WEIGHTS / cast["file"], "pt") as stored:
-        act = theatre.double_policy(cast["widths"], stored.get_tensor("actor")[task])
+    with agreement.safe_open(theatre.WEIGHTS / cast["file"], "pt") as stored:
+        act = agreement.double_policy(cast["widths"], stored.get_tensor("actor")[task])
     env, rewards = gymnasium.make(f"pmeta_lib.envs:{place.env_id}", task=place.train_tasks[task]), []
     env.reset(seed=0)
     for before, after in itertools.pairwise(log):

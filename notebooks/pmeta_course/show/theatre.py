@@ -9,23 +9,18 @@ with Node: `make theatre`.
 import gzip
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import gymnasium
-import numpy as np
 import traitlets
 from matplotlib.colors import to_hex
 from safetensors import safe_open
-from torch import Tensor
 
-from pmeta_course.show.video import Episode, record_episode
 from pmeta_lib.envs.families import family
 from pmeta_lib.figures import COLOURS
 from pmeta_lib.files import UserError, json_text, sha256
-from pmeta_lib.sac.networks import Shape
 
 ROOT = Path(__file__).resolve().parents[3]
 WEIGHTS, BUNDLE = ROOT / "data" / "results" / "deep", ROOT / "out" / "theatre"
@@ -118,29 +113,3 @@ class Theatre(anywidget.AnyWidget):
             ) from error
         style = (ROOT / "docs" / "site" / "static" / "theatre.css").read_text()
         super().__init__(_esm=code, _css=style, files=zipped(files(Path(weights)) | {"mujoco.wasm": wasm}))
-
-
-def double_policy(widths: list[int], row: Tensor) -> Callable[[np.ndarray], np.ndarray]:
-    """`(o,) -> (a,)`: the mode of the policy with one row of weights, as the page computes it, in double precision.
-
-    What rounding changes of an action, contacts multiply from step to step: in single precision (as in training) two
-    episodes part within a dozen steps, in double precision Python's and the page's stay together.
-    """
-    layers = [(w[0].double().numpy(), b[0, 0].double().numpy()) for w, b in Shape(tuple(widths)).layers(row[None])]
-
-    def act(observation: np.ndarray) -> np.ndarray:
-        x = np.concatenate([observation, np.zeros(widths[0] - len(observation))])  # a context that is folded in
-        for weight, bias in layers[:-1]:
-            x = np.maximum(x @ weight + bias, 0.0)
-        return np.tanh((x @ layers[-1][0] + layers[-1][1])[: widths[-1] // 2])
-
-    return act
-
-
-def replay(name: str, member: dict, task: int, start: int, weights: Path = WEIGHTS) -> Episode:
-    """An episode of the page in Python: a member of the casts of family `name`, on a task, from an initial state."""
-    place = family(name)
-    with safe_open(weights / member["file"], "pt") as stored:
-        rows = stored.get_tensor(member["tensor"])
-    act = double_policy(member["widths"], rows[min(task, len(rows) - 1)])
-    return record_episode(place, place.train_tasks[task], act, start)
