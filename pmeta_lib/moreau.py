@@ -41,7 +41,8 @@ def implicit_step(y: Array, w: Array, lam: float, step_size: float | Array) -> A
 
 
 def local_step(w: Array, y: Array, eta_lam: float) -> Array:
-    """One gradient step on the envelope, whose gradient at w is `lam (w - y)` (T1): the share `eta lam` of the way."""
+    """One gradient step of size eta on the envelope, whose gradient at w is `lam (w - y)` (T1); `eta_lam = eta * lam`
+    is the share of the way from w to y."""
     return w - eta_lam * (w - y)
 
 

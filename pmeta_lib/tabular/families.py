@@ -48,8 +48,7 @@ def _split(name: str, tasks: TaskBatch, labels: list[str], n_train: int, alike: 
 
 
 def _absorbing(P: np.ndarray, r: np.ndarray, states: list, pays: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Copies of P (S, A, S) and r (S, A) in which `states` are never left and pay so much a step."""
-    P, r = P.copy(), r.copy()
+    """P (S, A, S) and r (S, A) after a change in place: `states` are never left and pay so much a step."""
     P[states], r[states] = np.eye(len(P))[states][:, None], pays
     return P, r
 
@@ -104,7 +103,7 @@ def gridworld(
     cells, moves = np.stack(np.divmod(np.arange(S), size), -1), np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
     step = np.eye(S)[np.clip(cells[:, None] + moves, 0, size - 1) @ (size, 1)]  # (S, 4, S)
     empty = (1 - slip) * step + slip * step.mean(1, keepdims=True)
-    P, r = map(np.stack, zip(*(_absorbing(empty, np.zeros((S, 4)), [goal], 1.0) for goal in goals)))
+    P, r = map(np.stack, zip(*(_absorbing(empty.copy(), np.zeros((S, 4)), [goal], 1.0) for goal in goals)))
     tasks = TaskBatch(P, r, np.full((len(goals), S), 1.0 / S), gamma)
     return _split(f"gridworld-{layout}", tasks, [f"goal ({g // size}, {g % size})" for g in goals], n_train)
 
@@ -197,7 +196,7 @@ def cliff_walking(n_train: int = 5, n_test: int = 5, gamma: float = 0.95, seed: 
     P, r, rho = _table("CliffWalking-v1", {"is_slippery": True}, absorb=False)
     cells = np.setdiff1d(np.arange(48), np.arange(36, 47))  # neither start nor cliff
     goals = np.random.default_rng(seed).permutation(cells)[: _counts(n_train, n_test, len(cells), "safe cells")]
-    tables = [(*_absorbing(P, r, [goal]), rho) for goal in goals]
+    tables = [(*_absorbing(P.copy(), r.copy(), [goal]), rho) for goal in goals]
     return _toy_text("cliff-walking", tables, [f"goal ({g // 12}, {g % 12})" for g in goals], n_train, gamma)
 
 
@@ -213,7 +212,7 @@ def taxi(gamma: float = 0.95, seed: int = 0) -> Family:
         P, r, rho = _table("Taxi-v4", {"is_rainy": weather == "rainy"})
         for destination, letter in enumerate("RGYB"):
             mine = np.arange(destination, 500, 4)  # the destination never changes: a closed set of states
-            tables.append((P[mine][..., mine], r[mine], rho[mine] / rho[mine].sum()))
+            tables.append((P[np.ix_(mine, range(6), mine)], r[mine], rho[mine] / rho[mine].sum()))
             labels.append(f"destination {letter}, {weather}")
     wet = np.random.default_rng(seed).permutation([0, 0, 1, 1])
     order = [d + 4 * w for d, w in enumerate(wet)] + [d + 4 * (1 - w) for d, w in enumerate(wet)]

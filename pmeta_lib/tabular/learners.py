@@ -71,9 +71,9 @@ def project_conflicts(gradients: np.ndarray, generator: np.random.Generator | No
     The others come in random order, as published; without a generator in the order i+1, i+2, …"""
     N = len(gradients)
     g = gradients.reshape(N, -1)
-    squares, out, order = (g**2).sum(1), g.copy(), np.tile(np.arange(N - 1), (N, 1))
+    squares, out, order = (g**2).sum(1), g.copy(), np.arange(N - 1)
     if generator is not None:
-        order = generator.permuted(order, axis=1)
+        order = generator.permuted(np.tile(order, (N, 1)), axis=1)
     for other in ((np.arange(N)[:, None] + 1 + order) % N).T:
         dot = np.minimum((out * g[other]).sum(1), 0.0)
         out -= np.divide(dot, squares[other], out=np.zeros(N), where=squares[other] > 0)[:, None] * g[other]

@@ -22,8 +22,8 @@ def prox(
     """(N, S, A) personalized policies at theta ((S, A) shared, or (N, S, A)).
 
     Spectral (Barzilai-Borwein) ascent with a non-monotone line search, per task (Raydan, 1997), until the gradient norm
-    of each task's inner objective is at most `tol`. UserError: lam < 0; lam = 0 without a barrier (softmax policies have
-    no finite best parameters); not converged within max_steps (the text names task, residual and remedy).
+    of each task's inner objective is at most `tol`. UserError: lam < 0; lam = 0 without a barrier (softmax policies
+    have no finite best parameters); not converged within max_steps (the text names task, residual and remedy).
     """
     return theta + _displacement(tasks, theta, lam, tau, tol, max_steps)
 
