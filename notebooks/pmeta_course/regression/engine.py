@@ -92,11 +92,9 @@ def execute(nb, parameters: dict[str, str], kernel: Kernel) -> None:
 
 
 def patient(get_msg):
-    """`get_msg` of a channel that asks again and again instead of once for ever.
-
-    A message that is sent to the kernel from within a callback (an Output widget's) can use up the signal that a reply
-    has come, which then lies there unseen (nbclient 0.11, pyzmq 27).
-    """
+    """`get_msg` of a channel that asks again and again instead of once for ever: a message that is sent to the kernel
+    from within a callback (an Output widget's) can use up the signal that a reply has come, which then lies there
+    unseen (nbclient 0.11, pyzmq 27)."""
 
     async def ask(timeout: float | None = None):
         while timeout is None:
