@@ -133,8 +133,7 @@ def prepare_out(out: Path):
         try:
             stack.enter_context(locking(out / ".lock", timeout=0))  # let go of when this process ends, however
         except filelock.Timeout:
-            why = "another run is using this folder; wait for it or give another --out"
-            raise UserError(f"--out {out}: {why}") from None
+            raise UserError(f"--out {out}: another run is using this folder; wait or give another --out") from None
         except OSError as error:
             raise UserError(f"--out {out}: no locks there ({error.strerror}); give another --out") from error
         yield
@@ -151,8 +150,7 @@ def main(args: argparse.Namespace) -> int:
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     for option in ("workers", "time_limit", "memory"):
-        value = getattr(args, option)
-        if value is not None and not value > 0:
+        if (value := getattr(args, option)) is not None and not value > 0:
             raise UserError(f"--{option.replace('_', '-')} {value}: it must be more than 0")
     if args.store and profile != "quick":
         raise UserError("--store keeps outputs of the profile quick; leave out --profile")

@@ -82,8 +82,7 @@ def _plain(array: np.ndarray) -> Any:
 def read_records(path: Path) -> tuple[dict[str, dict], list[str]]:
     """The values a run recorded, by name, and the names that were recorded more than once."""
     values, twice = {}, []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for line in lines:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):  # the kernel was killed while it wrote this line
             entry = json.loads(line)
             name = entry.pop("name")

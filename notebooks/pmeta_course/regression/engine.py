@@ -20,9 +20,7 @@ POLL_SECONDS = 1.0  # how long a reply of the kernel may lie there unseen
 class Translator(PythonTranslator):
     """Parameters come as source code: papermill itself knows no tuple, set or bytes."""
 
-    @classmethod
-    def translate(cls, val):
-        return val
+    translate = PythonTranslator.translate_raw_str
 
 
 class Client(PapermillNotebookClient):
@@ -69,7 +67,7 @@ class Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, kernel=None, **kwargs):
         log = logging.getLogger("pmeta.kernels")  # what it would say is in the result
-        log.propagate, log.handlers = False, [logging.NullHandler()]
+        log.disabled = True
         client = Client(nb_man, km=kernel.manager, timeout=None, startup_timeout=120, iopub_timeout=30, log=log)
         client.kernel, kernel.notebook = kernel, nb_man.nb
         try:

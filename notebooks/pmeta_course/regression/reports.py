@@ -138,14 +138,12 @@ def html(summary: dict, session) -> str:
 
 def _figures(result, session) -> list[str]:
     """The figures of this run, each beside the one that the notebook is stored with."""
-    by_cell, out = {}, []
-    for figure in figures(session.sources[result.name], look=False):
-        by_cell.setdefault(figure["id"], []).append(figure)
+    stored, out = figures(session.sources[result.name], look=False), []
     for k, figure in enumerate(result.figures, 1):
-        beside = by_cell.get(figure["id"], [])
-        for label, f in (("now", figure), *(("as stored", old) for old in beside[:1])):
+        beside = [old for old in stored if old["id"] == figure["id"]][:1]
+        for label, f in (("now", figure), *(("as stored", old) for old in beside)):
             source, blank = base64.b64encode(f["png"]).decode(), " — blank" * bool(f.get("blank"))
             out.append(f'<figure><img src="data:image/png;base64,{source}" alt="figure {k}, {label}">'
                        f"<figcaption>figure {k}, cell {f['cell']}, {label}{blank}</figcaption></figure>")  # fmt: skip
-        del beside[:1]
+        stored = [old for old in stored if not beside or old is not beside[0]]
     return out

@@ -171,9 +171,7 @@ def run_all(jobs: list[Job], workers: int, finish, tick) -> None:
         try:
             return run_notebook(job, token, stop)
         except Exception as error:  # noqa: BLE001 - one broken notebook must not stop the others
-            result = Result(job.name, executed=str(job.executed))
-            result.fail("runner", f"{type(error).__name__}: {error}")
-            return result
+            return Result(job.name, "failed", "runner", f"{type(error).__name__}: {error}", executed=str(job.executed))
 
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None

@@ -63,6 +63,7 @@ class Session:
     limits: Limits
     started: float = field(default_factory=time.time)
     environment: dict = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
     recorded: dict = field(default_factory=dict)  # seconds by the expectation, else as the notebook is stored
     guesses: dict = field(default_factory=dict)  # seconds by the last run here, else as recorded
     finished: list[Result] = field(default_factory=list)
@@ -75,22 +76,18 @@ class Session:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             summary = json.loads((self.out / "summary.json").read_text(encoding="utf-8"))
             last = {n["name"]: n["seconds"] for n in summary["notebooks"] if n["status"] == "passed"}
-        for stem, nb in self.sources.items():
-            facts = nb.metadata.get("pmeta", {})
-            stored = facts.get("seconds") if facts.get("profile") == self.profile else None
-            self.recorded[stem] = self.expectations[stem].get("seconds", stored)
-            self.guesses[stem] = last.get(stem, self.recorded[stem])
         if any(re.search("mujoco|video|render", c.source) for nb in sources.values() for c in nb.cells):
             self.environment = {"MUJOCO_GL": gl} if (gl := machine.off_screen()) else {}
-        self.jobs = {
-            path.stem: Job(
-                path.stem, path.absolute(), self.out / path.name, parameters[path],
-                self.limits, self.threads, self.guesses[path.stem], self.environment,
-            ) for path in sources
-        }  # fmt: skip
-        for job in self.jobs.values():
+        for path, nb in sources.items():
+            name, facts = path.stem, nb.metadata.get("pmeta", {})
+            stored = facts.get("seconds") if facts.get("profile") == self.profile else None
+            self.recorded[name] = self.expectations[name].get("seconds", stored)
+            self.guesses[name] = last.get(name, self.recorded[name])
+            where = name, path.absolute(), self.out / path.name, parameters[path]
+            job = Job(*where, self.limits, self.threads, self.guesses[name], self.environment)
             for old in (job.executed, job.executed.with_suffix(".values.json")):
                 old.unlink(missing_ok=True)
+            self.jobs[name] = job
         self.announce()
         sound = [job for job in self.jobs.values() if not self.unsound(job)]
         code = 0
@@ -205,8 +202,8 @@ class Session:
                 result.warnings.append(f"the expectations were made with other versions: {', '.join(other)}")
         recorded = self.recorded[result.name]
         if recorded and result.seconds > max(SLOW_FACTOR * recorded, recorded + SLOW_SECONDS):
-            ratio = result.seconds / recorded
-            soft("time", f"took {clock(result.seconds)}, {ratio:.1f} times the recorded {clock(recorded)}")
+            times = f"{result.seconds / recorded:.1f} times the recorded {clock(recorded)}"
+            soft("time", f"took {clock(result.seconds)}, {times}")
 
     def bless(self) -> int:
         """Show what differs, derive bands, ask for the reason, write the expectations; the exit code. Only what left

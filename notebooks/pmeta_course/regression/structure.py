@@ -352,8 +352,7 @@ def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
     elif facts["outputs"] != now["outputs"]:
         problems.append(f"its outputs were changed after they were stored: {again}")
     held = load_expected(expected / facts["profile"] / f"{path.stem}.json")
-    rows = compare_all(facts.get("values", {}), held, facts.get("parameters", {}))
-    away = [r.name for r in rows if not r.ok]
+    away = [r.name for r in compare_all(facts.get("values", {}), held, facts.get("parameters", {})) if not r.ok]
     if held and away:
         problems.append(f"its stored values are out of step with the expectations ({', '.join(away[:5])}): {again}")
     return problems
