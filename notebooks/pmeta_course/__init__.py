@@ -1,7 +1,7 @@
 """The course around `pmeta_lib`: what notebooks use is `record` a value and `check` an exercise.
 
-Both are looked up when they are first asked for, so that the regression runner (`pmeta_course.regression`), which knows
-no reinforcement learning, can be imported alone.
+Both are looked up when first asked for, so that the regression runner, which knows no reinforcement learning, can be
+imported alone.
 """
 
 import importlib

@@ -70,21 +70,18 @@ def python() -> Iterator[Line]:
 def packages() -> Iterator[Line]:
     from packaging.requirements import Requirement
 
+    wrong, found = [], []
     try:
         needed = [Requirement(r) for r in requires("pmeta_lib") or []]
     except PackageNotFoundError:
-        yield "packages", ERROR, "pmeta_lib is not installed", "pip install -e . in the repository"
-        return
-    wrong, found = [], []
+        needed, wrong = [], ["pmeta_lib is not installed"]
     for need in (n for n in needed if not n.marker or n.marker.evaluate({"extra": ""})):
         try:
-            have = version(need.name)
+            found.append(f"{need.name} {version(need.name)}")
+            if not need.specifier.contains(version(need.name), prereleases=True):
+                wrong.append(f"{found[-1]} is not {need.specifier}")
         except PackageNotFoundError:
             wrong.append(f"{need.name} is missing")
-            continue
-        if not need.specifier.contains(have, prereleases=True):
-            wrong.append(f"{need.name} {have} is not {need.specifier}")
-        found.append(f"{need.name} {have}")
     shown = [f for f in found if f.split()[0] in ("torch", "numpy", "gymnasium", "mujoco", "papermill")]
     said = "; ".join(wrong) or f"{len(found)} present: {', '.join(shown)}"
     yield judged("packages", not wrong, said, "pip install -e . in the repository")

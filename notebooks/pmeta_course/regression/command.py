@@ -12,10 +12,8 @@ exit code: 0 all passed, 1 a notebook failed, 2 a mistake in the call, 130 stopp
 """
 
 import argparse
-import json
 import os
 import sys
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,7 +21,6 @@ from pmeta_lib.files import UserError, locking, unknown, writable
 
 PROFILES = ("smoke", "quick", "full")
 TIME_LIMITS = {"smoke": 900, "quick": 3600, "full": 24 * 3600}  # seconds a notebook: generous, to end what hangs
-SLOW_FACTOR, SLOW_SECONDS = 5.0, 60.0  # slower than recorded by both: a failure when comparing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--notebooks", type=Path, help="folder of notebooks; default: the course")
     add("--expected", type=Path, help="folder of expectations; default data/expected, or NOTEBOOKS/expected")
     add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a declared parameter")
-    compare = parser.add_mutually_exclusive_group()
-    compare.add_argument("--compare", action="store_true", default=None, help="a value that differs is a failure")
-    compare.add_argument("--no-compare", dest="compare", action="store_false", help="do not look at expectations")
+    strict = "a value that differs is a failure; --no-compare: do not look at expectations"
+    add("--compare", action=argparse.BooleanOptionalAction, help=strict)
     add("--bless", action="store_true", help="show what differs, ask why, make it the new expectation")
     add("--reason", help="the reason for --bless, instead of being asked")
     add("--seeds", type=int, nargs="+", help="seeds for the bands of stochastic values; default 0 1 2 3 4")
@@ -117,9 +113,8 @@ def injected(sources: dict[Path, object], settings: list[str], profile: str) -> 
     result = {}
     for path, nb in sources.items():
         declared, result[path] = parameters(nb), {}
-        if not code_cells(nb, "parameters"):
-            continue  # a failure of this notebook, reported with it
-        for name, text in pairs.items():
+        asked = pairs if code_cells(nb, "parameters") else {}  # else a failure of this notebook, reported with it
+        for name, text in asked.items():
             if name not in declared:
                 raise unknown("parameter", name, declared, where=path.name)
             result[path][name] = parse_parameter(text, name, declared[name][1], path.name)
@@ -138,51 +133,36 @@ def prepare_out(out: Path):
         try:
             stack.enter_context(locking(out / ".lock", timeout=0))  # let go of when this process ends, however
         except filelock.Timeout:
-            why = "another run is using this folder; wait for it or give another --out"
-            raise UserError(f"--out {out}: {why}") from None
+            raise UserError(f"--out {out}: another run is using this folder; wait or give another --out") from None
         except OSError as error:
             raise UserError(f"--out {out}: no locks there ({error.strerror}); give another --out") from error
         yield
-
-
-def recorded_seconds(nb, stem: str, profile: str, expected: dict, out: Path) -> tuple[float | None, float | None]:
-    """(best guess, recorded): the guess is the last run here; recorded in the expectation or the notebook."""
-    stored, facts = expected.get("seconds"), nb.metadata.get("pmeta", {})
-    if stored is None and facts.get("profile") == profile:
-        stored = facts.get("seconds")
-    try:
-        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-        last = {n["name"]: n["seconds"] for n in summary["notebooks"] if n["status"] == "passed"}
-    except (OSError, ValueError, KeyError, TypeError):
-        last = {}
-    return last.get(stem, stored), stored
 
 
 def main(args: argparse.Namespace) -> int:
     # jsonschema's optional grammar of URLs takes two seconds to build, and no notebook's schema needs it.
     sys.modules.setdefault("rfc3987_syntax", None)
     from pmeta_course.regression import machine
+    from pmeta_course.regression.kernels import GIB, Limits
+    from pmeta_course.regression.session import Session
 
     profile = args.profile or "quick"
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     for option in ("workers", "time_limit", "memory"):
-        value = getattr(args, option)
-        if value is not None and not value > 0:
+        if (value := getattr(args, option)) is not None and not value > 0:
             raise UserError(f"--{option.replace('_', '-')} {value}: it must be more than 0")
     if args.store and profile != "quick":
         raise UserError("--store keeps outputs of the profile quick; leave out --profile")
-    if args.store and args.parameter:
-        raise UserError("--store keeps the outputs of the declared parameters; leave out --parameter")
-    if args.bless and args.parameter:
-        raise UserError("--bless makes expectations for the declared parameters; leave out --parameter")
+    if (args.store or args.bless) and args.parameter:
+        raise UserError("--store and --bless keep what the declared parameters give; leave out --parameter")
     if args.bless and not args.reason and not sys.stdin.isatty():
         raise UserError('--bless needs a reason: add --reason "why the values may change"')
     if args.seeds is not None and (not args.bless or len(set(args.seeds)) < 3):
         raise UserError("--seeds belongs to --bless and needs at least 3 different seeds")
     folder = args.notebooks or course_folder()
     course = folder.resolve() == Path(__file__).parents[2]
-    expected = args.expected or (folder.parent / "data" / "expected" if course else folder / "expected")
+    expected = (args.expected or (folder.parent / "data" if course else folder) / "expected") / profile
     paths = choose(folder, [*args.names, *args.only])
     named, skipped = bool(args.names or args.only), {}
     sources = read_sources(paths, None if named or course else skipped)
@@ -195,12 +175,11 @@ def main(args: argparse.Namespace) -> int:
     if args.bless or args.compare is False or (args.parameter and args.compare is None):
         mode = "off"
     there = {p.stem for p in folder.glob("*.ipynb")} - {p.stem for p in skipped}
-    gone = {p.stem for p in (expected / profile).glob("*.json")} - there
+    gone = {p.stem for p in expected.glob("*.json")} - there
     if mode == "strict" and gone:
-        lacking = ", ".join(sorted(gone))
-        raise UserError(f"{expected / profile} expects {lacking}, which {folder} lacks: restore or remove")
+        raise UserError(f"{expected} expects {', '.join(sorted(gone))}, which {folder} lacks: restore or remove")
     if args.bless:
-        writable(expected / profile, "--expected")
+        writable(expected, "--expected")
     if args.store:
         writable(folder, "--notebooks")
     for path, reason in skipped.items():
@@ -210,13 +189,8 @@ def main(args: argparse.Namespace) -> int:
     with prepare_out(out):
         cores = machine.cores()
         workers = min(args.workers or min(cores, max(2, cores // 2)), len(sources))
-        from pmeta_course.regression.session import Session
-
-        session = Session(
-            folder=folder, expected=expected / profile, out=out, profile=profile, course=course,
-            workers=workers, threads=max(1, cores // workers), mode=mode, started=time.time(),
-            profile_given=args.profile is not None, storing=args.store,
-            seconds=args.time_limit or TIME_LIMITS[profile],
-            memory=args.memory * 2**30 if args.memory else 0.8 * machine.memory() / workers,
-        )  # fmt: skip
-        return session.run(sources, parameters, args) or int(bool(skipped) and args.fail_on_skipped)
+        memory = args.memory * GIB if args.memory else 0.8 * machine.memory() / workers
+        limits = Limits(args.time_limit or TIME_LIMITS[profile], memory)
+        threads = max(1, cores // workers)
+        session = Session(args, folder, expected, out, profile, course, workers, threads, mode, limits)
+        return session.run(sources, parameters) or int(bool(skipped) and args.fail_on_skipped)

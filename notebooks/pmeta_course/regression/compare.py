@@ -1,9 +1,8 @@
 """Values worth keeping: recorded in a notebook, compared with `data/expected/<profile>/<notebook>.json`.
 
-`record` works in any Jupyter: without the runner it only checks its arguments. Under `pmeta course` each call
-appends one JSON line to the file named by PMETA_RECORD_FILE. An *exact* value must agree within
-`atol + rtol |old|`, element by element; a *stochastic* one must lie in a band derived from runs with several
-seeds, and the derivation is stored with the band.
+`record` works in any Jupyter: without the runner it only checks its arguments. Under `pmeta course` each call appends
+one JSON line to the file named by PMETA_RECORD_FILE. An *exact* value must agree within `atol + rtol |old|`, element by
+element; a *stochastic* one must lie in a band derived from runs with several seeds, which is stored with the band.
 """
 
 import contextlib
@@ -63,10 +62,9 @@ def encode(value: Any, where: str = "record") -> dict:
         return {"type": "table", "index": [str(i) for i in value.index], "columns": columns}
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
-    try:
+    array = np.asarray(None)
+    with contextlib.suppress(ValueError):  # lists of several lengths
         array = np.asarray(value)
-    except ValueError:
-        array = np.asarray(None)
     if array.dtype.kind not in "biuf":
         raise UserError(f"{where}: cannot keep a {type(value).__name__}; give numbers, a DataFrame or a short text")
     if array.size > MAX_NUMBERS:
@@ -84,8 +82,7 @@ def _plain(array: np.ndarray) -> Any:
 def read_records(path: Path) -> tuple[dict[str, dict], list[str]]:
     """The values a run recorded, by name, and the names that were recorded more than once."""
     values, twice = {}, []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for line in lines:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):  # the kernel was killed while it wrote this line
             entry = json.loads(line)
             name = entry.pop("name")
@@ -93,9 +90,6 @@ def read_records(path: Path) -> tuple[dict[str, dict], list[str]]:
                 twice.append(name)
             values[name] = entry
     return values, twice
-
-
-# ---------------------------------------------------------------------------------------- comparison
 
 
 @dataclass
@@ -199,9 +193,6 @@ def compare_all(new: dict[str, dict], expected: dict, parameters: dict) -> list[
     return rows + [compare(name, new.get(name), old.get(name)) for name in [*old, *(n for n in new if n not in old)]]
 
 
-# -------------------------------------------------------------------------------------- expectations
-
-
 def derive_band(entries: list[dict], seeds: list[int]) -> dict:
     """The band of a stochastic value from one entry a seed: a prediction interval for one more seed."""
     from scipy.stats import t
@@ -253,10 +244,8 @@ def save_expected(path: Path, expected: dict) -> None:
 def blessed(
     expected: dict, rows: list[Row], values: dict[str, dict], bands: dict[str, dict], facts: dict, reason: str
 ) -> dict:
-    """The new content of an expectation file. What agrees within its tolerance keeps its old number.
-
-    facts: whatever else belongs in the file (profile, parameters, seconds, versions, figures).
-    """
+    """The new content of an expectation file. What agrees within its tolerance keeps its old number. facts: whatever
+    else belongs in the file (profile, parameters, seconds, versions, figures)."""
     old, kept = expected.get("values", {}), {r.name for r in rows if r.ok}
     new = {n: old[n] if n in kept and n not in bands else v for n, v in values.items()}
     new |= {n: new[n] | {"band": band} for n, band in bands.items()}

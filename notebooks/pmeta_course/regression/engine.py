@@ -20,9 +20,7 @@ POLL_SECONDS = 1.0  # how long a reply of the kernel may lie there unseen
 class Translator(PythonTranslator):
     """Parameters come as source code: papermill itself knows no tuple, set or bytes."""
 
-    @classmethod
-    def translate(cls, val):
-        return val
+    translate = PythonTranslator.translate_raw_str
 
 
 class Client(PapermillNotebookClient):
@@ -69,7 +67,7 @@ class Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, kernel=None, **kwargs):
         log = logging.getLogger("pmeta.kernels")  # what it would say is in the result
-        log.propagate, log.handlers = False, [logging.NullHandler()]
+        log.disabled = True
         client = Client(nb_man, km=kernel.manager, timeout=None, startup_timeout=120, iopub_timeout=30, log=log)
         client.kernel, kernel.notebook = kernel, nb_man.nb
         try:
@@ -92,11 +90,9 @@ def execute(nb, parameters: dict[str, str], kernel: Kernel) -> None:
 
 
 def patient(get_msg):
-    """`get_msg` of a channel that asks again and again instead of once for ever.
-
-    A message that is sent to the kernel from within a callback (an Output widget's) can use up the signal that a reply
-    has come, which then lies there unseen (nbclient 0.11, pyzmq 27).
-    """
+    """`get_msg` of a channel that asks again and again instead of once for ever: a message that is sent to the kernel
+    from within a callback (an Output widget's) can use up the signal that a reply has come, which then lies there
+    unseen (nbclient 0.11, pyzmq 27)."""
 
     async def ask(timeout: float | None = None):
         while timeout is None:

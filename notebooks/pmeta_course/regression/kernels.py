@@ -1,7 +1,7 @@
 """One watched kernel: local sockets, a log file, limits, and an end that leaves no process behind.
 
-The watch looks at the *process*, five times a second, so a kernel that was killed, stopped, ran out of memory,
-or never ends is seen at once and named as what it was; the channels alone would only fall silent.
+The watch looks at the *process*, five times a second, so a kernel that was killed, stopped, ran out of memory, or never
+ends is seen at once and named as what it was; the channels alone would only fall silent.
 """
 
 import contextlib
@@ -58,11 +58,9 @@ class Kernel:
         self.records = job.executed.with_suffix(".values.jsonl")
         self.notebook = self.current = None  # what is executed in it, and the last cell that was started
         self.verdict: tuple[str, str] | None = None
-        self.bytes = self.text = 0.0
+        self.bytes = self.text = self.seconds = self.peak = 0.0
         self.done = threading.Event()
         self.outlived = False  # whether its process was alive when the run had ended, one way or the other
-        self.seconds = 0.0
-        self.peak = 0
 
     def __enter__(self):
         from jupyter_client.kernelspec import KernelSpecManager
@@ -72,8 +70,7 @@ class Kernel:
         short = "/tmp" if os.name == "posix" and os.access("/tmp", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="pm", dir=short))
         # without folders to look in, python3 is this interpreter, whatever kernels the user has installed
-        own = KernelSpecManager(kernel_dirs=[])
-        self.manager = AsyncKernelManager(kernel_spec_manager=own, kernel_name="python3")
+        self.manager = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), kernel_name="python3")
         self.manager.connection_file = str(self.folder / "k.json")
         if os.name == "posix":
             self.manager.transport, self.manager.ip = "ipc", str(self.folder / "k")
@@ -95,8 +92,8 @@ class Kernel:
     def _environment(self) -> dict:
         own = {TOKEN: self.token, RECORD_FILE: str(self.records), "IPYTHONDIR": str(self.folder)}
         own |= {"PYTHONIOENCODING": "utf-8", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-        for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
-            own[f"{library}_NUM_THREADS"] = str(self.job.threads)
+        libraries = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")
+        own |= {f"{library}_NUM_THREADS": str(self.job.threads) for library in libraries}
         return {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | self.job.environment | own
 
     def _watch(self) -> None:
@@ -104,7 +101,6 @@ class Kernel:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.process.pid)
             while not self.done.wait(0.2) and self.process.poll() is None:
-                used = time.monotonic() - self.started
                 if ticks % 10 == 0:  # the children are looked for less often: that reads the whole process table
                     family = 0
                     for child in process.children(recursive=True):
@@ -117,9 +113,8 @@ class Kernel:
                 if self.peak > limits.memory:
                     text = f"used {self.peak / GIB:.2f} GiB of at most {limits.memory / GIB:.2f} GiB"
                     return self.end("out of memory", text)
-                if used > limits.seconds:
-                    text = f"still running at its limit of {limits.seconds:.0f} s"
-                    return self.end("time limit", text, gently=True)
+                if time.monotonic() - self.started > limits.seconds:
+                    return self.end("time limit", f"still running at its limit of {limits.seconds:.0f} s", gently=True)
                 if self.log.stat().st_size > limits.output:
                     return self.end("output limit", f"its process wrote more than {limits.output / 1e6:.0f} MB")
                 if process.status() == psutil.STATUS_STOPPED:
@@ -129,8 +124,7 @@ class Kernel:
         """Note why, and kill the kernel; gently: interrupt it first, and the traceback says where it was."""
         self.verdict = self.verdict or (reason, message)
         if gently:
-            with contextlib.suppress(OSError):
-                self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signal.SIGINT)
             if self.done.wait(2):
                 return
         self._kill()
@@ -170,17 +164,14 @@ class Kernel:
         from jupyter_client.manager import run_sync
 
         self.outlived = self.process.poll() is None
-        with contextlib.suppress(RuntimeError, OSError):
-            if self.outlived and not self.verdict:
-                run_sync(self.manager.shutdown_kernel)()
+        with contextlib.suppress(RuntimeError, OSError):  # and its sockets and files, gently if it still serves
+            run_sync(self.manager.shutdown_kernel)(now=not self.outlived or self.verdict is not None)
         self.done.set()
         self._kill()
         sweep(self.token)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         self.watch.join()
-        with contextlib.suppress(RuntimeError, OSError):
-            run_sync(self.manager.cleanup_resources)()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.seconds = time.monotonic() - self.started
         if self.log.stat().st_size == 0:

@@ -39,10 +39,8 @@ def evaluate(source: str | ast.expr) -> Any:
 
 
 def source(value: Any, ordered: bool = False) -> str:
-    """The source code of a literal. ordered: sets and dicts by their items' code, so that equal values look equal.
-
-    Raises ValueError for what is no literal.
-    """
+    """The source code of a literal, or ValueError for what is none. ordered: dicts (sets always) by their items' code,
+    so that equal values look equal."""
     if isinstance(value, complex) and not cmath.isfinite(value):
         return f"complex({source(value.real)}, {source(value.imag)})"
     if isinstance(value, float) and not math.isfinite(value):

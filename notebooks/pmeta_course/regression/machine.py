@@ -1,5 +1,6 @@
 """What this machine has: cores, memory, a way to render off-screen."""
 
+import contextlib
 import ctypes.util
 import os
 import subprocess
@@ -35,10 +36,9 @@ def out_of_memory_kills() -> int:
 
 def _cgroups(name: str) -> list[str]:
     """A file of this process's control group and of all groups above it ("memory/…": in version 1 of the groups)."""
-    try:
+    own = []
+    with contextlib.suppress(OSError):
         own = [line.strip().split(":", 2) for line in open("/proc/self/cgroup")]
-    except OSError:
-        return []
     tree, _, file = name.rpartition("/")
     paths = [Path("/sys/fs/cgroup", tree, path.lstrip("/")) for _, kind, path in own if kind == tree]
     folders = dict.fromkeys(folder for path in paths for folder in (path, *path.parents))
@@ -60,9 +60,7 @@ def off_screen() -> str | None:
         if library and not ctypes.util.find_library(library):
             continue
         command, env = [sys.executable, "-c", _RENDER], os.environ | {"MUJOCO_GL": gl}
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             if subprocess.run(command, env=env, capture_output=True, timeout=30).returncode == 0:
                 return gl
-        except subprocess.TimeoutExpired:
-            continue
     return None

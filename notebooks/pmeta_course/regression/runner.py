@@ -1,7 +1,7 @@
 """Run notebooks headlessly with papermill, each in a watched kernel that never outlives its notebook.
 
-papermill injects the parameters and executes the cells. Around it stands what it lacks: a kernel of this very
-interpreter that is watched, an early end that is no success, and every fault named as what it was.
+papermill injects the parameters and executes the cells. Around it stands what it lacks: an early end that is no
+success, and every fault named as what it was.
 """
 
 import os
@@ -77,9 +77,6 @@ class Result:
             self.status, self.reason, self.message = "failed", reason, message
 
 
-# ---------------------------------------------------------------------------------------- one notebook
-
-
 def run_notebook(job: Job, token: str, stop: threading.Event) -> Result:
     """Execute one notebook; whatever happens becomes a Result, and the executed notebook is written."""
     from pmeta_course.regression import engine
@@ -113,8 +110,9 @@ def _classify(result: Result, kernel: Kernel, source, died: bool) -> None:
     cells = [cell for _, cell in code_cells(kernel.notebook)] if kernel.notebook else []
     ours = [c for c in cells if "skip-execution" not in c.metadata.get("tags", [])]
     failing = next((c for c in ours if _error(c)), None)
-    current = failing or kernel.current
-    if current is not None and (died or kernel.verdict or failing):
+    late = next((c for c in ours if c.execution_count is None), None)
+    current = failing or (kernel.current if died or kernel.verdict else late)
+    if current is not None:
         result.cell, result.cell_id = position.get(current.get("id")), current.get("id")
         result.execution_count, result.cell_source = current.get("execution_count"), current.source
         result.tail = _tail(current)
@@ -135,8 +133,7 @@ def _classify(result: Result, kernel: Kernel, source, died: bool) -> None:
         else:
             full = error.ename.endswith("MemoryError") or "can't allocate memory" in error.evalue
             result.fail("out of memory" if full else "exception", f"{text}{place}")
-    elif late := next((c for c in ours if c.execution_count is None), None):
-        result.cell, result.cell_id = position.get(late.get("id")), late.get("id")
+    elif late is not None:
         result.fail("ended early", f"the notebook ended before cell {result.cell}, which was not executed")
 
 
@@ -157,21 +154,11 @@ def _tail(cell) -> str:
     return "\n".join(line if len(line) <= TAIL_WIDTH else line[:TAIL_WIDTH] + " …" for line in lines)
 
 
-# --------------------------------------------------------------------------------------- many notebooks
-
-
-class Stopped(KeyboardInterrupt):
-    """The run was interrupted; its one argument: the results so far."""
-
-
-def run_all(jobs: list[Job], workers: int, finish, tick=lambda running: None) -> None:
-    """Run the jobs, longest first, `workers` at a time; `finish(job, result)` is called as each ends.
-
-    Every kernel is gone when this returns or raises. If this process is killed outright, a small helper that
-    waits for its end kills the kernels. Raises Stopped (a KeyboardInterrupt) on Ctrl-C and SIGTERM.
-    """
+def run_all(jobs: list[Job], workers: int, finish, tick) -> None:
+    """Run the jobs, longest first, `workers` at a time: `finish(job, result)` as each ends, `tick(names of those that
+    run)` now and then. Every kernel is gone when this returns or raises; if this process is killed outright, a small
+    helper that waits for its end kills them. Raises KeyboardInterrupt(results so far) on Ctrl-C and SIGTERM."""
     token, stop = f"{os.environ.get(TOKEN, 'run')}/{uuid.uuid4().hex}", threading.Event()
-    running = {}
     code = "import sys; sys.stdin.read(); from pmeta_course.regression.kernels import sweep; sweep(sys.argv[1])"
     helper = subprocess.Popen(
         [sys.executable, "-c", code, token],
@@ -181,15 +168,10 @@ def run_all(jobs: list[Job], workers: int, finish, tick=lambda running: None) ->
     def start(job: Job) -> Result:
         if stop.is_set():
             return Result(job.name, "not run", "stopped", "the run was stopped before this notebook started")
-        running[job.name] = time.monotonic()
         try:
             return run_notebook(job, token, stop)
         except Exception as error:  # noqa: BLE001 - one broken notebook must not stop the others
-            result = Result(job.name, executed=str(job.executed))
-            result.fail("runner", f"{type(error).__name__}: {error}")
-            return result
-        finally:
-            running.pop(job.name, None)
+            return Result(job.name, "failed", "runner", f"{type(error).__name__}: {error}", executed=str(job.executed))
 
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main else None
@@ -202,10 +184,10 @@ def run_all(jobs: list[Job], workers: int, finish, tick=lambda running: None) ->
             done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
                 finish(futures[future], future.result())
-            tick(dict(running))
+            tick([job.name for future, job in futures.items() if future.running()])
     except KeyboardInterrupt:
         stop.set()
-        raise Stopped([future.result() for future in futures]) from None
+        raise KeyboardInterrupt([future.result() for future in futures]) from None
     finally:
         stop.set()
         pool.shutdown()

@@ -37,9 +37,8 @@ ABSOLUTE = re.compile(
 def load(path: Path):
     """The notebook at `path` in the newest format, every cell with an id of its own. Raises ValueError if it is none.
 
-    A cell without an id (files older than nbformat 4.5) gets one by its position, so does the second of two cells with
-    the same id: reading a file twice gives the same ids, by which outputs and messages find their cell. nbformat
-    itself would draw new ones at each reading.
+    A cell without an id (before nbformat 4.5), or with that of another before it, gets one by its position, the same at
+    each reading: by it outputs and messages find their cell. nbformat itself would draw new ones at random.
     """
     import nbformat
 
@@ -78,9 +77,6 @@ def python(source: str) -> ast.Module | None:
         with contextlib.suppress(SyntaxError):
             return ast.parse(TransformerManager().transform_cell(source))
     return None
-
-
-# --------------------------------------------------------------------------------------- parameters
 
 
 def parameters(nb) -> dict[str, tuple[object, set[str]]]:
@@ -132,8 +128,7 @@ def source_problems(nb, course: bool) -> list[str]:
     if not cells or cells[0][0] != tagged[0]:
         problems.append(f"cell {tagged[0]} is the parameters cell, but it is not the first code cell")
     declared = parameters(nb)
-    missing = [p for p in COURSE_PARAMETERS if course and p not in declared]
-    if missing:
+    if missing := [p for p in COURSE_PARAMETERS if course and p not in declared]:
         problems.append(f"the parameters cell does not declare {' and '.join(missing)}")
     trees = {i: python(cell.source) for i, cell in cells}
     problems += [f"cell {i} is not valid Python" for i, tree in trees.items() if tree is None]
@@ -188,9 +183,6 @@ def _overwritten(node: ast.stmt, read: frozenset = frozenset()) -> Iterator[str]
             yield from _overwritten(inner, read)
 
 
-# ----------------------------------------------------------------------------------------- outputs
-
-
 def texts(output) -> str:
     """The text a reader sees of one output."""
     if output.output_type == "stream":
@@ -203,13 +195,10 @@ def texts(output) -> str:
 
 def output_problems(nb, order: bool = True) -> list[str]:
     """What is wrong with the outputs of an executed notebook: order, errors, warnings, blank figures."""
-    problems, counts = [], []
+    problems = []
     for i, cell in enumerate(nb.cells, 1):
-        if cell.cell_type != "code":
-            continue
         tags = cell.metadata.get("tags", [])
-        counts += [cell.execution_count] if cell.source.strip() and "skip-execution" not in tags else []
-        for output in cell.outputs:
+        for output in cell.get("outputs", []):
             if output.output_type == "error" and "raises-exception" not in tags:
                 problems.append(f"cell {i} shows an error: {output.ename}: {output.evalue[:100]}")
             pattern = WARNING if output.get("name") == "stderr" else PRINTED_WARNING
@@ -222,6 +211,7 @@ def output_problems(nb, order: bool = True) -> list[str]:
         if figure["blank"]:
             what = "cannot be decoded" if "broken" in figure else "is blank"
             problems.append(f"figure {k} (cell {figure['cell']}) {what}")
+    counts = [c.execution_count for _, c in code_cells(nb) if "skip-execution" not in c.metadata.get("tags", [])]
     if order and counts != list(range(1, len(counts) + 1)):
         problems.append(f"its cells were not executed in order, from the first to the last: {counts}")
     return problems
@@ -239,11 +229,9 @@ def figures(nb, look: bool = True) -> list[dict]:
 
 
 def ink(png: bytes) -> dict:
-    """How much is drawn: shares of pixels off the background (ink) and with a hue (colour); is it blank?
-
-    halves: the share with a hue in the upper, lower, left and right half, for panels that lose their content.
-    Blank is one colour all over, or the grey frame, ticks and texts of axes around an empty middle.
-    """
+    """How much is drawn: shares of pixels off the background (ink) and with a hue (colour), the latter also in the
+    upper, lower, left and right half, for panels that lose their content; is it blank? Blank is one colour all over, or
+    the grey frame, ticks and texts of axes around an empty middle."""
     from PIL import Image
 
     try:
@@ -252,7 +240,7 @@ def ink(png: bytes) -> dict:
         return {"ink": 0.0, "colour": 0.0, "halves": [0.0] * 4, "blank": True, "broken": True}
     white = Image.new("RGBA", image.size, "white")
     flat = Image.alpha_composite(white, image).convert("RGB")
-    planes = np.stack(flat.split()).astype(np.int16)  # planes: far faster than a last axis
+    planes = np.array([np.asarray(p, dtype=np.int16) for p in flat.split()])  # planes: far faster than a last axis
     hue = np.ptp(planes, axis=0) > 40
     common = np.array([np.bincount(plane.ravel()).argmax() for plane in planes])  # the background; grid lines are near
     drawn = hue | (abs(planes - common[:, None, None]) > 96).any(0)
@@ -294,9 +282,6 @@ def absolute_paths(nb) -> list[str]:
     ]
 
 
-# ------------------------------------------------------------------------------------ stored notebooks
-
-
 def stamp(nb) -> dict[str, str]:
     """Fingerprints of all the code ("source") and of all the outputs of a notebook, in order."""
     cells = [c for c in nb.cells if c.cell_type == "code"]
@@ -305,11 +290,9 @@ def stamp(nb) -> dict[str, str]:
 
 
 def normalise(executed, source, facts: dict):
-    """The source notebook with the outputs of its execution: counts 1..n, nothing volatile, `facts` added.
-
-    Outputs of the injected cell are dropped. A widget that comes with a static picture keeps the picture only; any
-    other is kept with the state that shows it.
-    """
+    """The source notebook with the outputs of its execution, but for the injected cell: counts 1..n, nothing volatile,
+    `facts` added. A widget that comes with a static picture keeps the picture only; any other is kept with the state
+    that shows it."""
     results, count, live = {c.id: c for c in executed.cells}, 0, False
     for cell in source.cells:
         cell.metadata.pop("papermill", None)
@@ -353,10 +336,8 @@ def _kinds(output) -> list[str]:
 
 
 def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
-    """What is wrong with a notebook as it is stored. expected: the folder with a folder for each profile.
-
-    A notebook that `--store` never wrote is only checked for paths and size, unless it is of the course.
-    """
+    """What is wrong with a notebook as it is stored. expected: the folder with a folder for each profile. A notebook
+    that `--store` never wrote is only checked for paths and size, unless it is of the course."""
     nb = load(path)
     problems = absolute_paths(nb)
     if (size := path.stat().st_size) > MAX_STORED:
@@ -371,8 +352,7 @@ def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
     elif facts["outputs"] != now["outputs"]:
         problems.append(f"its outputs were changed after they were stored: {again}")
     held = load_expected(expected / facts["profile"] / f"{path.stem}.json")
-    rows = compare_all(facts.get("values", {}), held, facts.get("parameters", {}))
-    away = [r.name for r in rows if not r.ok]
+    away = [r.name for r in compare_all(facts.get("values", {}), held, facts.get("parameters", {})) if not r.ok]
     if held and away:
         problems.append(f"its stored values are out of step with the expectations ({', '.join(away[:5])}): {again}")
     return problems
