@@ -149,12 +149,13 @@ def _option(answer: object, number: bool) -> object:
 def choice(right: object, wrong: dict) -> Callable:
     """A checker for one of several options; every wrong one is explained."""
 
+    options = sorted([right, *wrong])
+
     def checker(answer: object) -> str | None:
-        options = [right, *wrong]
         chosen = _option(answer, isinstance(right, int))
         if isinstance(chosen, bool) or not any(type(chosen) is type(o) and chosen == o for o in options):
-            return f"answer with one of {', '.join(repr(a) for a in sorted(options))}"
+            return f"answer with one of {', '.join(map(repr, options))}"
         return None if chosen == right else wrong[chosen]
 
-    vars(checker)["options"] = sorted([right, *wrong])  # for whoever shows the question as a form
+    vars(checker)["options"] = options  # for whoever shows the question as a form
     return checker

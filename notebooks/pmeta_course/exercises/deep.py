@@ -1,16 +1,13 @@
 """Exercises of notebooks 00, 06, 07 and 12: for each the right answer, inputs to try it on, and the usual mistakes."""
 
 import numpy as np
+from scipy.stats import trim_mean
 
 from pmeta_course.exercises.checkers import choice, function, normal
 from pmeta_lib import moreau
 
 
 # ---- 00: the words of the course
-def _price(x, theta, lam):
-    return lam / 2 * float(((x - theta) ** 2).sum())
-
-
 def _cosine(g, h):
     return float((g * h).sum() / np.sqrt((g**2).sum() * (h**2).sum()))
 
@@ -24,11 +21,11 @@ EXERCISES = {
         "c": "look again with the slider at the right end: the personalized policies do move",
         "d": "lambda changes how far policies may differ, not what the arms pay",
     }),
-    "00.2": function(_price, _PRICES, lambda x, theta, lam: {
-        "the factor 1/2 is missing": 2 * _price(x, theta, lam),
-        "lambda is missing": _price(x, theta, 1.0),
+    "00.2": function(lambda x, theta, lam: lam / 2 * ((x - theta) ** 2).sum(), _PRICES, lambda x, theta, lam: {
+        "the factor 1/2 is missing": lam * ((x - theta) ** 2).sum(),
+        "lambda is missing": ((x - theta) ** 2).sum() / 2,
         "that is the distance itself; the price is its square": lam / 2 * np.linalg.norm(x - theta),
-        "sum over all parameters instead of taking their mean": _price(x, theta, lam) / x.size,
+        "sum over all parameters instead of taking their mean": lam / 2 * ((x - theta) ** 2).mean(),
         "these are absolute differences; square them": lam / 2 * np.abs(x - theta).sum(),
     }, "the price"),
     "00.3": function(_cosine, _PAIRS + _ANGLES, lambda g, h: {
@@ -57,10 +54,6 @@ def _td(reward, terminated, q, log_prob, alpha, gamma, pick=np.min, sign=-1.0, e
     return reward + gamma * ((1 - terminated) if ends else 1.0) * soft
 
 
-def _temperature_gradient(log_prob, target, sign=1.0):
-    return -float(log_prob.mean() + sign * target)
-
-
 _DENSITY = [(normal(s, 5, 2), 0.4 * normal(s + 1, 5, 2), normal(s + 2, 5, 2)) for s in (0, 4)]
 _TD = [(r.normal(size=6), np.array([0, 1, 0, 0, 1, 0.0]), r.normal(size=(2, 6)) * 5, r.normal(size=6), a, g)
        for r, a, g in zip(map(np.random.default_rng, range(3)), (0.2, 1.3, 0.0), (0.99, 0.9, 0.5))]  # fmt: skip
@@ -85,11 +78,10 @@ EXERCISES |= {
         "after a true ending nothing follows: multiply by (1 - terminated)": _td(*a, ends=False),
         "gamma is missing": _td(*a[:-1], 1.0),
     }, "the target"),
-    "06.3": function(_temperature_gradient, _ENTROPY, lambda log_prob, target: {
-        "the target entropy has the wrong sign: the loss holds log pi + target":
-            _temperature_gradient(log_prob, target, -1.0),
-        "the target entropy is missing": _temperature_gradient(log_prob, 0.0),
-        "take the mean over the batch, not the sum": -float((log_prob + target).sum()),
+    "06.3": function(lambda log_prob, target: -log_prob.mean() - target, _ENTROPY, lambda log_prob, target: {
+        "the target entropy has the wrong sign: the loss holds log pi + target": -log_prob.mean() + target,
+        "the target entropy is missing": -log_prob.mean(),
+        "take the mean over the batch, not the sum": -(log_prob + target).sum(),
     }, "the gradient"),
     "06.4": function(lambda target, critic, rate: (1 - rate) * target + rate * critic, _POLYAK, lambda t, c, u: {
         "the shares are exchanged: the target would jump onto the critic": u * t + (1 - u) * c,
@@ -101,10 +93,6 @@ EXERCISES |= {
 
 
 # ---- 07: pMeta-SAC
-def _pull(gradient, actors, w, lam):
-    return gradient + lam * (actors - w)
-
-
 def _round(theta, actors, eta_lam, beta, mean=np.mean):
     w = theta - eta_lam * (theta - actors)
     return (1 - beta) * theta + beta * mean(w, axis=0)
@@ -115,12 +103,12 @@ _STEPS = [(normal(s, 2, 4), normal(s + 1, 2, 4), lam, rate)
           for s, lam, rate in ((0, 3.0, 0.1), (5, 100.0, 1.0), (7, 0.0, 1.0))]  # fmt: skip
 _ROUNDS = [(normal(s, 5), normal(s + 1, 4, 5), e, b) for s, e, b in ((0, 0.7, 0.4), (3, 1.0, 0.9), (5, 0.5, 0.0))]
 EXERCISES |= {
-    "07.1": function(_pull, _ACTORS, lambda g, a, w, lam: {
-        "the proximal term has the wrong sign: it would push the actors away from w": _pull(g, a, w, -lam),
-        "the derivative of (lambda/2) d^2 is lambda d: the 1/2 cancels": _pull(g, a, w, lam / 2),
+    "07.1": function(lambda g, a, w, lam: g + lam * (a - w), _ACTORS, lambda g, a, w, lam: {
+        "the proximal term has the wrong sign: it would push the actors away from w": g - lam * (a - w),
+        "the derivative of (lambda/2) d^2 is lambda d: the 1/2 cancels": g + lam / 2 * (a - w),
         "the proximal term is missing": g,
-        "lambda is missing": _pull(g, a, w, 1.0),
-        "the actors are pulled to w, not to their own mean": _pull(g, a, a.mean(0), lam),
+        "lambda is missing": g + a - w,
+        "the actors are pulled to w, not to their own mean": g + lam * (a - a.mean(0)),
     }, "the gradient"),
     "07.3": function(moreau.implicit_step, _STEPS, lambda y, w, lam, rate: {
         "that is the explicit step: it overshoots as soon as rate * lambda > 1": y - rate * lam * (y - w),
@@ -144,16 +132,8 @@ EXERCISES |= {
 
 
 # ---- 12: verdicts
-def _verdict(low, high, threshold):
-    return 1 if low > threshold else -1 if high < threshold else 0
-
-
 def _improvement(x, y, tie=0.5):
     return float((x[:, None] > y[None, :]).mean() + tie * (x[:, None] == y[None, :]).mean())
-
-
-def _iqm(scores):
-    return float(np.sort(scores)[scores.size // 4 : scores.size - scores.size // 4].mean())
 
 
 _INTERVALS = [(0.6, 0.9, 0.5), (0.4, 0.9, 0.5), (0.1, 0.4, 0.5), (-0.3, 0.2, 0.0), (0.2, 0.7, 0.5), (0.82, 1.4, 0.8)]
@@ -162,7 +142,8 @@ _SCORES = [(np.round(0.3 + normal(s, n)), np.round(normal(s + 1, n))) for s, n i
 _RUNS = [(np.array([*normal(s, 11), 40.0]),) for s in (0, 1)]
 _RUNS += [(np.arange(n)[::-1] ** 2,) for n in (8, 11, 3)]  # of three scores, none is dropped
 EXERCISES |= {
-    "12.1": function(_verdict, _INTERVALS, lambda low, high, threshold: {
+    "12.1": function(lambda low, high, threshold: 1 if low > threshold else -1 if high < threshold else 0, _INTERVALS,
+                     lambda low, high, threshold: {
         "the middle of the interval decides nothing: the whole interval must lie on one side":
             1 if (low + high) / 2 > threshold else -1,
         "the upper end alone is the optimist's test: the whole interval must lie above": 1 if high > threshold else -1,
@@ -178,13 +159,13 @@ EXERCISES |= {
         "that is the probability that y beats x": _improvement(y, x),
         "comparing the means says which is larger on average, not how often": x.mean() > y.mean(),
     }, "the probability"),
-    "12.3": function(_iqm, _RUNS, lambda scores: {
+    "12.3": function(lambda scores: trim_mean(scores, 0.25), _RUNS, lambda scores: {
         "that is the plain mean: one outlier moves it": scores.mean(),
         "that is the median: it uses one or two runs of all": np.median(scores),
         "sort the scores first: the outer quarters are those of the values":
             scores[scores.size // 4 : scores.size - scores.size // 4].mean(),
         "with fewer than four scores nothing is dropped, but `scores[0:-0]` is empty":
-            _iqm(scores) if scores.size > 3 else np.nan,
+            trim_mean(scores, 0.25) if scores.size > 3 else np.nan,
         "drop a quarter at each end, not only the lowest": np.sort(scores)[scores.size // 4 :].mean(),
         "drop a quarter at each end, not only the highest": np.sort(scores)[: scores.size - scores.size // 4].mean(),
     }, "the interquartile mean"),

@@ -13,19 +13,6 @@ def _posterior(means, variances, prior=1.0):
     return (means / variances).sum(0) / precision, 1 / precision
 
 
-def _by_variance(means, variances):
-    weight = 1 + variances.sum(0)
-    return (means * variances).sum(0) / weight, 1 / weight
-
-
-def _best_lam(a, sigma, s, n):
-    return a * s**2 / (n * sigma**2)
-
-
-def _average(steps, returns):
-    return float(np.trapezoid(returns, steps) / (steps[-1] - steps[0]))
-
-
 _FACTORS = [(normal(s, m, 2), np.exp(normal(s + 1, m, 2))) for s, m in ((0, 3), (4, 5), (6, 0))]
 _SHRINK = [(1.0, 0.5, 2.0, 4), (4.0, 2.0, 0.7, 1), (0.3, 1.5, 3.0, 10)]
 _UNEVEN = [
@@ -34,17 +21,17 @@ _UNEVEN = [
     (np.array([100, 200, 1_000]), np.array([5, 6, 9])),
 ]  # whole numbers, and not from 0 on
 EXERCISES = {
-    "10.1": function(_best_lam, _SHRINK, lambda a, sigma, s, n: {
-        "upside down: noisy data ask for a stiffer spring, scattered tasks for a softer one":
-            1 / _best_lam(a, sigma, s, n),
-        "the number of episodes is missing: an average over n has variance s^2 / n": _best_lam(a, sigma, s, 1),
+    "10.1": function(lambda a, sigma, s, n: a * s**2 / (n * sigma**2), _SHRINK, lambda a, sigma, s, n: {
+        "upside down: noisy data ask for a stiffer spring, scattered tasks for a softer one": n * sigma**2 / (a * s**2),
+        "the number of episodes is missing: an average over n has variance s^2 / n": a * s**2 / sigma**2,
         "variances are compared, not standard deviations": a * s / (n * sigma),
-        "the curvature a is missing: lambda has the unit of a": _best_lam(1.0, sigma, s, n),
+        "the curvature a is missing: lambda has the unit of a": s**2 / (n * sigma**2),
         "that is the share w of theta; solve w = lambda / (a + lambda) for lambda": s**2 / n / (sigma**2 + s**2 / n),
     }, "the best lambda"),
     "10.2": function(_posterior, _FACTORS, lambda m, v: {
         "the prior N(0, 1) is a factor like the others: add its precision, 1": _posterior(m, v, 0.0),
-        "weigh by the precision 1 / variance: a vague factor (large variance) says little": _by_variance(m, v),
+        "weigh by the precision 1 / variance: a vague factor (large variance) says little":
+            ((m * v).sum(0) / (1 + v.sum(0)), 1 / (1 + v.sum(0))),
         "the mean must be weighted by the precisions too; that is the plain average":
             (m.sum(0) / (1 + len(m)), _posterior(m, v)[1]),
         "the weighted sum of the means is still to be divided by the total precision":
@@ -52,7 +39,7 @@ EXERCISES = {
         "that is the precision; the variance is 1 / precision": (_posterior(m, v)[0], 1 / _posterior(m, v)[1]),
         "that is the standard deviation; give the variance": (_posterior(m, v)[0], np.sqrt(_posterior(m, v)[1])),
     }, "the mean", "the variance"),
-    "10.3": function(_average, _UNEVEN, lambda t, r: {
+    "10.3": function(lambda t, r: np.trapezoid(r, t) / (t[-1] - t[0]), _UNEVEN, lambda t, r: {
         "the steps are uneven: the plain mean counts the crowded beginning too much": r.mean(),
         "that is the area; divide it by the length of the adaptation": np.trapezoid(r, t),
         "the adaptation lasts from the first step to the last, and the first need not be 0": np.trapezoid(r, t) / t[-1],
@@ -76,10 +63,6 @@ def _paired(variant, default, ddof=1):
     return float(d.mean()), float(d.std(ddof=ddof) / np.sqrt(d.size))
 
 
-def _unpaired_error(variant, default):
-    return float(np.sqrt((variant.var(ddof=1) + default.var(ddof=1)) / variant.size))
-
-
 def _local(theta, c, a, lam, e, R):
     w = theta
     for _ in range(R):
@@ -96,7 +79,7 @@ EXERCISES |= {
         "the difference is variant minus default: above 0 means that the change helps":
             (-_paired(v, d)[0], _paired(v, d)[1]),
         "each seed is a pair: take the scatter of the differences, not that of both columns":
-            (_paired(v, d)[0], _unpaired_error(v, d)),
+            (_paired(v, d)[0], np.sqrt((v.var(ddof=1) + d.var(ddof=1)) / v.size)),
         "that is the scatter of one difference; the mean of n scatters sqrt(n) times less":
             (_paired(v, d)[0], _paired(v, d)[1] * np.sqrt(v.size)),
         "divide by sqrt(n), not by n": (_paired(v, d)[0], _paired(v, d)[1] / np.sqrt(v.size)),
@@ -125,21 +108,13 @@ EXERCISES |= {
 
 
 # ---- 13: when personalization helps
-def _error(h2, v, w):
-    return w**2 * v + (1 - w) ** 2 * h2
-
-
-def _weight(h2, v):
-    return h2 / (h2 + v)
-
-
 def _stars(cells, p, most=0.05, exceed=False):
     return next(k for k in range(cells + 2) if binom.sf(k if exceed else k - 1, cells, p) <= most)
 
 
 _VARIANCES = [(0.25, 0.1, 0.3), (4.0, 1.5, 0.8), (0.0, 2.0, 0.5), (3, 0, 0), (1.0, 0.5, 1)]
 EXERCISES |= {
-    "13.1": function(_error, _VARIANCES, lambda h2, v, w: {
+    "13.1": function(lambda h2, v, w: w**2 * v + (1 - w) ** 2 * h2, _VARIANCES, lambda h2, v, w: {
         "the weights enter squared: they multiply errors, and it is their squares that are averaged":
             w * v + (1 - w) * h2,
         "the other way round: the task's own estimate has weight w and variance v": (1 - w) ** 2 * v + w**2 * h2,
@@ -147,7 +122,7 @@ EXERCISES |= {
             (w * v**0.5 + (1 - w) * h2**0.5) ** 2,
         "h2 and v are variances already: do not square them": w**2 * v**2 + (1 - w) ** 2 * h2**2,
     }, "the error"),
-    "13.2": function(_weight, [(0.25, 0.1), (4.0, 1.5), (0.0, 2.0), (3, 0), (1, 1)], lambda h2, v: {
+    "13.2": function(lambda h2, v: h2 / (h2 + v), [(0.25, 0.1), (4.0, 1.5), (0.0, 2.0), (3, 0), (1, 1)], lambda h2, v: {
         "that is the weight of the mean; the own weight is what is left": v / (h2 + v),
         "h2 and v are variances already": h2**2 / (h2**2 + v**2),
         "that is h / (h + sqrt v): weigh by variances, not by standard deviations": h2**0.5 / (h2**0.5 + v**0.5),

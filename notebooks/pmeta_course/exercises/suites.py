@@ -6,14 +6,6 @@ from pmeta_course.exercises.checkers import choice, function, normal
 
 
 # ---- 08: from curves to scores
-def _final(steps, returns):
-    return float(returns[steps > 0.75 * steps.max()].mean())
-
-
-def _score(returns, random, reference):
-    return (returns - random) / (reference.mean() - random)
-
-
 def _standard_error(x, ddof=1):
     return float(x.std(ddof=ddof) / np.sqrt(x.size))
 
@@ -25,7 +17,7 @@ _FAMILIES = [(low + 700 + 90 * normal(s, 5), low, low + 900 + 60 * normal(s + 1,
              for s, low in ((0, -1200.0), (4, -20.0))]  # fmt: skip
 _RETURNS = [(normal(s, n, 1, 1) + 0.4 * normal(s + 1, n, k, e),) for s, n, k, e in ((0, 5, 3, 4), (3, 10, 2, 5))]
 EXERCISES = {
-    "08.1": function(_final, _RUNS, lambda steps, x: {
+    "08.1": function(lambda steps, x: x[steps > 0.75 * steps.max()].mean(), _RUNS, lambda steps, x: {
         "that is the best evaluation: a maximum of noisy numbers is too high": x.max(),
         "that is the last evaluation alone: average all of the last quarter, it is far less noisy": x[-1],
         "that is the mean of the whole curve; only the last quarter counts": x.mean(),
@@ -34,10 +26,10 @@ EXERCISES = {
         "a quarter of the steps, not of the evaluations: they need not be evenly spaced": x[-(len(x) // 4) :].mean(),
         "that is the first three quarters; take the last": x[steps <= 0.75 * steps.max()].mean(),
     }, "the final return"),
-    "08.2": function(_score, _FAMILIES, lambda x, low, one: {
+    "08.2": function(lambda x, low, one: (x - low) / (one.mean() - low), _FAMILIES, lambda x, low, one: {
         "subtract the random policy's return below the line too: 1 must be the reference": (x - low) / one.mean(),
         "subtract the random policy's return: returns may be negative, a plain ratio has no meaning": x / one.mean(),
-        "the ends are exchanged: random is 0, the reference is 1": 1 - _score(x, low, one),
+        "the ends are exchanged: random is 0, the reference is 1": (one.mean() - x) / (one.mean() - low),
         "use the mean of the reference's runs: run k of one learner does not belong to run k of the other":
             (x - low) / (one - low),
         "use the mean of the reference's runs, not the best of them": (x - low) / (one.max() - low),

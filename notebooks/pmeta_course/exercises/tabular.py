@@ -23,21 +23,14 @@ def _conflict_rate(g, pairs="distinct", sign=-1):
     return float(np.mean(sign * upper > 0))
 
 
-def _two_state_gradient(gamma=0.9, normalised=False, weight=True):
-    """a0 stays, a1 moves to an absorbing state of reward 1; uniform policy, start in state 0."""
-    pi = np.array([0.5, 0.5])
-    P = np.array([pi, [0.0, 1.0]])
-    V = np.linalg.solve(np.eye(2) - gamma * P, [0.0, 1.0])
-    d = np.linalg.solve(np.eye(2) - gamma * P.T, [1.0, 0.0])
-    advantage = gamma * V - V[0]
-    return (1 - gamma if normalised else 1) * d[0] * (pi if weight else 1) * advantage
-
-
 _STATES = [(r.normal(size=(S, A)), r.random(S) * 3, r.random((S, A)) * 9)
            for r, S, A in ((_rng(0), 4, 3), (_rng(1), 2, 2))]  # fmt: skip
 _STATES += [(np.array([[0.3, -1.0], [0.0, 0.0]]), np.array([1.5, 0.0]), np.array([[2.0, 2.0], [1.0, 5.0]]))]
 _OPPOSITE = np.array([[[1.0, 0]], [[-1.0, 0.2]], [[0.5, 1.0]], [[0.1, -1.0]], [[-1.0, -0.3]]])
 _RIGHT_ANGLES = np.array([[[1.0, 0]], [[0.0, 2.0]], [[-1.0, 0.0]], [[0.0, 0.0]]])  # one pair in six conflicts
+# 01.2: a0 stays, a1 moves to an absorbing state of reward 1; uniform policy, gamma = 0.9, D(s0) = 1 / (1 - 0.45)
+_V = np.array([4.5 / 0.55, 10.0])
+_ADVANTAGE = 0.9 * _V - _V[0]
 EXERCISES = {
     "01.1": function(_gradient, _STATES, lambda t, d, Q: {
         "Q instead of the advantage: subtract the state's value V(s) = sum_a pi(a|s) Q(s,a)":
@@ -49,12 +42,12 @@ EXERCISES = {
         "softmax must normalise over the actions (last axis), not over the states":
             d[:, None] * softmax(t.T, -1).T * (Q - (softmax(t.T, -1).T * Q).sum(1, keepdims=True)),
     }, "the gradient"),
-    "01.2": value(_two_state_gradient(), {
+    "01.2": value(0.5 / 0.55 * _ADVANTAGE, {
         "you used the normalised occupancy (1 - gamma) D(s); T0 uses D(s), which sums to 1/(1 - gamma)":
-            _two_state_gradient(normalised=True),
-        "the factor pi(a|s) = 1/2 is missing": _two_state_gradient(weight=False),
-        "that is the advantage; multiply by D(s) pi(a|s)": _two_state_gradient() / (0.5 / 0.55),
-        "the two actions are exchanged: a1 leads to the reward": _two_state_gradient()[::-1],
+            0.1 * 0.5 / 0.55 * _ADVANTAGE,
+        "the factor pi(a|s) = 1/2 is missing": 1 / 0.55 * _ADVANTAGE,
+        "that is the advantage; multiply by D(s) pi(a|s)": _ADVANTAGE,
+        "the two actions are exchanged: a1 leads to the reward": 0.5 / 0.55 * _ADVANTAGE[::-1],
     }, "the gradient"),
     "01.3": function(lambda gamma: 1 / (1 - gamma), [(0.5,), (0.9,), (0.99,), (0.0,)], lambda gamma: {
         "rewards add up to 1 in every step, and there are infinitely many discounted steps": 1.0,
@@ -237,18 +230,6 @@ EXERCISES |= {
 
 
 # ---- 05: experiments
-def _normalised(J, uniform, best):
-    return float(100 * np.mean((J - uniform) / (best - uniform)))
-
-
-def _tuned(tuning, evaluation):
-    return float(evaluation[tuning.mean(1).argmax()].mean())
-
-
-def _paired_interval(a, b, index, level=95.0):
-    return np.percentile((a - b)[index].mean(1), [50 - level / 2, 50 + level / 2])
-
-
 _J = [
     (np.array([3.0, 5.0, 2.0]), np.array([1.0, 2.0, 1.5]), np.array([4.0, 9.0, 3.0])),
     (_rng(13).random(5) + 1, _rng(14).random(5), _rng(15).random(5) + 3),
@@ -261,22 +242,23 @@ _TUNE = [
 ]  # mean or median?
 _PAIRS = [(normal(s, 12), normal(s + 1, 12), _rng(s + 2).integers(12, size=(400, 12))) for s in (20, 30)]
 EXERCISES |= {
-    "05.1": function(_normalised, _J, lambda J, u, b: {
-        "on the scale 0 to 1; the course uses 0 to 100": _normalised(J, u, b) / 100,
+    "05.1": function(lambda J, u, b: 100 * np.mean((J - u) / (b - u)), _J, lambda J, u, b: {
+        "on the scale 0 to 1; the course uses 0 to 100": np.mean((J - u) / (b - u)),
         "a task may end below its uniform policy: no clipping at 0": 100 * np.mean(np.clip((J - u) / (b - u), 0, 1)),
         "normalise each task first, then average: rich tasks would dominate":
             100 * (J.mean() - u.mean()) / (b.mean() - u.mean()),
         "the uniform policy must score 0: subtract it above and below": 100 * np.mean(J / b),
         "subtract the uniform policy's return in the denominator too": 100 * np.mean((J - u) / b),
     }, "the normalised return"),
-    "05.2": function(_paired_interval, _PAIRS, lambda a, b, index: {
+    "05.2": function(lambda a, b, index: np.percentile((a - b)[index].mean(1), [2.5, 97.5]), _PAIRS,
+                     lambda a, b, index: {
         "the two learners were resampled apart; resample the *differences* of a seed (paired)":
             np.percentile(a[index].mean(1) - b[index[::-1]].mean(1), [2.5, 97.5]),
         "that is a 90 % interval; 95 % lies between the 2.5th and the 97.5th percentile":
-            _paired_interval(a, b, index, level=90.0),
+            np.percentile((a - b)[index].mean(1), [5, 95]),
         "these are percentiles of single seeds; take the mean of every resample first":
             np.percentile(a - b, [2.5, 97.5]),
-        "that is b - a: positive must mean that a is better": _paired_interval(b, a, index),
+        "that is b - a: positive must mean that a is better": np.percentile((b - a)[index].mean(1), [2.5, 97.5]),
     }, "the interval"),
     "05.3": choice("c", {
         "a": "an interval that contains 0 does not show that the learners are equal, only that these seeds "
@@ -285,7 +267,8 @@ EXERCISES |= {
         "d": "more seeds are welcome if their number is fixed before; stopping when the interval looks good "
              "is choosing the result",
     }),
-    "05.4": function(_tuned, _TUNE, lambda tuning, evaluation: {
+    "05.4": function(lambda tuning, evaluation: evaluation[tuning.mean(1).argmax()].mean(), _TUNE,
+                     lambda tuning, evaluation: {
         "the best lambda was chosen on the evaluation seeds: that is peeking": evaluation.mean(1).max(),
         "that is the tuning score; report the evaluation seeds": tuning.mean(1).max(),
         "lambda was chosen anew for every evaluation seed: also peeking": evaluation.max(0).mean(),

@@ -32,8 +32,7 @@ from pmeta_course.regression.kernels import GIB
 from pmeta_lib.files import UserError, write_report, writing
 
 PROFILE = re.compile(r"^PROFILE\s*(:[^=]*)?=", re.MULTILINE)
-# a teacher's own files in a class folder
-BESIDES = (".csv", ".md", ".json", ".toml", ".yml", ".yaml", ".xlsx", ".ods", ".log")
+BESIDES = (".csv", ".md", ".json", ".toml", ".yml", ".yaml", ".xlsx", ".ods", ".log")  # a teacher's own files
 RESTARTS = 3
 
 
@@ -135,8 +134,6 @@ def _leads_out(path: Path, folder: Path) -> bool:
 
 
 # ----------------------------------------------------------------------------------- one notebook
-
-
 def grade(work: HandedIn, limits: Limits, walled: bool) -> HandedIn:
     """Run a notebook's cells in a sandbox (profile smoke) and judge its exercises; whatever happens is noted."""
     if not work.grades:
@@ -241,8 +238,6 @@ def _decoded(box: Sandbox, message: object, call) -> Any:
 
 
 # ---------------------------------------------------------------------------------------- reports
-
-
 def table(works: list[HandedIn]) -> str:
     """What a teacher reads in the terminal: one line a notebook, below it what is not correct."""
     lines = []

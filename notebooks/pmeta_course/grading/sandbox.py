@@ -132,12 +132,11 @@ class Sandbox:
             shutil.copytree(self.data, self.box / "box" / "data")
         ours, theirs = socket.socketpair()
         self.channel, self.deadline = sandboxed.Channel(ours), time.monotonic() + START_SECONDS
-        home = "/tmp" if self.walled else str(self.box)
         with open(self.box / "log", "wb") as log:
             self.process = subprocess.Popen(
                 [*command, sys.executable, sandboxed.__file__, str(theirs.fileno())], pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, cwd="/", start_new_session=True,
-                env=self._environment(home),
+                env=self._environment("/tmp" if self.walled else str(self.box)),
             )  # fmt: skip
         theirs.close()
         self.watch = threading.Thread(target=self._watch, daemon=True)

@@ -37,9 +37,9 @@ def steps(nb, names: list[str]) -> list[Step]:
 def _cell_steps(position: int, text: str, names: list[str]) -> list[Step]:
     tree = python(text)
     if tree is None:
-        asked = [n for n in map(_exercise, re.findall(r"\bcheck\(\s*[\"']([^\"']+)", text)) if n in names]
+        typed = [n for n in map(_exercise, re.findall(r"\bcheck\(\s*[\"']([^\"']+)", text)) if n in names]
         note = f"cell {position}, which checks it, is not valid Python"
-        return [Step(position, text), *(Step(position, exercise=n, note=note) for n in asked)]
+        return [Step(position, text), *(Step(position, exercise=n, note=note) for n in typed)]
     calls = [[(n, a) for n, a in _checks(s) if n in names] for s in tree.body]
     if not any(calls):
         return [Step(position, text)]

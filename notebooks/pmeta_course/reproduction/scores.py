@@ -45,7 +45,7 @@ class Scores:
 
     @property
     def scale(self) -> str:
-        return scale_of(self.source)
+        return kind_of(self.source)[1]
 
     def final(self, name: str) -> np.ndarray:
         """(seeds,): a run's result, of a learner or a placebo. Train: the mean over the last quarter of its
@@ -91,16 +91,16 @@ class Scores:
     def lack(self, learners: tuple[str, ...]) -> str:
         """Why the family cannot be judged for these learners ("" if it can)."""
         there = self.curves if self.split == "train" else self.few
-        absent = [n for n in learners if n not in there and n not in self.placebos]
         what = "no " if self.split == "train" else f"no episodes {FEW[0]}-{FEW[-1]} of "
+        absent = [n for n in learners if n not in there and n not in self.placebos]
         short = [f"{n}: {len(x)} of {SEEDS_NEEDED} seeds" for n, x in there.items()
                  if n in learners and len(x) < SEEDS_NEEDED]  # fmt: skip
         return "; ".join(([what + ", ".join(absent)] if absent else []) + short + ["no placebos"] * (not self.placebos))
 
 
-def scale_of(source: str) -> str:
-    """The scale of a table, by its file's name."""
-    return "field" if "field" in source else "desk"
+def kind_of(source: str) -> tuple[str, str]:
+    """("train" or "test", "desk" or "field"): the tasks and the scale of a table, by its file's name."""
+    return "test" if source.startswith("adaptation") else "train", "field" if "field" in source else "desk"
 
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
@@ -112,7 +112,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     found, owners = {p.name: read_table(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
     for name, table in found.items():
         for place, learner in sorted(set(zip(table["family"], table["learner"]))):
-            other = owners.setdefault((place, learner, split_of(name), scale_of(name)), name)
+            other = owners.setdefault((place, learner, kind_of(name)), name)
             if other != name:
                 raise UserError(f"{place} is in {other} and in {name}; keep one, runs of two tables do not mix")
     return found
@@ -124,11 +124,6 @@ def rows(found: dict[str, pd.DataFrame], s: Scores) -> pd.DataFrame:
     return mine[mine["family"] == s.name]
 
 
-def split_of(source: str) -> str:
-    """Whether a table's returns are on meta-train or on meta-test tasks, by its file's name."""
-    return "test" if source.startswith("adaptation") else "train"
-
-
 def load(folder: Path) -> list[Scores]:
     """All that is stored under `folder` (`data/results`), in the order of the families; train before test.
 
@@ -138,7 +133,7 @@ def load(folder: Path) -> list[Scores]:
     placebos, found, tasks = Path(folder) / "placebos.parquet", {}, {}
     stored, idle = tables(folder), read_table(placebos) if placebos.exists() else None
     for source, table in stored.items():
-        split = split_of(source)
+        split, scale = kind_of(source)
         table = _adapted(table) if split == "test" else table
         check(table, source)
         for name, every in table.groupby("family"):
@@ -149,7 +144,7 @@ def load(folder: Path) -> list[Scores]:
             seconds = rows.drop_duplicates("run").groupby("learner")["seconds"].mean().to_dict()
             new = Scores(str(name), split, source, rows["preset"].iloc[0], curves,
                          _placebos(idle, rows, split, source), seconds, few)  # fmt: skip
-            key, asked = (new.name, split, new.scale), frozenset(rows["task"])
+            key, asked = (new.name, split, scale), frozenset(rows["task"])
             if tasks.setdefault(key, asked) != asked:
                 continue  # on-policy learners on other tasks (their own scale) are no rivals of these
             found[key] = _joined(found[key], new) if key in found else new
