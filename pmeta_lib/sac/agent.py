@@ -118,7 +118,7 @@ class Agent:
         return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in self.generators["noise"]])
 
 
-new_agent = Agent  # a fresh one
+new_agent = Agent  # the same, by a verb
 
 
 @torch.no_grad()

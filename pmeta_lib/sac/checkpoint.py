@@ -68,8 +68,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], record: dict) -> N
 def load(folder: Path, identity: str) -> tuple[dict[str, Tensor], dict] | None:
     """The newest sound checkpoint, `(tensors, record)`, or None if there is none; a damaged one is named and passed
     over. `UserError` if all are damaged, or if they belong to another run (`identity` differs)."""
-    found = steps(folder)
-    for step in found:
+    for step in (found := steps(folder)):
         path = folder / f"step-{step:09d}.json"
         try:
             manifest = json.loads(patiently(path.read_bytes))
