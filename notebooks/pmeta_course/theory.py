@@ -48,8 +48,7 @@ def curvature(
     product = exact(tasks, theta, tau)[1]
     v, size = generator.standard_normal(tasks.shape), np.ones((len(tasks), 1, 1))
     for _ in range(steps):
-        v = v / np.maximum(size, 1e-300)
-        v = product(v)
+        v = product(v / np.maximum(size, 1e-300))
         size = np.sqrt((v**2).sum((-2, -1), keepdims=True))
     return size[:, 0, 0]
 

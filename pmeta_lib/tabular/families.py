@@ -212,7 +212,7 @@ def taxi(gamma: float = 0.95, seed: int = 0) -> Family:
         P, r, rho = _table("Taxi-v4", {"is_rainy": weather == "rainy"})
         for destination, letter in enumerate("RGYB"):
             mine = np.arange(destination, 500, 4)  # the destination never changes: a closed set of states
-            tables.append((P[np.ix_(mine, range(6), mine)], r[mine], rho[mine] / rho[mine].sum()))
+            tables.append((P[np.ix_(mine, np.arange(6), mine)], r[mine], rho[mine] / rho[mine].sum()))
             labels.append(f"destination {letter}, {weather}")
     wet = np.random.default_rng(seed).permutation([0, 0, 1, 1])
     order = [d + 4 * w for d, w in enumerate(wet)] + [d + 4 * (1 - w) for d, w in enumerate(wet)]
