@@ -119,11 +119,11 @@ def _student(path: Path) -> str:
 
 
 def _is_notebook(path: Path) -> bool:
-    """Whether a file is a notebook by its name or, whatever its name, by what it holds."""
+    """Whether a file is a notebook by its name or, whatever its name, by what it holds; a pipe or a socket is none."""
     if ".ipynb" in path.name.lower():
         return True
     with contextlib.suppress(OSError):
-        data = path.read_bytes()
+        data = path.read_bytes() if path.is_file() else b""
         return data.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and b'"nbformat"' in data
     return False
 

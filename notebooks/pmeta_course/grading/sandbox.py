@@ -211,11 +211,11 @@ def _copy(folder: Path, target: Path, most: int) -> None:
     """Copy what a student handed in: no links (they may point anywhere), no other notebooks, readable by all."""
     total = 0
     for path in sorted(folder.rglob("*")):
-        place = target / path.relative_to(folder)
+        copy = target / path.relative_to(folder)
         if path.is_symlink() or not path.is_file() or path.suffix == ".ipynb" or "/." in f"/{path.relative_to(folder)}":
             continue
         total += path.stat().st_size
         if total > most:
             raise Ended(f"{folder.name} holds more than {most / 1e6:.0f} MB")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)

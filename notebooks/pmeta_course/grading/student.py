@@ -57,8 +57,8 @@ def leaks(source, edition) -> list[str]:
     lines = {telling(x) for c in source.cells if _tagged(c, "solution") for x in c.source.splitlines()} - {""}
     parts = {f"cell {i}": cell for i, cell in enumerate(edition.cells, 1)} | {"the metadata": edition.metadata}
     text = partial(json_text, ensure_ascii=False)
-    flat = {place: re.sub(r"\s|\\n", "", text(part)) for place, part in parts.items()}
-    return [f"{place} shows {x!r}" for place, shown in flat.items() for x in sorted(lines) if text(x)[1:-1] in shown]
+    flat = {where: re.sub(r"\s|\\n", "", text(part)) for where, part in parts.items()}
+    return [f"{where} shows {x!r}" for where, shown in flat.items() for x in sorted(lines) if text(x)[1:-1] in shown]
 
 
 def main(args: argparse.Namespace) -> int:

@@ -176,8 +176,8 @@ def compare(name: str, new: dict | None, old: dict | None) -> Row:
         if away.size and away.max() >= row.away:
             worst = np.unravel_index(int(away.argmax()), away.shape)
             row.away, row.tolerance = float(away[worst]), f"{np.broadcast_to(tolerance, a.shape)[worst]:.3g}"
-            place = f"{label}{[int(i) for i in worst] if worst else ''}"
-            row.detail = f"worst at {place}: {centre[worst]:.8g} -> {a[worst]:.8g}" if place else ""
+            where = f"{label}{[int(i) for i in worst] if worst else ''}"
+            row.detail = f"worst at {where}: {centre[worst]:.8g} -> {a[worst]:.8g}" if where else ""
         if band and row.status == "same" and not np.allclose(a, b, old["rtol"], old["atol"]):
             row.status = "moved"  # inside its band, yet not the number of the same seed: shown, no failure
     return replace(row, status="differs") if row.away > 1 else row

@@ -116,7 +116,7 @@ def _classify(result: Result, kernel: Kernel, source, died: bool) -> None:
         result.cell, result.cell_id = position.get(current.get("id")), current.get("id")
         result.execution_count, result.cell_source = current.get("execution_count"), current.source
         result.tail = _tail(current)
-    place = f" in cell {result.cell}" if result.cell else ""
+    where = f" in cell {result.cell}" if result.cell else ""
     place += f" (In [{result.execution_count}])" if result.cell and result.execution_count else ""
     if kernel.verdict or died:
         reason, message = kernel.cause_of_death()
@@ -129,10 +129,10 @@ def _classify(result: Result, kernel: Kernel, source, died: bool) -> None:
         error = _error(failing)
         text = ANSI.sub("", f"{error.ename}: {error.evalue}")[:300]
         if error.ename == "SystemExit" and error.evalue in ("", "0", "None"):
-            result.fail("ended early", f"the notebook ends early by sys.exit(){place}: the later cells did not run")
+            result.fail("ended early", f"the notebook ends early by sys.exit(){where}: the later cells did not run")
         else:
             full = error.ename.endswith("MemoryError") or "can't allocate memory" in error.evalue
-            result.fail("out of memory" if full else "exception", f"{text}{place}")
+            result.fail("out of memory" if full else "exception", f"{text}{where}")
     elif late is not None:
         result.fail("ended early", f"the notebook ended before cell {result.cell}, which was not executed")
 

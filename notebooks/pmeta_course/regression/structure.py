@@ -275,9 +275,9 @@ def figure_problems(new: list[dict], old: list[dict]) -> list[str]:
 def absolute_paths(nb) -> list[str]:
     """Paths of somebody's machine in the sources or the outputs."""
     return [
-        f"cell {i}{place} holds the absolute path {found.group(0)}"
+        f"cell {i}{part} holds the absolute path {found.group(0)}"
         for i, cell in enumerate(nb.cells, 1)
-        for place, text in [("", cell.source), *((" output", texts(o)) for o in cell.get("outputs", []))]
+        for part, text in [("", cell.source), *((" output", texts(o)) for o in cell.get("outputs", []))]
         if (found := ABSOLUTE.search(text))
     ]
 
@@ -351,9 +351,9 @@ def stored_problems(path: Path, expected: Path, course: bool) -> list[str]:
         problems.append(f"its outputs were stored from other code than it holds now: {again}")
     elif facts["outputs"] != now["outputs"]:
         problems.append(f"its outputs were changed after they were stored: {again}")
-    held = load_expected(expected / facts["profile"] / f"{path.stem}.json")
-    away = [r.name for r in compare_all(facts.get("values", {}), held, facts.get("parameters", {})) if not r.ok]
-    if held and away:
+    stored = load_expected(expected / facts["profile"] / f"{path.stem}.json")
+    away = [r.name for r in compare_all(facts.get("values", {}), stored, facts.get("parameters", {})) if not r.ok]
+    if stored and away:
         problems.append(f"its stored values are out of step with the expectations ({', '.join(away[:5])}): {again}")
     return problems
 

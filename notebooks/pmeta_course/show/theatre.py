@@ -57,17 +57,17 @@ def casts(name: str, weights: Path) -> dict[str, dict]:
 
 def stage_set(name: str, tasks: int) -> tuple[dict, Path]:
     """What the page must know of a family's robot and its first `tasks` training tasks, and the robot's XML file."""
-    place, (label, reward) = family(name), FAMILIES[name]
-    env: Any = gymnasium.make(f"pmeta_lib.envs:{place.env_id}", task=place.train_tasks[0]).unwrapped
+    robots, (label, reward) = family(name), FAMILIES[name]
+    env: Any = gymnasium.make(f"pmeta_lib.envs:{robots.env_id}", task=robots.train_tasks[0]).unwrapped
     starts, rows = [], []
     for seed in range(STARTS):
         env.reset(seed=seed)
         starts.append({"qpos": env.data.qpos.tolist(), "qvel": env.data.qvel.tolist()})
-    for k, task in enumerate(place.train_tasks[:tasks]):
-        words = place.describe(task)
+    for k, task in enumerate(robots.train_tasks[:tasks]):
+        words = robots.describe(task)
         rows.append({"label": f"body {k + 1} ({words})" if len(task) > 1 else words, "values": task.tolist()})
     xml = Path(env.fullpath)
-    about = {"label": label, "reward": reward, "xml": xml.name, "frameSkip": env.frame_skip, "horizon": place.horizon}
+    about = {"label": label, "reward": reward, "xml": xml.name, "frameSkip": env.frame_skip, "horizon": robots.horizon}
     env.close()
     return about | {"starts": starts, "tasks": rows}, xml
 

@@ -147,8 +147,8 @@ def film(episodes: dict[str, Episode], poses: int = 6) -> tuple[Figure, str]:
         for axis, frame, t in zip(row, frames, times, strict=True):
             axis.imshow(frame)
             axis.set(xticks=[], yticks=[])
-            place = f", x = {episode.positions[t, 0]:.1f} m" if episode.positions.shape[1] else ""
-            axis.set_title(f"step {t}{place}", fontsize="x-small")
+            position = f", x = {episode.positions[t, 0]:.1f} m" if episode.positions.shape[1] else ""
+            axis.set_title(f"step {t}{position}", fontsize="x-small")
         row[0].set_ylabel(name, fontsize="small")
     return figure, how
 

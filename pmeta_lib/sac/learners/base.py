@@ -47,8 +47,8 @@ class Learner:
 
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
         """One gradient update from `batch` with leading axes (S, N, n); returns losses, (B,) each."""
-        told = self.context_size(batch.reward.shape[1]) > 0
-        return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if told else batch)
+        has_context = self.context_size(batch.reward.shape[1]) > 0
+        return sac_update(agent, widened(batch, lambda x: self.inputs(agent, x)) if has_context else batch)
 
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
         """After each environment step, `replay.last (S, N, E, ·)`, which ended the episodes `ended (S N E,)`."""

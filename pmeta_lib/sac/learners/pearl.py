@@ -94,8 +94,8 @@ class Pearl(Learner):
         mean, variance = self._infer(agent, *self._draw(agent), encoder)
         z = mean + variance.sqrt() * agent.noise(*mean.shape[1:])
         of_z = slice(batch.observation.shape[-1], batch.observation.shape[-1] + self.latent_size)
-        told = widened(batch, lambda x: appended(x, z.detach().unsqueeze(2)))
-        losses = sac_update(agent, told, context=of_z)
+        with_z = widened(batch, lambda x: appended(x, z.detach().unsqueeze(2)))
+        losses = sac_update(agent, with_z, context=of_z)
         from_critics = losses.pop("context").view(*batch.reward.shape, -1).sum(2)  # (S, N, k)
         surrogate = (z * from_critics).sum() + self.kl_weight * divergence(mean, variance).mean(1).sum()
         agent.optimizers["encoder"].step(*torch.autograd.grad(surrogate, encoder))
@@ -130,8 +130,8 @@ class Pearl(Learner):
     def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
-        told = partial(fold, agent.actor_shape, agent.actor, agent.actor_shape.widths[0] - self.latent_size)
-        return {"deployed": told(mean), "meta": told(torch.zeros_like(mean))}
+        actor_at = partial(fold, agent.actor_shape, agent.actor, agent.actor_shape.widths[0] - self.latent_size)
+        return {"deployed": actor_at(mean), "meta": actor_at(torch.zeros_like(mean))}
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         meta = brought(agent) | {"encoder": agent.extra["encoder"]}
