@@ -117,7 +117,7 @@ def _classify(result: Result, kernel: Kernel, source, died: bool) -> None:
         result.execution_count, result.cell_source = current.get("execution_count"), current.source
         result.tail = _tail(current)
     where = f" in cell {result.cell}" if result.cell else ""
-    place += f" (In [{result.execution_count}])" if result.cell and result.execution_count else ""
+    where += f" (In [{result.execution_count}])" if result.cell and result.execution_count else ""
     if kernel.verdict or died:
         reason, message = kernel.cause_of_death()
         if kernel.outlived and not kernel.verdict:  # it was alive when the run broke off: the fault is elsewhere

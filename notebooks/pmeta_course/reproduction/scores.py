@@ -111,10 +111,10 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     names = ("gym*", "mujoco*", "policy_gradient*", "adaptation*")
     found, owners = {p.name: read_table(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
     for name, table in found.items():
-        for family, learner in sorted(set(zip(table["family"], table["learner"]))):
-            other = owners.setdefault((family, learner, kind_of(name)), name)
+        for tasks, learner in sorted(set(zip(table["family"], table["learner"]))):
+            other = owners.setdefault((tasks, learner, kind_of(name)), name)
             if other != name:
-                raise UserError(f"{family} is in {other} and in {name}; keep one, runs of two tables do not mix")
+                raise UserError(f"{tasks} is in {other} and in {name}; keep one, runs of two tables do not mix")
     return found
 
 
