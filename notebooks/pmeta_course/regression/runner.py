@@ -124,7 +124,7 @@ def _classify(result: Result, kernel: Kernel, source, died: bool) -> None:
             reason, message = "no answer", f"the notebook could not be run on ({result.message})"
         if not result.tail and kernel.log.exists():
             result.tail = kernel.log.read_text(errors="replace")[-2000:]
-        result.fail(reason, f"{message}{place or ' while it started'}")
+        result.fail(reason, f"{message}{where or ' while it started'}")
     elif failing is not None:
         error = _error(failing)
         text = ANSI.sub("", f"{error.ename}: {error.evalue}")[:300]
