@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
+import threading
 
 import nbformat
 import pytest
+from pmeta_course.grading.command import find
 
 from pmeta_lib.cli import main
 
@@ -139,3 +142,15 @@ def test_a_mishap_costs_no_grade(handed_in, student):
 def test_every_student_has_a_row_and_no_file_of_the_teachers_is_one(handed_in):
     code, grades, _ = handed_in
     assert code == 1 and set(grades) == set(EXPECTED)
+
+
+def test_a_pipe_is_no_notebook_and_is_not_read(tmp_path):
+    """A pipe that nobody writes to would be waited for without end; this one could be read, so that a mistake shows."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=('{"nbformat": 4}',), daemon=True)
+    writer.start()
+    (entry,) = find(tmp_path)
+    assert entry.grades and entry.notes == ["no notebook was handed in: pipe"]
+    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))  # lets the writer end
+    writer.join(5)
