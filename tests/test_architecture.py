@@ -22,9 +22,9 @@ def lines(*paths: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     "paths, most",
     [
-        # the aims are 7,500, 14,000 and 900; these hold what was reached, and only ever go down
-        ([LIBRARY], 8_587),
-        ([LIBRARY, COURSE], 15_226),
+        # the library's aim is 7,500; this holds what was reached, and only ever goes down
+        ([LIBRARY], 7_976),
+        ([LIBRARY, COURSE], 14_000),
         ([LIBRARY / "policy_gradient"], 900),
         ([LIBRARY / name for name in TABULAR], 400),
         ([LIBRARY / name for name in DEEP], 560),

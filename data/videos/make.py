@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import gymnasium
+import imageio.v3 as imageio
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -35,6 +36,11 @@ FILMS = {"half-cheetah-dir": 4, "ant-dir": 8, "hopper-params": 12, "walker2d-par
 SHADES, SEED = 40, 0  # colours of an episode's frames; of the state it starts from, and of the run
 TRIAL, FPS, PAUSES = "point-robot", 8, (8, 20)  # frames a second, and frames that an episode's, the trial's end stays
 DEGREES = (150, 90, 30)  # filmed are the held-out goals nearest to these angles
+
+
+def gif(frames: np.ndarray, fps: float) -> bytes:
+    """An endless GIF of the frames."""
+    return imageio.imwrite("<bytes>", frames, extension=".gif", duration=round(1000 / fps), loop=0)
 
 
 def captioned(frames: np.ndarray, episode: video.Episode, times: np.ndarray, label: str, dt: float) -> np.ndarray:
@@ -66,7 +72,7 @@ def film(name: str) -> bytes:
         print(f"{tasks.describe(task)}: return {episode.rewards.sum():.1f}, at the end x = {end:+.1f} m")
     longest = max(map(len, rows))
     still = [np.concatenate([r, np.repeat(r[-1:], longest - len(r), axis=0)]) for r in rows]  # after a fall, the fallen
-    return video.gif(np.concatenate(still, axis=1), fps=20 / FILMS[name])
+    return gif(np.concatenate(still, axis=1), fps=20 / FILMS[name])
 
 
 def stored_trial() -> tuple[RunSpec, torch.Tensor]:
@@ -150,7 +156,7 @@ def trial_film() -> bytes:
         frames += frames[-1:] * PAUSES[e == len(trials[0]) - 1]
     palette = frames[-1].quantize(SHADES, Image.Quantize.FASTOCTREE)  # the last one has all colours
     few = [np.asarray(f.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB")) for f in frames]
-    return video.gif(np.array(few), fps=FPS)
+    return gif(np.array(few), fps=FPS)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,9 @@ class Ray:
         except ImportError as error:
             raise UserError("Ray is not installed: pip install 'pmeta_lib[ray]'") from error
         address = address or os.environ.get("RAY_ADDRESS") or "local"
-        quiet: dict = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        quiet: dict = {"log_to_driver": False, "logging_level": "ERROR"}
+        if address == "local":
+            quiet["include_dashboard"] = False
         try:
             ray.init(address=address, **quiet)
         except Exception as error:  # Ray raises a bare Exception when its own start takes over 30 s

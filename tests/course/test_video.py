@@ -1,5 +1,8 @@
 """Episodes and their pictures: the poses are those of the episode, and a picture comes out with and without GL."""
 
+import runpy
+from pathlib import Path
+
 import imageio.v3 as imageio
 import matplotlib.pyplot as plt
 import numpy as np
@@ -69,7 +72,8 @@ def test_rendered_frames_show_the_poses(run_forward):
 def test_a_gif_holds_the_frames():
     frames = np.zeros((3, 20, 30, 3), np.uint8)
     frames[1:, :10], frames[2, 10:] = 255, 128
-    back = imageio.imread(video.gif(frames), extension=".gif", index=None)
+    make = runpy.run_path(str(Path(__file__).parents[2] / "data" / "videos" / "make.py"))
+    back = imageio.imread(make["gif"](frames, 20), extension=".gif", index=None)
     assert back.shape[:3] == (3, 20, 30) and np.abs(back[..., :3].astype(int) - frames).max() < 8
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import imageio.v3 as imageio
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -151,8 +150,3 @@ def film(episodes: dict[str, Episode], poses: int = 6) -> tuple[Figure, str]:
             axis.set_title(f"step {t}{position}", fontsize="x-small")
         row[0].set_ylabel(name, fontsize="small")
     return figure, how
-
-
-def gif(frames: np.ndarray, fps: float = 20) -> bytes:
-    """An endless GIF of the frames."""
-    return imageio.imwrite("<bytes>", frames, extension=".gif", duration=round(1000 / fps), loop=0)
