@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from pmeta_lib.envs.heterogeneity import KNOBS
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError, known, unknown
 
 MOST_TASKS = 100_000  # beyond what any machine trains; refused before they are drawn
 version = cache(metadata.version)  # reads a file of the package at each call
@@ -307,8 +307,7 @@ def lookup(name: str, preset: str = "modern") -> Family:
         raise UserError(f"family {name}: the heterogeneity behind @ must be a number from 0 to 1, as in {base}@0.5.")
     if at:
         row = replace(row, identical=h == "0", **KNOBS[base](float(h)))
-    if preset not in _PRESETS:
-        raise unknown("preset", preset, PRESETS)
+    known("preset", preset, PRESETS)
     changed = _PRESETS[preset][1]
     if changed and name not in changed["tasks"]:
         raise UserError(f"preset {preset} does not define {name}; it has: {', '.join(changed['tasks'])}.")

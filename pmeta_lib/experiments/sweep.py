@@ -22,7 +22,7 @@ from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
 from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state
 from pmeta_lib.experiments.worker import End
-from pmeta_lib.files import UserError, patiently, unknown, write_json, write_report, writing
+from pmeta_lib.files import UserError, known, patiently, write_json, write_report, writing
 from pmeta_lib.signals import LEAVE
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def main(args: argparse.Namespace) -> int:
     for name, low in (("jobs", 1), ("pack", 1), ("threads", 1), ("attempts", 1), ("gpus_per_run", 0)):
         if (value := getattr(args, name)) is not None and value < low:
             raise UserError(f"--{name.replace('_', '-')} is {value}; it must be at least {low}")
-    if args.engine not in ENGINES:
-        raise unknown("engine", args.engine, ENGINES)
+    known("engine", args.engine, ENGINES)
     from pmeta_lib.experiments.sweep_spec import load  # the learners, which `--help` need not wait for
 
     plan = load(Path(word), args.scale, args.pack)

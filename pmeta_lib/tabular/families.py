@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError, known
 from pmeta_lib.tabular.mdp import TaskBatch, check_number, check_whole
 
 
@@ -92,8 +92,7 @@ def gridworld(
     With probability `slip` the move goes in a random direction. layout "goals": goals drawn without replacement;
     "corners": trained on two opposite corners, tested on the other two (n_* are then 2).
     """
-    if layout not in ("goals", "corners"):
-        raise unknown("layout", layout, ("goals", "corners"), "gridworld")
+    known("layout", layout, ("goals", "corners"), "gridworld")
     S = check_whole("size", size, least=2) ** 2
     check_number("slip", slip, most=1)
     if layout == "corners":
@@ -161,8 +160,7 @@ def frozen_lake(
     "goals": another frozen cell is the goal; "maps": gymnasium's random maps of `size`; "slip": the move succeeds
     with probability 1/3 to 1. Reward 1 on reaching the goal, start in the corner.
     """
-    if vary not in ("goals", "maps", "slip"):
-        raise unknown("vary", vary, ("goals", "maps", "slip"), "frozen_lake")
+    known("vary", vary, ("goals", "maps", "slip"), "frozen_lake")
     rng, lake = np.random.default_rng(seed), ["SFFF", "FHFH", "FFFH", "HFFG"]
     if vary == "slip":
         rates = rng.permutation(np.linspace(1 / 3, 1, _counts(n_train, n_test)))

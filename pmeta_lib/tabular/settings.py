@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError, known
 from pmeta_lib.tabular.mdp import TaskBatch, check_generator, check_number, check_tasks, check_whole
 from pmeta_lib.tabular.policies import Oracle, exact
 
@@ -41,8 +41,7 @@ class Settings:
         for name in ("warm_start", "trace"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise UserError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
-        if self.aggregate not in ("drawn", "all"):
-            raise unknown("aggregate", self.aggregate, ("drawn", "all"))
+        known("aggregate", self.aggregate, ("drawn", "all"))
         if not callable(self.oracle):
             raise UserError(f"oracle is {self.oracle!r}; leave it out, or make one by sampled(...).")
         N = len(tasks)

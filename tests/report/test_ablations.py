@@ -64,3 +64,16 @@ def test_a_fall_is_the_change_of_what_is_deployed_over_the_first_thousand_steps(
     assert found.keys() == drop.keys()
     for key, change in drop.items():
         assert found[key] == pytest.approx((change + 2, change + 2 - half, change + 2 + half))
+
+
+def test_pearl_s_returns_are_means_over_the_last_quarter_then_over_seeds():
+    rows = [(f"run {seed}", "a", seed, step, policy, seed + step + 1_000 * (policy == "meta"))
+            for seed in range(5) for step in (0, 25, 50, 75, 90, 100) for policy in ("deployed", "meta")]  # fmt: skip
+    (found,) = ablations.inside(pd.DataFrame(rows, columns=["run", "family", "seed", "step", "policy", "return"]))
+    half = stats.t.ppf(1 - 0.05 / 8, 4) * np.std(range(5), ddof=1) / np.sqrt(5)  # t at a quarter of the error
+    assert found == {
+        "family": "a",
+        "value": pytest.approx(97),
+        "low": pytest.approx(97 - half),
+        "high": pytest.approx(97 + half),
+    }

@@ -17,7 +17,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pmeta_lib.files import UserError, locking, unknown, writable
+from pmeta_lib.files import UserError, known, locking, unknown, writable
 
 PROFILES = ("smoke", "quick", "full")
 TIME_LIMITS = {"smoke": 900, "quick": 3600, "full": 24 * 3600}  # seconds a notebook: generous, to end what hangs
@@ -115,8 +115,7 @@ def injected(sources: dict[Path, object], settings: list[str], profile: str) -> 
         declared, result[path] = parameters(nb), {}
         asked = pairs if code_cells(nb, "parameters") else {}  # else a failure of this notebook, reported with it
         for name, text in asked.items():
-            if name not in declared:
-                raise unknown("parameter", name, declared, where=path.name)
+            known("parameter", name, declared, where=path.name)
             result[path][name] = parse_parameter(text, name, declared[name][1], path.name)
         if "PROFILE" in declared:
             result[path]["PROFILE"] = profile
@@ -146,9 +145,7 @@ def main(args: argparse.Namespace) -> int:
     from pmeta_course.regression.kernels import GIB, Limits
     from pmeta_course.regression.session import Session
 
-    profile = args.profile or "quick"
-    if profile not in PROFILES:
-        raise unknown("profile", profile, PROFILES)
+    profile = known("profile", args.profile or "quick", PROFILES)
     for option in ("workers", "time_limit", "memory"):
         if (value := getattr(args, option)) is not None and not value > 0:
             raise UserError(f"--{option.replace('_', '-')} {value}: it must be more than 0")

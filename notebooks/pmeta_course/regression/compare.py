@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pmeta_course.regression.literals import from_json, same
-from pmeta_lib.files import UserError, json_text, strict, unknown, write_atomically, writing
+from pmeta_lib.files import UserError, json_text, known, strict, write_atomically, writing
 
 KINDS = ("exact", "stochastic")
 RECORD_FILE = "PMETA_RECORD_FILE"
@@ -35,8 +35,7 @@ def record(name: str, value: object, rtol: float = 1e-6, atol: float = 1e-12, ki
     """
     if not isinstance(name, str) or not name.strip():
         raise UserError(f"record: the name must be a text that is not empty, got {name!r}")
-    if kind not in KINDS:
-        raise unknown("kind", kind, KINDS, where=f"record({name!r})")
+    known("kind", kind, KINDS, where=f"record({name!r})")
     if not (rtol >= 0 and atol >= 0 and math.isfinite(rtol + atol)):
         raise UserError(f"record({name!r}): rtol and atol must be finite and not negative, got {rtol}, {atol}")
     entry = encode(value, where=f"record({name!r})") | {"kind": kind, "rtol": float(rtol), "atol": float(atol)}

@@ -56,3 +56,10 @@ def falls(table: pd.DataFrame) -> list[dict]:
     changes = (wide[1_000] - wide[0]).groupby(level=["learner", "critics"])
     return [{"learner": name, "critics": critics, **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))}
             for (name, critics), x in changes]  # fmt: skip
+
+
+def inside(table: pd.DataFrame) -> list[dict]:
+    """PEARL's return by family at a learning rate inside its grid (pearl.parquet), on the training tasks."""
+    late = table.groupby("run")["step"].transform(last_quarter).astype(bool) & (table["policy"] == "deployed")
+    returns = table[late].groupby(["family", "seed"])["return"].mean().groupby(level="family")
+    return [{"family": name, **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))} for name, x in returns]

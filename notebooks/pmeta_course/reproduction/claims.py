@@ -158,7 +158,8 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     families of which nothing is stored (`not_run`), the cells of the `map`, what each switch of pMeta changes."""
     folder, found = Path(folder), load(folder)
     judged = parts(folder, found, ours)
-    tables = {"map": judging.map_cells, "ablations": ablations.differences, "collapse": ablations.falls}
+    tables = {"map": judging.map_cells, "ablations": ablations.differences, "collapse": ablations.falls,
+              "pearl": ablations.inside}  # fmt: skip
     paths = {name: folder / f"{name}.parquet" for name in tables}
     return _rounded({
         "version": 2,

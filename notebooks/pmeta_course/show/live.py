@@ -29,8 +29,7 @@ class LiveTraining(Explorer):
 
     def __post_init__(self):
         self.start_button = ipywidgets.Button(description="train", tooltip="start a training with these values")
-        self.stop_button = ipywidgets.Button(description="stop", tooltip="stop after the next evaluation")
-        self.stop_button.disabled = True
+        self.stop_button = ipywidgets.Button(description="stop", tooltip="stop after an evaluation", disabled=True)
         self.start_button.on_click(lambda button: self.start())
         self.stop_button.on_click(lambda button: self.stopping.set())
         self.stopping, self.thread = threading.Event(), None
