@@ -2,9 +2,11 @@
 
 import inspect
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.settings import Settings
@@ -49,3 +51,12 @@ def test_what_was_run_is_kept_and_other_settings_are_refused(tmp_path, monkeypat
     with pytest.raises(UserError, match="other settings"):
         parity.parity(140, [0], "defaults", evaluations=4, out=tmp_path)
     assert json.loads((tmp_path / "defaults-ours-0.json").read_text())["curve"] == [row[0] for row in first["ours"]]
+
+
+@pytest.mark.parametrize("name, outside", [("sb3_parity", []), ("sb3_parity_defaults", [7_000])])
+def test_the_stored_curves_say_what_the_findings_say(name, outside):
+    stored = json.loads((Path(__file__).parents[2] / "data" / "results" / "deep" / f"{name}.json").read_text())
+    ours, theirs = np.array(stored["ours"]), np.array(stored["theirs"])  # (evaluations, seeds)
+    half = stats.t.ppf(0.975, 4) * theirs.std(1, ddof=1) / 5**0.5
+    beyond = np.abs(ours.mean(1) - theirs.mean(1)) > half
+    assert [row["step"] for row, out in zip(stored["parity"], beyond, strict=True) if out] == outside
