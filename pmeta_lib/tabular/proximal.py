@@ -82,6 +82,5 @@ def _displacement(
         step[rows] = np.where(np.isfinite(spectral), spectral.clip(1e-12, longest), 4.0 * step[rows]).clip(max=longest)
         d[rows], g[rows] = trial[rows], gradient
         recent[iteration % _MEMORY, rows] = trial_height[rows]
-    task = int(residual.argmax())
-    found = f"prox of task {task} has residual {residual[task]:.2e} > tol = {tol:g} after max_steps = {max_steps}"
-    raise UserError(f"{found}; raise max_steps, tol or lam.")
+    found = f"prox of task {residual.argmax()} has residual {residual.max():.2e} > tol = {tol:g}"
+    raise UserError(f"{found} after max_steps = {max_steps}; raise max_steps, tol or lam.")
