@@ -33,10 +33,8 @@ def inner_step(y: Array, ascent: Array, w: Array, lam: float, step_size: float) 
 
 def implicit_step(y: Array, w: Array, lam: float, step_size: float | Array) -> Array:
     """The proximal term alone, as an implicit (backward Euler) step: stable for every `lam >= 0`.
-
     `argmin_x (1/2s) ||x - y||^2 + (lam/2) ||x - w||^2`; used after an adaptive optimizer's step, which would otherwise
-    rescale the penalty ("decoupled").
-    """
+    rescale the penalty ("decoupled")."""
     return (y + (step_size * lam) * w) / (1.0 + step_size * lam)
 
 

@@ -3,10 +3,9 @@
 import numpy as np
 
 from pmeta_lib import moreau
-from pmeta_lib.tabular.loop import History, Move, copies, learn
+from pmeta_lib.tabular.loop import History, Move, Settings, copies, escaped, learn
 from pmeta_lib.tabular.mdp import TaskBatch
 from pmeta_lib.tabular.policies import Oracle, exact
-from pmeta_lib.tabular.settings import Settings, escaped
 
 
 def ascend(s: Settings, tasks: TaskBatch, y: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float]:
@@ -46,9 +45,8 @@ def pmeta(
         tasks: N tasks. theta0: (S, A) start of theta and, in the first round, of every y_i.
         rounds: T. lam: weight of `(lam/2) ||theta_i - theta||^2`, in return per squared parameter; 0 leaves the tasks
             alone. eta: step of the local copies w_i on the envelope. inner_steps: K. inner_step_size: s.
-            local_steps: R. beta: aggregation.
+            local_steps: R. beta: aggregation. tasks_per_round: n; None means all. generator: draws them.
         warm_start: keep y_i from the round before, else restart it at w in each local step.
-        tasks_per_round: n; None means all. generator: draws them.
         aggregate: the mean of the meta step runs over the "drawn" tasks, or over "all", absent ones with the y_i of
             the round in which they were last drawn. With "all", Phi falls in every round whoever is drawn (T5).
         tau: weight of the log barrier. oracle: gradients; `exact`, or one made by `sampling.sampled`.

@@ -18,17 +18,14 @@ from pmeta_lib.tabular.mdp import TaskBatch, check_number, check_whole
 
 @dataclass(frozen=True)
 class Family:
-    """Meta-train and meta-test tasks with a label each; UserError if a test task is a training task.
-
-    `alike` says that all tasks coincide by definition (garnet at h = 0): then only labels are compared.
-    """
+    """Meta-train and meta-test tasks with a label each; UserError if a test task is a training task."""
 
     name: str
     train: TaskBatch
     test: TaskBatch
     train_labels: tuple[str, ...]
     test_labels: tuple[str, ...]
-    alike: bool = False
+    alike: bool = False  #: all tasks coincide by definition (garnet at h = 0): only labels are compared
 
     def __post_init__(self) -> None:
         leaked = sorted(set(self.train_labels) & set(self.test_labels))
@@ -53,12 +50,11 @@ def _absorbing(P: np.ndarray, r: np.ndarray, states: list, pays: float = 0.0) ->
     return P, r
 
 
-def _counts(n_train: int, n_test: int, most: int | None = None, of: str = "") -> int:
-    check_whole("n_train", n_train)
-    check_whole("n_test", n_test)
-    if most is not None and n_train + n_test > most:
-        raise UserError(f"n_train + n_test = {n_train + n_test}, but there are only {most} {of}.")
-    return n_train + n_test
+def _counts(n_train: int, n_test: int, most: float = np.inf, of: str = "") -> int:
+    total = check_whole("n_train", n_train) + check_whole("n_test", n_test)
+    if total > most:
+        raise UserError(f"n_train + n_test = {total}, but there are only {most} {of}.")
+    return total
 
 
 def garnet(
@@ -66,10 +62,8 @@ def garnet(
     branching: int = 3, gamma: float = 0.9, seed: int = 0,
 ) -> Family:  # fmt: skip
     """Random MDPs (Archibald et al., 1995) with shared dynamics: `r_i = (1 - h) r_shared + h r_own_i`.
-
     Each (s, a) reaches `branching` states with probabilities cut from [0, 1] at random; rewards and starts are uniform.
-    At h = 0 the tasks coincide, at h = 1 their rewards are independent.
-    """
+    At h = 0 the tasks coincide, at h = 1 their rewards are independent."""
     check_number("heterogeneity", heterogeneity, most=1)
     if not 1 <= branching <= states:
         raise UserError(f"branching is {branching}; it must lie between 1 and states = {states}.")
@@ -88,10 +82,8 @@ def gridworld(
     seed: int = 0,
 ) -> Family:  # fmt: skip
     """A size x size grid; the goal is absorbing and pays 1 a step; uniform starts; up, right, down, left.
-
     With probability `slip` the move goes in a random direction. layout "goals": goals drawn without replacement;
-    "corners": trained on two opposite corners, tested on the other two (n_* are then 2).
-    """
+    "corners": trained on two opposite corners, tested on the other two (n_* are then 2)."""
     known("layout", layout, ("goals", "corners"), "gridworld")
     S = check_whole("size", size, least=2) ** 2
     check_number("slip", slip, most=1)
@@ -109,10 +101,8 @@ def gridworld(
 
 def chain(length: int = 5, slip: float = 0.1, gamma: float = 0.9) -> Family:
     """Full conflict: shared dynamics and `r_2 = 1 - r_1`, so the two gradients are exactly opposite.
-
     Actions go left and right along `length` states (the other way with probability `slip`); task "right" is paid
-    `s/(length - 1)` in state s, task "left" the rest; start in the middle. The test tasks pay a 3:1 and a 1:3 mixture.
-    """
+    `s/(length - 1)` in state s, task "left" the rest; start in the middle. Test tasks pay a 3:1 and a 1:3 mixture."""
     s = np.arange(check_whole("length", length, least=2))
     check_number("slip", slip, most=1)
     right, left = np.eye(length)[np.minimum(s + 1, length - 1)], np.eye(length)[np.maximum(s - 1, 0)]
@@ -127,8 +117,7 @@ def _table(environment: str, options: dict, absorb: bool = True) -> tuple[np.nda
     """P (S, A, S), raw expected rewards (S, A) and start distribution of a toy-text environment.
     Where a transition ends the episode, its target becomes absorbing and pays 0 (unless not `absorb`)."""
     if environment not in gymnasium.registry:  # rainy Taxi-v3 (gymnasium 1.2) has another table
-        here = gymnasium.__version__
-        raise UserError(f"{environment} is not in gymnasium {here}; install the version in constraints.txt")
+        raise UserError(f"{environment} is not in gymnasium {gymnasium.__version__}; install constraints.txt's version")
     env: Any = gymnasium.make(environment, **options).unwrapped
     S, A = len(env.P), len(env.P[0])
     P, r, ends = np.zeros((S, A, S)), np.zeros((S, A)), set()
@@ -156,10 +145,8 @@ def frozen_lake(
     vary: str = "goals", n_train: int = 5, n_test: int = 5, size: int = 4, gamma: float = 0.95, seed: int = 0
 ) -> Family:
     """FrozenLake tasks that differ in their goal (on the 4x4 map), their map, or how slippery the ice is.
-
     "goals": another frozen cell is the goal; "maps": gymnasium's random maps of `size`; "slip": the move succeeds
-    with probability 1/3 to 1. Reward 1 on reaching the goal, start in the corner.
-    """
+    with probability 1/3 to 1. Reward 1 on reaching the goal, start in the corner."""
     known("vary", vary, ("goals", "maps", "slip"), "frozen_lake")
     rng, lake = np.random.default_rng(seed), ["SFFF", "FHFH", "FFFH", "HFFG"]
     if vary == "slip":
@@ -186,11 +173,8 @@ def frozen_lake(
 
 
 def cliff_walking(n_train: int = 5, n_test: int = 5, gamma: float = 0.95, seed: int = 0) -> Family:
-    """CliffWalking with slippery ground and another goal cell in each task.
-
-    Gymnasium's table, in which the task's goal absorbs in place of the old one. Rewards -100 (cliff) to 0 are mapped to
-    [0, 1], so a step costs 0.01.
-    """
+    """CliffWalking with slippery ground and another goal cell in each task, absorbing in place of gymnasium's.
+    Rewards -100 (cliff) to 0 are mapped to [0, 1], so a step costs 0.01."""
     P, r, rho = _table("CliffWalking-v1", {"is_slippery": True}, absorb=False)
     cells = np.setdiff1d(np.arange(48), np.arange(36, 47))  # neither start nor cliff
     goals = np.random.default_rng(seed).permutation(cells)[: _counts(n_train, n_test, len(cells), "safe cells")]
@@ -200,11 +184,9 @@ def cliff_walking(n_train: int = 5, n_test: int = 5, gamma: float = 0.95, seed: 
 
 def taxi(gamma: float = 0.95, seed: int = 0) -> Family:
     """Taxi whose destination and weather are the task (S = 125, A = 6): 4 destinations x dry or rainy.
-
     Gymnasium's state names the destination; here it is taken out, so that tasks with different destinations want
     different actions in the same state. Rewards -10 to 20 are mapped to [0, 1]. Four tasks (each destination once) are
-    for training, the other four for testing.
-    """
+    for training, the other four for testing."""
     tables, labels = [], []
     for weather in ("dry", "rainy"):
         P, r, rho = _table("Taxi-v4", {"is_rainy": weather == "rainy"})

@@ -2,32 +2,32 @@
 
 Every learner has the keywords of `pmeta` and the same order of operations: draw n of the N tasks, inner steps for all
 of them at once, one move of the meta-parameters. Thus one dict of settings serves all; `eta` is the size of the outer
-move, `inner_steps` (K) and `inner_step_size` (s) shape the inner loop. A keyword that has no meaning for a learner (its
-docstring says which) is checked and then changes nothing.
+move, `inner_steps` (K) and `inner_step_size` (s) shape the inner loop. A keyword that has no meaning for a baseline
+(lam, local_steps, warm_start, aggregate; for `independent` eta and beta too) is checked and then changes nothing.
 """
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
 
 import numpy as np
 
 from pmeta_lib.files import UserError
-from pmeta_lib.tabular.algorithm import ascend, pmeta
-from pmeta_lib.tabular.loop import History, Move, copies, learn
+from pmeta_lib.tabular.algorithm import ascend
+from pmeta_lib.tabular.loop import History, Move, Settings, cause, copies, escaped, learn
 from pmeta_lib.tabular.mdp import TaskBatch, check_theta, check_whole
 from pmeta_lib.tabular.policies import Oracle, exact, returns
-from pmeta_lib.tabular.settings import Settings, cause, escaped
+from pmeta_lib.tabular.score import project_conflicts
 
 
 def learner(one_round: Callable[..., Move]) -> Callable[..., History]:
     """Make a learner of its round `(s, drawn tasks, theta, their y, …)`, by whose name and docstring it is known."""
 
-    @wraps(one_round, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
+    @wraps(one_round, assigned=("__module__", "__name__", "__qualname__"))
     def run(tasks: TaskBatch, theta0: np.ndarray, **settings) -> History:
-        return learn(one_round.__name__, tasks, theta0, replace(Settings(**settings), lam=0.0), one_round)
+        return learn(one_round.__name__, tasks, theta0, Settings(**settings | {"lam": 0.0}), one_round)
 
+    run.__doc__ = f"{one_round.__doc__} Without effect: lam, local_steps, warm_start, aggregate."
     # `help(joint)` and editors list the shared keywords, although the code passes them on as one dict.
     signature = inspect.signature(run, follow_wrapped=False)
     shared = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(Settings).parameters.values()]
@@ -37,8 +37,7 @@ def learner(one_round: Callable[..., Move]) -> Callable[..., History]:
 
 @learner
 def independent(s: Settings, drawn: TaskBatch, theta: np.ndarray, y: np.ndarray, _: np.ndarray) -> Move:
-    """Each task learns alone: K ascent steps of size s a round; theta stays (pmeta with lam = 0, warm).
-    Without effect: lam, eta, beta, local_steps, warm_start, aggregate."""
+    """Each task learns alone: K steps of size s a round; theta stays, whatever eta and beta (pmeta at lam = 0)."""
     y, square = ascend(s, drawn, y, y)
     return Move(theta, y, np.sqrt(square / s.inner_steps), s.inner_steps, square)
 
@@ -46,7 +45,7 @@ def independent(s: Settings, drawn: TaskBatch, theta: np.ndarray, y: np.ndarray,
 @learner
 def joint(s: Settings, drawn: TaskBatch, theta: np.ndarray, *_: np.ndarray) -> Move:
     """One policy ascends the mean return: K steps of size s, then `theta += eta (x - theta)`. With the defaults K = 1
-    and s = 1, eta is the step size; with eta = 1 it is s. Without effect: lam, local_steps, warm_start, aggregate."""
+    and s = 1, eta is the step size; with eta = 1 it is s."""
     return _shared_ascent(s, drawn, theta, lambda g: g.mean(0))
 
 
@@ -66,24 +65,9 @@ def _shared_ascent(s: Settings, drawn: TaskBatch, theta: np.ndarray, combine: Ca
     return Move(theta + s.eta * (x - theta), None, np.linalg.norm(first), s.inner_steps)
 
 
-def project_conflicts(gradients: np.ndarray, generator: np.random.Generator | None = None) -> np.ndarray:
-    """(N, S, A) gradients, each projected off those it conflicts with (PCGrad; Yu et al., NeurIPS 2020).
-    The others come in random order, as published; without a generator in the order i+1, i+2, …"""
-    N = len(gradients)
-    g = gradients.reshape(N, -1)
-    squares, out, order = (g**2).sum(1), g.copy(), np.arange(N - 1)
-    if generator is not None:
-        order = generator.permuted(np.tile(order, (N, 1)), axis=1)
-    for other in ((np.arange(N)[:, None] + 1 + order) % N).T:
-        dot = np.minimum((out * g[other]).sum(1), 0.0)
-        out -= np.divide(dot, squares[other], out=np.zeros(N), where=squares[other] > 0)[:, None] * g[other]
-    return out.reshape(gradients.shape)
-
-
 @learner
 def reptile(s: Settings, drawn: TaskBatch, theta: np.ndarray, *_: np.ndarray) -> Move:
-    """K ascent steps from theta in each task, then `theta += eta (mean y - theta)` (Nichol et al., 2018).
-    Without effect: lam, local_steps, warm_start, aggregate."""
+    """K ascent steps from theta in each task, then `theta += eta (mean y - theta)` (Nichol et al., 2018)."""
     y = ascend(s, drawn, copies(theta, len(drawn)), theta)[0]
     shift = y.mean(0) - theta
     return Move(theta + s.eta * shift, y, np.linalg.norm(shift) / (s.inner_steps * s.inner_step_size), s.inner_steps)
@@ -91,14 +75,13 @@ def reptile(s: Settings, drawn: TaskBatch, theta: np.ndarray, *_: np.ndarray) ->
 
 @learner
 def maml(s: Settings, drawn: TaskBatch, theta: np.ndarray, *_: np.ndarray) -> Move:
-    """Ascend the mean return *after* K inner steps of size s; outer step eta, exact second derivatives.
-    Without effect: lam, local_steps, warm_start, aggregate."""
+    """Ascend the mean return *after* K inner steps of size s; outer step eta, exact second derivatives."""
     return _after_adaptation(s, drawn, theta, True)
 
 
 @learner
 def fomaml(s: Settings, drawn: TaskBatch, theta: np.ndarray, *_: np.ndarray) -> Move:
-    """First-order MAML: `theta += eta mean_i grad J_i(y_i)`. Without effect: what has none in `maml`."""
+    """First-order MAML: `theta += eta mean_i grad J_i(y_i)`."""
     return _after_adaptation(s, drawn, theta, False)
 
 
@@ -114,10 +97,8 @@ def maml_gradients(
     oracle: Oracle = exact, second_order: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """d/dtheta J_i(y_i(theta)) (N, S, A) after K inner steps, and those y_i (N, S, A).
-
     The chain rule backwards through the steps, `v <- v + s H(y^k) v`: Hessian-vector products, no K-fold memory of
-    matrices. Without second order the gradient at y_i (Finn et al., ICML 2017, both).
-    """
+    matrices. Without second order the gradient at y_i (Finn et al., ICML 2017, both)."""
     y, products = np.broadcast_to(check_theta(tasks, theta), tasks.shape), []
     for _ in range(inner_steps):
         ascent, product = oracle(tasks, y, tau)
@@ -130,21 +111,16 @@ def maml_gradients(
     return v, y
 
 
-LEARNERS = {f.__name__: f for f in (pmeta, independent, joint, maml, fomaml, reptile, pcgrad)}
-
-
 def adapt(
     tasks: TaskBatch, theta: np.ndarray, *, steps: int, step_size: float, lam: float = 0.0, tau: float = 0.0,
     oracle: Oracle = exact,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Meta-test: `steps` inner steps on new tasks from theta, with pull `lam` towards it (0: fine-tuning).
-
     theta is (S, A) or, to fine-tune personalized policies, (N, S, A). Returns the policies (N, S, A) and the exact
-    returns before each step and at the end, (steps + 1, N). UserError if the steps diverge.
-    """
+    returns before each step and at the end, (steps + 1, N). UserError if the steps diverge."""
     centre = check_theta(tasks, theta)
     check_whole("steps", steps, least=0)
-    s = Settings(1, lam=lam, tau=tau, inner_step_size=step_size, oracle=oracle).checked(tasks)
+    s = Settings(1, lam=lam, tau=tau, inner_step_size=step_size, oracle=oracle).checked(len(tasks))
     y = np.broadcast_to(centre, tasks.shape).copy()
     curve = [returns(tasks, y)]
     for k in range(steps):

@@ -6,7 +6,6 @@ under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start distribution; r
 
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +18,8 @@ ROW_TOLERANCE = 1e-8
 @dataclass(frozen=True, eq=False)
 class TaskBatch:
     """N MDPs with the same numbers of states and actions and one discount: P, r, rho, gamma.
-
     UserError (a ValueError) for a wrong shape, NaN or infinity, a negative probability, a row that does not sum to 1,
-    gamma outside [0, 1); its text names argument, task index and remedy.
-    """
+    gamma outside [0, 1); its text names argument, task index and remedy."""
 
     P: np.ndarray  #: (N, S, A, S) transition probabilities; each row sums to 1
     r: np.ndarray  #: (N, S, A) expected rewards, in [0, 1] unless stated; the bounds of the theory scale with the range
@@ -38,11 +35,9 @@ class TaskBatch:
             raise UserError(f"P has shape {P.shape}, not (N, S, A, S); stack the tasks along axis 0.")
         N, S, A, _ = P.shape
         for name, array, letters, shape in (("r", r, "(N, S, A)", (N, S, A)), ("rho", rho, "(N, S)", (N, S))):
+            remedy = f"for one {name} shared by all tasks use np.broadcast_to({name}, {shape})"
             if array.shape != shape:
-                raise UserError(
-                    f"{name} has shape {array.shape}, not {letters} = {shape} as P says; "
-                    f"for one {name} shared by all tasks use np.broadcast_to({name}, {shape})."
-                )
+                raise UserError(f"{name} has shape {array.shape}, not {letters} = {shape} as P says; {remedy}.")
         for name, array in (("P", P), ("r", r), ("rho", rho)):
             _refuse(name, ~np.isfinite(array), array, "is not finite; replace NaN and infinity")
         for name, array in (("P", P), ("rho", rho)):
@@ -50,10 +45,8 @@ class TaskBatch:
             total, remedy = array.sum(-1), f"divide {name} by {name}.sum(-1, keepdims=True)"
             _refuse(name, np.abs(total - 1) > ROW_TOLERANCE, total, f"is the sum of a row, not 1; {remedy}")
         if isinstance(self.gamma, Real) and not 0.0 <= self.gamma < 1.0:
-            raise UserError(
-                f"gamma is {self.gamma}, outside [0, 1), for every task (0 to {N - 1}): undiscounted returns can be "
-                "infinite; use a value such as 0.99."
-            )
+            found = f"gamma is {self.gamma}, outside [0, 1), for every task (0 to {N - 1})"
+            raise UserError(f"{found}: undiscounted returns can be infinite; use a value such as 0.99.")
         vars(self).update(P=P, r=r, rho=rho, gamma=check_number("gamma", self.gamma))  # frozen for everybody else
 
     def __len__(self) -> int:
@@ -93,7 +86,7 @@ def _refuse(name: str, bad: np.ndarray, shown: np.ndarray, why: str, per_task: b
         raise UserError(f"{name}{where}{task} = {shown[tuple(where)]:.6g} {why}.")
 
 
-def check_number(name: str, value: Any, positive: bool = False, most: float = np.inf) -> float:
+def check_number(name: str, value: object, positive: bool = False, most: float = np.inf) -> float:
     """`value` as a finite float from 0 (above 0 if `positive`) to `most`; UserError otherwise."""
     if isinstance(value, bool) or not isinstance(value, Real):  # float() would take "0.5", True and [0.5]
         raise UserError(f"{name} is {value!r}, not a number; it is one number, the same for every task.")
@@ -117,15 +110,10 @@ def check_generator(generator: object) -> None:
         raise UserError(f"generator is {generator!r}; pass generator=numpy.random.default_rng(seed).")
 
 
-def check_tasks(tasks: object) -> None:
-    """UserError unless it is a TaskBatch; a whole Family is the usual mistake."""
-    if not isinstance(tasks, TaskBatch):
-        raise UserError(f"tasks is a {type(tasks).__name__}, not a TaskBatch(P, r, rho, gamma); a family's is .train.")
-
-
 def check_theta(tasks: TaskBatch, theta: np.ndarray, name: str = "theta", shared: bool = False) -> np.ndarray:
-    """`theta` as float64, (S, A) or, unless `shared`, (N, S, A); UserError if its shape or values are bad."""
-    check_tasks(tasks)
+    """`theta` as float64, (S, A) or, unless `shared`, (N, S, A); UserError if it or `tasks` is bad."""
+    if not isinstance(tasks, TaskBatch):  # a whole Family is the usual mistake
+        raise UserError(f"tasks is a {type(tasks).__name__}, not a TaskBatch(P, r, rho, gamma); a family's is .train.")
     theta = _as_float(name, theta)
     N, S, A = tasks.shape
     if theta.shape != (S, A) and (shared or theta.shape != tasks.shape):
@@ -146,9 +134,7 @@ def under_policy(tasks: TaskBatch, pi: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 class Factorization:
     """One LU factorization of each `M` (N, S, S), for systems with M and with its transpose.
-
-    NumPy has no batched "factor once, solve both ways"; torch's LAPACK calls do it on the same memory, without copies.
-    """
+    NumPy has no batched "factor once, solve both ways"; torch's LAPACK calls do it on the same memory, not copied."""
 
     def __init__(self, M: np.ndarray):
         # LAPACK is column-major: hand it the transposed view, and swap the two kinds of solve.
@@ -168,10 +154,8 @@ def action_values(tasks: TaskBatch, V: np.ndarray) -> np.ndarray:
 
 def optimal_policies(tasks: TaskBatch, tol: float = 1e-12) -> tuple[np.ndarray, np.ndarray]:
     """Deterministic optimal actions (N, S) and optimal state values (N, S), by policy iteration.
-
     Exact up to `tol` (relative to the task's largest value): an action is only exchanged for one that is better by more
-    than that, so that ties cannot cycle. Puterman, Markov Decision Processes (1994), section 6.4.
-    """
+    than that, so that ties cannot cycle. Puterman, Markov Decision Processes (1994), section 6.4."""
     actions, A = tasks.r.argmax(-1), tasks.shape[2]
     while True:
         system, reward = under_policy(tasks, np.eye(A)[actions])

@@ -107,17 +107,14 @@ def _exact_in_blocks(tasks: TaskBatch, theta: np.ndarray, tau: float, blocks: in
 
 def values(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N,) expected discounted return J_i(theta_i) of each task, plus the log barrier if tau > 0."""
-    theta, tau = check_theta(tasks, theta), check_number("tau", tau)
-    return objective(tasks, theta, tau)
+    return objective(tasks, check_theta(tasks, theta), check_number("tau", tau))
 
 
 def policy_gradients(tasks: TaskBatch, theta: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N, S, A) exact gradient of J_i^tau at theta (policy gradient theorem; Sutton et al., 2000)."""
-    theta, tau = check_theta(tasks, theta), check_number("tau", tau)
-    return exact(tasks, theta, tau)[0]
+    return exact(tasks, check_theta(tasks, theta), check_number("tau", tau))[0]
 
 
 def hessian_vector_products(tasks: TaskBatch, theta: np.ndarray, v: np.ndarray, tau: float = 0.0) -> np.ndarray:
     """(N, S, A) Hessian of J_i^tau at theta times v; v is (S, A) or (N, S, A)."""
-    theta, v = check_theta(tasks, theta), check_theta(tasks, v, "v")
-    return exact(tasks, theta, check_number("tau", tau))[1](v)
+    return exact(tasks, check_theta(tasks, theta), check_number("tau", tau))[1](check_theta(tasks, v, "v"))

@@ -20,39 +20,33 @@ def prox(
     tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL, max_steps: int = MAX_STEPS
 ) -> np.ndarray:
     """(N, S, A) personalized policies at theta ((S, A) shared, or (N, S, A)).
-
     Spectral (Barzilai-Borwein) ascent with a non-monotone line search, per task (Raydan, 1997), until the gradient norm
     of each task's inner objective is at most `tol`. UserError: lam < 0; lam = 0 without a barrier (softmax policies
-    have no finite best parameters); not converged within max_steps (the text names task, residual and remedy).
-    """
+    have no finite best parameters); not converged within max_steps (the text names task, residual and remedy)."""
     return theta + _displacement(tasks, theta, lam, tau, tol, max_steps)
 
 
-def envelope(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL) -> np.ndarray:
+def envelope(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0) -> np.ndarray:
     """(N,) F_i(theta) = min_x f_i(x) + (lam/2) ||x - theta||^2 with f_i = -J_i^tau; see `prox`."""
-    d = _displacement(tasks, theta, lam, tau, tol)
+    d = _displacement(tasks, theta, lam, tau)
     return moreau.envelope(-objective(tasks, theta + d, tau), d, 0.0, lam, axes=(-2, -1))
 
 
-def envelope_gradients(
-    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0, tol: float = TOL
-) -> np.ndarray:
+def envelope_gradients(tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float = 0.0) -> np.ndarray:
     """(N, S, A) grad F_i(theta) = lam (theta - prox_i(theta)) (T1: exact when lam > L); see `prox`."""
-    return moreau.envelope_gradient(0.0, _displacement(tasks, theta, lam, tau, tol), lam)
+    return moreau.envelope_gradient(0.0, _displacement(tasks, theta, lam, tau), lam)
 
 
 def _displacement(
-    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float, tol: float, max_steps: int = MAX_STEPS
+    tasks: TaskBatch, theta: np.ndarray, lam: float, tau: float, tol: float = TOL, max_steps: int = MAX_STEPS
 ) -> np.ndarray:
     """`prox - theta`, iterated as such: for large lam the difference of the two would cancel."""
     theta, tau, lam = check_theta(tasks, theta), check_number("tau", tau), check_number("lam", lam)
     check_number("tol", tol, positive=True)
     check_whole("max_steps", max_steps)
     if lam == 0 and tau == 0:
-        raise UserError(
-            "lam is 0 for every task: without a penalty a softmax policy improves for ever and has no finite "
-            "maximiser; use lam > 0, or tau > 0 (log barrier)."
-        )
+        why = "without a penalty a softmax policy improves for ever and has no finite maximiser"
+        raise UserError(f"lam is 0 for every task: {why}; use lam > 0, or tau > 0 (log barrier).")
     theta, d = np.broadcast_to(theta, tasks.shape), np.zeros(tasks.shape)
 
     def height(rows: np.ndarray, d: np.ndarray) -> np.ndarray:
@@ -88,8 +82,5 @@ def _displacement(
         step[rows] = np.where(np.isfinite(spectral), spectral.clip(1e-12, longest), 4.0 * step[rows]).clip(max=longest)
         d[rows], g[rows] = trial[rows], gradient
         recent[iteration % _MEMORY, rows] = trial_height[rows]
-    task = int(residual.argmax())
-    raise UserError(
-        f"prox of task {task} has residual {residual[task]:.2e} > tol = {tol:g} after max_steps = "
-        f"{max_steps}; raise max_steps, tol or lam."
-    )
+    found = f"prox of task {residual.argmax()} has residual {residual.max():.2e} > tol = {tol:g}"
+    raise UserError(f"{found} after max_steps = {max_steps}; raise max_steps, tol or lam.")

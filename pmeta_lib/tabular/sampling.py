@@ -51,13 +51,11 @@ def sample(
 
 def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> Oracle:
     """An oracle for the learners: fresh trajectories at each call, `trajectories` of `horizon` per task.
-
     Gradient: GPOMDP (Baxter and Bartlett, 2001), `sum_t grad log pi(a_t|s_t) sum_{k>=t} gamma^k (r_k - b_k)`, where b_k
     is the mean reward at step k of the *other* trajectories of the task: it depends on none of the trajectory's own
     actions, so the estimate stays unbiased. Only the cut at `horizon` leaves a bias, of order gamma^horizon.
     Hessian-vector products use the same trajectories and are unbiased too; MAML's product of the two is not, as in
-    every sampled MAML. The barrier is exact.
-    """
+    every sampled MAML. The barrier is exact."""
     check_whole("trajectories", trajectories, least=2)  # the baseline is the mean of the others
     check_whole("horizon", horizon)
     check_generator(generator)
@@ -69,19 +67,17 @@ def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> 
         gain = tasks.gamma ** np.arange(horizon)[:, None, None] * (seen.rewards - others)
         cells = (np.arange(N)[:, None] * S + seen.states) * A + seen.actions
 
-        def to_go(x: np.ndarray) -> np.ndarray:
-            return x[::-1].cumsum(0)[::-1]
-
-        def visits(weights: np.ndarray) -> np.ndarray:
-            """(N, S, A) mean over trajectories of the weights, collected where they were earned."""
-            total = np.bincount(cells.ravel(), weights.ravel(), minlength=N * S * A)
+        def visits(gain: np.ndarray) -> np.ndarray:
+            """(N, S, A) mean over trajectories of the gain to go, collected where it is still to come."""
+            to_go = gain[::-1].cumsum(0)[::-1]
+            total = np.bincount(cells.ravel(), to_go.ravel(), minlength=N * S * A)
             return total.reshape(N, S, A) / trajectories
 
         def score_sum(w: np.ndarray) -> np.ndarray:
             """sum of w(s,a) grad log pi(a|s) over the visits."""
             return w - pi * w.sum(-1, keepdims=True)
 
-        weights = visits(to_go(gain))
+        weights = visits(gain)
         gradient = score_sum(weights) + (tau / S) * (1.0 / A - pi)
 
         def hessian_vector(v: np.ndarray) -> np.ndarray:
@@ -89,7 +85,7 @@ def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> 
             centred = np.broadcast_to(v, tasks.shape) - (pi * v).sum(-1, keepdims=True)
             so_far = centred.reshape(-1)[cells].cumsum(0)
             curved = pi * centred * weights.sum(-1, keepdims=True)
-            return score_sum(visits(to_go(gain * so_far))) - curved - (tau / S) * pi * centred
+            return score_sum(visits(gain * so_far)) - curved - (tau / S) * pi * centred
 
         return gradient, hessian_vector
 
