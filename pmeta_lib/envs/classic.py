@@ -27,11 +27,8 @@ def point_robot(position: np.ndarray, action: np.ndarray, goal: np.ndarray):
 
 
 def pendulum(state: np.ndarray, torque: np.ndarray, gravity=10.0, mass=1.0, length=1.0):
-    """One step of Pendulum-v1: `state (B, 2) = (angle, speed), torque (B,) -> state, reward (B,)`.
-
-    `torque` is already clipped to [-2, 2]. Same integrator, limits and cost as Pendulum-v1, with gravity, mass and
-    length per slot; the angle is 0 upright.
-    """
+    """One step of Pendulum-v1 with gravity, mass and length per slot: `state (B, 2) = (angle, speed), torque (B,) ->
+    state, reward (B,)`; the angle is 0 upright, `torque` already clipped to [-2, 2]."""
     angle, speed = state[:, 0], state[:, 1]
     wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
     cost = wrapped**2 + 0.1 * speed**2 + 0.001 * torque**2

@@ -156,7 +156,6 @@ _TABLE |= {found.name: found.value for found in metadata.entry_points(group="pme
 FAMILIES: tuple[str, ...] = tuple(_TABLE)
 
 
-# rand_param_envs, which all three papers use, draws damping from 1.3^u and everything else from 1.5^u.
 _RAND_PARAMS = {"walker2d-params": _multipliers(*_WALKER, 1.3), "hopper-params": _multipliers(*_HOPPER, 1.3)}
 _PAIRS = dict.fromkeys(("half-cheetah-dir", "ant-dir"), (2, 2))
 _DRAWN = ("half-cheetah-vel", "ant-goal", "humanoid-dir", *_RAND_PARAMS)
@@ -233,9 +232,8 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
         train_tasks = test_tasks = np.array(row.fixed)[:, None]
     else:
         # Two streams, so that the test tasks do not depend on how many train.
-        streams = np.random.SeedSequence(zlib.crc32(name.partition("@")[0].encode())).spawn(2)
-        draws = [row.sample(n, np.random.Generator(np.random.PCG64(s))) for n, s in zip((n_train, n_test), streams)]
-        train_tasks, test_tasks = draws
+        streams = np.random.default_rng(zlib.crc32(name.partition("@")[0].encode())).spawn(2)
+        train_tasks, test_tasks = map(row.sample, (n_train, n_test), streams)
     held_out = row.fixed is None and not row.identical
     check_held_out(train_tasks, test_tasks, allowed=not held_out, where=f"{name} ({preset})")
     split = "held out" if held_out else "NOT held out: the test tasks are the training tasks"

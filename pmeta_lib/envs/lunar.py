@@ -116,7 +116,3 @@ class LunarBatch(Batch):
             self.reset([b], generators)
             for action in state["actions"][b, :taken]:
                 self.observation[b] = self.envs[b].step(action)[0]
-
-    def close(self) -> None:
-        for env in self.envs:
-            env.close()

@@ -38,11 +38,10 @@ class MujocoBatch(Batch):
         env.close()
         # MuJoCo would silently restart a simulation that diverges; let it show instead.
         template.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        # mj_rnePostConstraint fills cfrc_ext; it changes nothing that the next step reads.
-        self.after_step = mujoco.mj_rnePostConstraint if "cfrc_ext" in self.task.robot.hidden else None
-        self.models = [copy.copy(template) if self.task.changes_body else template for _ in self.tasks]
+        self.contacts = "cfrc_ext" in self.task.robot.hidden
+        self.models = [copy.copy(template) if self.task.robot.changes_body else template for _ in self.tasks]
         self.data = [mujoco.MjData(model) for model in self.models]
-        if self.task.changes_body:
+        if self.task.robot.changes_body:
             for body in zip(self.models, self.data, self.tasks):
                 scale_body(*body)
         self.views = [self.task.views(d) for d in self.data]
@@ -70,12 +69,11 @@ class MujocoBatch(Batch):
         self.before[slots] = self.task.position(self.rows[slots])
 
     def _advance(self, slots, actions) -> None:
-        step, after, skip = mujoco.mj_step, self.after_step, self.skip
         for b in slots:
             self.controls[b][:] = actions[b]
-            step(self.models[b], self.data[b], skip)
-            if after is not None:
-                after(self.models[b], self.data[b])
+            mujoco.mj_step(self.models[b], self.data[b], self.skip)
+            if self.contacts:  # this fills cfrc_ext; it changes nothing that the next step reads
+                mujoco.mj_rnePostConstraint(self.models[b], self.data[b])
             np.concatenate(self.views[b], out=self.rows[b])
 
     def step(self, actions: np.ndarray):
@@ -121,7 +119,7 @@ class _TaskEnv(_Base):
         super().__init__(render_mode=render_mode, **options)
         EzPickle.__init__(self, family, task=task, preset=preset, render_mode=render_mode, **options)
         self._task = Task(family, preset, self.model, self.dt)
-        if self._task.changes_body:
+        if self._task.robot.changes_body:
             scale_body(self.model, self.data, self._parameters[0])
         self._views = self._task.views(self.data)
 
@@ -154,7 +152,7 @@ class _TaskEnv(_Base):
 
 _ENVS: dict[type, type] = {
     base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
-    for base in {robot.env for robot, _, _ in TASKS.values()}
+    for base in {robot.env for robot, _ in TASKS.values()}
 }
 globals().update({made.__name__: made for made in _ENVS.values()})  # where copies between processes look for them
 

@@ -19,7 +19,6 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
     """B slots of one family, slot b on task row b with its own generator, seeded by `seeds[b]`.
 
     Args:
-        family: the task family; fixes robot, reward and horizon.
         tasks: `(B, k)` task parameters; rows may repeat (several seeds of one task).
         seeds: B ints or `numpy.random.SeedSequence`s. A slot's episodes depend on its task, its seed and its actions
             only: not on B, on other slots or on `threads`. With an int s they equal those of the single environment

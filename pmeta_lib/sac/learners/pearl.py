@@ -20,7 +20,6 @@ ones act on a z of the posterior given those n. Policies act by their mode; no w
 
 import math
 from dataclasses import asdict, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -130,8 +129,8 @@ class Pearl(Learner):
     def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
-        actor_at = partial(fold, agent.actor_shape, agent.actor, agent.actor_shape.widths[0] - self.latent_size)
-        return {"deployed": actor_at(mean), "meta": actor_at(torch.zeros_like(mean))}
+        z, at = {"deployed": mean, "meta": torch.zeros_like(mean)}, agent.actor_shape.widths[0] - self.latent_size
+        return {name: fold(agent.actor_shape, agent.actor, at, x) for name, x in z.items()}
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         meta = brought(agent) | {"encoder": agent.extra["encoder"]}
