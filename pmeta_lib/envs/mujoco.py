@@ -21,11 +21,10 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class MujocoBatch(Batch):
-    """B robots of one family, stepped together.
+    """B robots of one family: `mj_step` on one MjData per slot, from `threads` threads (it releases the GIL).
 
-    Stepping is `mj_step` on one MjData per slot, from `threads` threads (it releases the GIL). `mujoco.rollout` was
-    measured too (see `pmeta bench env`): it returns no contact forces or inertias, and it does not carry the solver's
-    warm start from call to call, so it does not equal gymnasium's physics.
+    `mujoco.rollout` was measured too (see `pmeta bench env`): it returns no contact forces or inertias, and it does not
+    carry the solver's warm start from call to call, so it does not equal gymnasium's physics.
     """
 
     kept = ("before", "rows")
@@ -105,11 +104,9 @@ _Base: Any = object  # one of gymnasium's classes, once it is mixed in
 
 
 class _TaskEnv(_Base):
-    """Mixed into one of gymnasium's v5 classes: the family's reward and ending on unchanged physics.
-
-    `task` is hidden: it appears neither in the observation nor in `info`. An episode is truncated after the preset's
-    horizon. Further keywords (`render_mode`, `width`, `camera_name`, ...) go to gymnasium's class.
-    """
+    """Mixed into one of gymnasium's v5 classes: the family's reward and ending on unchanged physics. `task` is hidden:
+    it appears neither in the observation nor in `info`. An episode is truncated after the preset's horizon. Further
+    keywords (`render_mode`, `width`, `camera_name`, ...) go to gymnasium's class."""
 
     def __init__(self, family: str, task=None, preset: str = "modern", render_mode: str | None = None, **options):
         self.family, self._parameters = family, check_task(family, task, preset)[None]
