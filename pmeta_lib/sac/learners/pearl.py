@@ -157,9 +157,6 @@ class Pearl(Learner):
         return posterior(factors.view(*rows.shape[:-1], -1), counted)
 
 
-EXPLORATIONS = {"point-robot": 5}  # n, episodes of exploration at meta-test; 2 for all other families
-
-
 @options
 class Inference(Pearl):
     """Meta-test as described above, n = `explorations`; "episodes" (S, N, E) in `agent.extra` counts what has ended."""
@@ -167,11 +164,11 @@ class Inference(Pearl):
     by_mode = True
     one_phase = False
 
-    explorations: Count = 2
+    explorations: Count = 2  # n, episodes of exploration; 5 on point-robot
 
     def on(self, family: TaskFamily) -> "Inference":
         """With the family's n, and room for all that it explores."""
-        n = EXPLORATIONS.get(family.name, self.explorations)
+        n = 5 if family.name == "point-robot" else self.explorations
         return replace(self, explorations=n, context_window=n * family.horizon)
 
     def start(self, agent: Agent, tasks: int) -> None:
