@@ -185,7 +185,8 @@ class Task:
 
     def observe(self, rows: np.ndarray) -> np.ndarray:
         """gymnasium's observation, `(B, o)`."""
-        return np.clip(rows[:, self.columns], -self.most, self.most)
+        observation = rows[:, self.columns]
+        return np.clip(observation, -self.most, self.most, out=observation) if self.robot.clip else observation
 
     def position(self, rows: np.ndarray) -> np.ndarray:
         """What the reward's velocity is the difference of, `(B, 1 or 2)`."""
