@@ -16,22 +16,17 @@ MAX_SPEED, MAX_TORQUE, DT = 8.0, 2.0, 0.05  # gymnasium's Pendulum-v1
 
 
 def point_robot(position: np.ndarray, action: np.ndarray, goal: np.ndarray):
-    """One step of the 2-D navigation task: `position, action, goal (B, 2) -> position, reward (B,)`.
-
-    The action is a displacement, clipped to [-0.1, 0.1] per axis as in MAML (Finn et al., 2017); the reward is the
-    negative distance to the goal *after* the move, as in MAML and PEARL. Episodes start at the origin and last 20
-    steps; goals lie on the upper half of the unit circle (PEARL's `sparse-point-robot`, with its dense reward).
-    """
+    """One step of the 2-D navigation task: `position, action, goal (B, 2) -> position, reward (B,)`. The action is a
+    displacement, clipped to [-0.1, 0.1] per axis as in MAML (Finn et al., 2017); the reward is the negative distance to
+    the goal *after* the move, as in MAML and PEARL. Episodes start at the origin and last 20 steps; goals lie on the
+    upper half of the unit circle (PEARL's `sparse-point-robot`, with its dense reward)."""
     position = position + np.clip(action, -STEP, STEP)
     return position, -np.sqrt(((position - goal) ** 2).sum(1))
 
 
 def pendulum(state: np.ndarray, torque: np.ndarray, gravity=10.0, mass=1.0, length=1.0):
-    """One step of Pendulum-v1: `state (B, 2) = (angle, speed), torque (B,) -> state, reward (B,)`.
-
-    `torque` is already clipped to [-2, 2]. Same integrator, limits and cost as Pendulum-v1, with gravity, mass and
-    length per slot; the angle is 0 upright.
-    """
+    """One step of Pendulum-v1 with gravity, mass and length per slot: `state (B, 2) = (angle, speed), torque (B,) ->
+    state, reward (B,)`; the angle is 0 upright, `torque` already clipped to [-2, 2]."""
     angle, speed = state[:, 0], state[:, 1]
     wrapped = (angle + np.pi) % (2 * np.pi) - np.pi
     cost = wrapped**2 + 0.1 * speed**2 + 0.001 * torque**2

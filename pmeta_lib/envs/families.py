@@ -31,8 +31,7 @@ version = cache(metadata.version)  # reads a file of the package at each call
 
 
 # ------------------------------------------------------------------------------------ task distributions
-def _uniform(low, high) -> Callable:
-    low, high = np.atleast_1d(low).astype(float), np.atleast_1d(high).astype(float)
+def _uniform(low: tuple[float, ...], high: tuple[float, ...]) -> Callable:
     return lambda n, rng: rng.uniform(low, high, (n, len(low)))
 
 
@@ -46,11 +45,9 @@ def _disc(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _multipliers(bodies: int, dofs: int, geoms: int, damping_base: float = 1.5) -> Callable:
-    """`base^u, u ~ U[-3, 3]`, independently for every mass, inertia axis, joint damping and friction.
-
-    The elements are those of rand_param_envs, whose base for damping is 1.3 (the papers' presets); `modern` uses 1.5
-    for all. Axes of an inertia vary independently there too, which no rigid body would do.
-    """
+    """`base^u, u ~ U[-3, 3]`, independently for every mass, inertia axis, joint damping and friction. The elements are
+    those of rand_param_envs, whose base for damping is 1.3 (the papers' presets); `modern` uses 1.5 for all. Axes of an
+    inertia vary independently there too, which no rigid body would do."""
     base = np.repeat((1.5, damping_base, 1.5), (4 * bodies, dofs, 3 * geoms))
     return lambda n, rng: base ** rng.uniform(-3.0, 3.0, (n, len(base)))
 
@@ -109,7 +106,7 @@ _pendulum = partial(
 _robot = partial(Family, entry=f"{_MUJOCO}:task_env", batch=f"{_MUJOCO}:MujocoBatch")
 _half_cheetah = partial(_robot, base="HalfCheetah-v5", observation_size=17, action_size=6)
 _ant = partial(_robot, base="Ant-v5", observation_size=105, action_size=8)
-_ANGLE: dict = {"sample": _uniform(0.0, 2 * np.pi), "default": (0.0,)}
+_ANGLE: dict = {"sample": _uniform((0.0,), (2 * np.pi,)), "default": (0.0,)}
 _ANGLE |= {"describe": lambda t: f"direction {np.degrees(t[0]) % 360:.0f} deg"}
 _POSITIVE = ("above 0 in every entry", lambda t: (t > 0).all(1))
 _WALKER, _HOPPER = (8, 9, 8), (5, 6, 5)  # bodies, degrees of freedom, geoms (world and floor included)
@@ -137,7 +134,7 @@ _TABLE: dict[str, Family | str] = {
     ),
     "pendulum-flip": _pendulum("PendulumFlip", **_signs("torque as is", "torque reversed"), seconds=6.4e-06),
     "half-cheetah-dir": _half_cheetah("HalfCheetahDir", **_signs("forward", "backward"), seconds=8.2e-05),
-    "half-cheetah-vel": _half_cheetah("HalfCheetahVel", sample=_uniform(0.0, 3.0), default=(1.5,), seconds=0.0001,
+    "half-cheetah-vel": _half_cheetah("HalfCheetahVel", sample=_uniform((0.0,), (3.0,)), default=(1.5,), seconds=0.0001,
                                       describe=lambda t: f"v = {t[0]:.2f} m/s"),
     "ant-dir": _ant("AntDir", **_ANGLE | _only(0.0, np.pi), seconds=0.00041),
     "ant-dir-graded": _ant("AntDir", **_ANGLE, seconds=0.00027),
@@ -156,7 +153,6 @@ _TABLE |= {found.name: found.value for found in metadata.entry_points(group="pme
 FAMILIES: tuple[str, ...] = tuple(_TABLE)
 
 
-# rand_param_envs, which all three papers use, draws damping from 1.3^u and everything else from 1.5^u.
 _RAND_PARAMS = {"walker2d-params": _multipliers(*_WALKER, 1.3), "hopper-params": _multipliers(*_HOPPER, 1.3)}
 _PAIRS = dict.fromkeys(("half-cheetah-dir", "ant-dir"), (2, 2))
 _DRAWN = ("half-cheetah-vel", "ant-goal", "humanoid-dir", *_RAND_PARAMS)
@@ -218,8 +214,8 @@ class TaskFamily:
 def family(name: str, preset: str = "modern", train: int | None = None, test: int | None = None) -> TaskFamily:
     """The family `name` under `preset`; `train`, `test` override the numbers of tasks (e.g. 100, 30).
 
-    Raises `UserError` for an unknown family or preset, a family that the preset does not define, task counts that are
-    impossible, and test tasks that meet the training tasks where they must be held out.
+    Raises `UserError` as `lookup` does, for task counts that are impossible, and for test tasks that meet the training
+    tasks where they must be held out.
     """
     row = lookup(name, preset)
     for label, n in (("train", train), ("test", test)):
@@ -233,9 +229,8 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
         train_tasks = test_tasks = np.array(row.fixed)[:, None]
     else:
         # Two streams, so that the test tasks do not depend on how many train.
-        streams = np.random.SeedSequence(zlib.crc32(name.partition("@")[0].encode())).spawn(2)
-        draws = [row.sample(n, np.random.Generator(np.random.PCG64(s))) for n, s in zip((n_train, n_test), streams)]
-        train_tasks, test_tasks = draws
+        streams = np.random.default_rng(zlib.crc32(name.partition("@")[0].encode())).spawn(2)
+        train_tasks, test_tasks = map(row.sample, (n_train, n_test), streams)
     held_out = row.fixed is None and not row.identical
     check_held_out(train_tasks, test_tasks, allowed=not held_out, where=f"{name} ({preset})")
     split = "held out" if held_out else "NOT held out: the test tasks are the training tasks"
@@ -290,11 +285,9 @@ def check_action(name: str, action) -> np.ndarray:
 
 
 def lookup(name: str, preset: str = "modern") -> Family:
-    """The row of the table under a preset; `NAME@H` is NAME at heterogeneity H (see `heterogeneity`).
-
-    Raises `UserError` for a family or preset that is unknown, a family that the preset does not define, and an H that
-    the family does not have.
-    """
+    """The row of the table under a preset; `NAME@H` is NAME at heterogeneity H (see `heterogeneity`). Raises
+    `UserError` for a family or preset that is unknown, a family that the preset does not define, and an H that the
+    family does not have."""
     base, at, h = name.partition("@")
     if base not in _TABLE:
         raise unknown("task family", base, FAMILIES)

@@ -36,10 +36,8 @@ TRIM_EVERY = 50  # steps of a batch
 
 
 class LunarLanderParamsEnv(LunarLander):
-    """`task = (gravity, wind power, turbulence power)`, as LunarLander-v3 names them; its own reward.
-
-    400 steps instead of 1,000: enough to land, and hovering does not pay.
-    """
+    """`task = (gravity, wind power, turbulence power)`, as LunarLander-v3 names them; its own reward. 400 steps instead
+    of 1,000: enough to land, and hovering does not pay."""
 
     def __init__(self, family="lunar-lander-params", task=None, preset: str = "modern", render_mode: str | None = None):
         gravity, wind, turbulence = (float(x) for x in check_task(family, task, preset))
@@ -116,7 +114,3 @@ class LunarBatch(Batch):
             self.reset([b], generators)
             for action in state["actions"][b, :taken]:
                 self.observation[b] = self.envs[b].step(action)[0]
-
-    def close(self) -> None:
-        for env in self.envs:
-            env.close()

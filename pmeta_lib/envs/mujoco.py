@@ -21,11 +21,10 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class MujocoBatch(Batch):
-    """B robots of one family, stepped together.
+    """B robots of one family: `mj_step` on one MjData per slot, from `threads` threads (it releases the GIL).
 
-    Stepping is `mj_step` on one MjData per slot, from `threads` threads (it releases the GIL). `mujoco.rollout` was
-    measured too (see `pmeta bench env`): it returns no contact forces or inertias, and it does not carry the solver's
-    warm start from call to call, so it does not equal gymnasium's physics.
+    `mujoco.rollout` was measured too (see `pmeta bench env`): it returns no contact forces or inertias, and it does not
+    carry the solver's warm start from call to call, so it does not equal gymnasium's physics.
     """
 
     kept = ("before", "rows")
@@ -38,11 +37,10 @@ class MujocoBatch(Batch):
         env.close()
         # MuJoCo would silently restart a simulation that diverges; let it show instead.
         template.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        # mj_rnePostConstraint fills cfrc_ext; it changes nothing that the next step reads.
-        self.after_step = mujoco.mj_rnePostConstraint if "cfrc_ext" in self.task.robot.hidden else None
-        self.models = [copy.copy(template) if self.task.changes_body else template for _ in self.tasks]
+        self.contacts = "cfrc_ext" in self.task.robot.hidden
+        self.models = [copy.copy(template) if self.task.robot.changes_body else template for _ in self.tasks]
         self.data = [mujoco.MjData(model) for model in self.models]
-        if self.task.changes_body:
+        if self.task.robot.changes_body:
             for body in zip(self.models, self.data, self.tasks):
                 scale_body(*body)
         self.views = [self.task.views(d) for d in self.data]
@@ -70,12 +68,11 @@ class MujocoBatch(Batch):
         self.before[slots] = self.task.position(self.rows[slots])
 
     def _advance(self, slots, actions) -> None:
-        step, after, skip = mujoco.mj_step, self.after_step, self.skip
         for b in slots:
             self.controls[b][:] = actions[b]
-            step(self.models[b], self.data[b], skip)
-            if after is not None:
-                after(self.models[b], self.data[b])
+            mujoco.mj_step(self.models[b], self.data[b], self.skip)
+            if self.contacts:  # this fills cfrc_ext; it changes nothing that the next step reads
+                mujoco.mj_rnePostConstraint(self.models[b], self.data[b])
             np.concatenate(self.views[b], out=self.rows[b])
 
     def step(self, actions: np.ndarray):
@@ -107,11 +104,9 @@ _Base: Any = object  # one of gymnasium's classes, once it is mixed in
 
 
 class _TaskEnv(_Base):
-    """Mixed into one of gymnasium's v5 classes: the family's reward and ending on unchanged physics.
-
-    `task` is hidden: it appears neither in the observation nor in `info`. An episode is truncated after the preset's
-    horizon. Further keywords (`render_mode`, `width`, `camera_name`, ...) go to gymnasium's class.
-    """
+    """Mixed into one of gymnasium's v5 classes: the family's reward and ending on unchanged physics. `task` is hidden:
+    it appears neither in the observation nor in `info`. An episode is truncated after the preset's horizon. Further
+    keywords (`render_mode`, `width`, `camera_name`, ...) go to gymnasium's class."""
 
     def __init__(self, family: str, task=None, preset: str = "modern", render_mode: str | None = None, **options):
         self.family, self._parameters = family, check_task(family, task, preset)[None]
@@ -121,7 +116,7 @@ class _TaskEnv(_Base):
         super().__init__(render_mode=render_mode, **options)
         EzPickle.__init__(self, family, task=task, preset=preset, render_mode=render_mode, **options)
         self._task = Task(family, preset, self.model, self.dt)
-        if self._task.changes_body:
+        if self._task.robot.changes_body:
             scale_body(self.model, self.data, self._parameters[0])
         self._views = self._task.views(self.data)
 
@@ -154,7 +149,7 @@ class _TaskEnv(_Base):
 
 _ENVS: dict[type, type] = {
     base: type(f"Task{base.__name__}", (_TaskEnv, base), {"__module__": __name__, "__doc__": _TaskEnv.__doc__})
-    for base in {robot.env for robot, _, _ in TASKS.values()}
+    for base in {robot.env for robot, _ in TASKS.values()}
 }
 globals().update({made.__name__: made for made in _ENVS.values()})  # where copies between processes look for them
 

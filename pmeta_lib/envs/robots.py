@@ -84,17 +84,9 @@ def healthy_run(task, velocity, action, s):
 
 # ----------------------------------------------------------------------------------------------- robots
 # where a robot is healthy: qpos (B, nq), qvel (B, nv) -> (B,) bool
-def _always(qpos, qvel):
-    return np.ones(len(qpos), bool)
-
-
 def _ant_healthy(qpos, qvel, lowest=0.2):
     finite = np.isfinite(qpos).all(1) & np.isfinite(qvel).all(1)
     return finite & (qpos[:, 2] >= lowest) & (qpos[:, 2] <= 1.0)
-
-
-def _humanoid_healthy(qpos, qvel):
-    return (qpos[:, 2] > 1.0) & (qpos[:, 2] < 2.0)
 
 
 def _walker_healthy(qpos, qvel):
@@ -114,8 +106,9 @@ class Robot:
     hidden: dict[str, int]  # the MjData arrays that are observed, and how many leading entries of each are left out
     clip: dict[str, float] = field(default_factory=dict)  # where an array is observed within bounds: its largest entry
     position: str = "qpos"  # what velocity is the difference of: x, the torso's x, y ("xpos"), the mass's ("xipos")
-    healthy: Callable = _always  # the episode ends where it is not
+    healthy: Callable = lambda qpos, qvel: np.ones(len(qpos), bool)  # the episode ends where it is not
     normal_start: bool = False  # whether a start's velocities are normal, else uniform
+    changes_body: bool = False  # whether the task does, see `scale_body`
 
 
 HALF_CHEETAH = Robot(HalfCheetahEnv, {"qpos": 1, "qvel": 0}, normal_start=True)
@@ -124,29 +117,30 @@ ANT = Robot(AntEnv, {"qpos": 2, "qvel": 0, "cfrc_ext": 6}, {"cfrc_ext": 1.0}, "x
 PROMP_ANT = replace(ANT, healthy=partial(_ant_healthy, lowest=0.0))
 # ant-goal sees the torso's x, y, as in ProMP, PEARL and VariBAD (`exclude_current_positions_from_observation`
 # is off): without them no policy could tell where the goal is. It never ends early.
-GOAL_ANT = replace(ANT, hidden=ANT.hidden | {"qpos": 0}, healthy=_always)
+GOAL_ANT = replace(ANT, hidden=ANT.hidden | {"qpos": 0}, healthy=Robot.healthy)
 _BODIES = {"cinert": 10, "cvel": 6, "qfrc_actuator": 6, "cfrc_ext": 6}
-HUMANOID = Robot(HumanoidEnv, {"qpos": 2, "qvel": 0} | _BODIES, position="xipos", healthy=_humanoid_healthy)
-WALKER = Robot(Walker2dEnv, {"qpos": 1, "qvel": 0}, {"qvel": 10.0}, healthy=_walker_healthy)
-HOPPER = Robot(HopperEnv, {"qpos": 1, "qvel": 0}, {"qvel": 10.0}, healthy=_hopper_healthy)
+HUMANOID = Robot(HumanoidEnv, {"qpos": 2, "qvel": 0} | _BODIES, position="xipos",
+                 healthy=lambda qpos, qvel: (qpos[:, 2] > 1.0) & (qpos[:, 2] < 2.0))  # fmt: skip
+WALKER = Robot(Walker2dEnv, {"qpos": 1, "qvel": 0}, {"qvel": 10.0}, healthy=_walker_healthy, changes_body=True)
+HOPPER = replace(WALKER, env=HopperEnv, healthy=_hopper_healthy)
 
-# family, or (family, preset) where a paper's reward or ending differs: robot, reward, does the task change the body?
-TASKS: dict[str | tuple[str, str], tuple[Robot, Callable, bool]] = {
-    "half-cheetah-dir": (HALF_CHEETAH, half_cheetah_dir, False),
-    "half-cheetah-vel": (HALF_CHEETAH, half_cheetah_vel, False),
-    **dict.fromkeys(("ant-dir", "ant-dir-graded"), (ANT, ant_dir, False)),
-    **dict.fromkeys((("ant-dir", "promp2018"), ("ant-dir-graded", "promp2018")), (PROMP_ANT, ant_dir, False)),
-    "ant-goal": (GOAL_ANT, ant_goal, False),
-    "humanoid-dir": (HUMANOID, humanoid_dir, False),
-    "walker2d-params": (WALKER, healthy_run, True),
-    "hopper-params": (HOPPER, healthy_run, True),
+# family, or (family, preset) where a paper's reward or ending differs: robot, reward
+TASKS: dict[str | tuple[str, str], tuple[Robot, Callable]] = {
+    "half-cheetah-dir": (HALF_CHEETAH, half_cheetah_dir),
+    "half-cheetah-vel": (HALF_CHEETAH, half_cheetah_vel),
+    **dict.fromkeys(("ant-dir", "ant-dir-graded"), (ANT, ant_dir)),
+    **dict.fromkeys((("ant-dir", "promp2018"), ("ant-dir-graded", "promp2018")), (PROMP_ANT, ant_dir)),
+    "ant-goal": (GOAL_ANT, ant_goal),
+    "humanoid-dir": (HUMANOID, humanoid_dir),
+    "walker2d-params": (WALKER, healthy_run),
+    "hopper-params": (HOPPER, healthy_run),
 }
 for _preset in ("pearl2019", "promp2018", "varibad2020"):
-    TASKS |= {("walker2d-params", _preset): (WALKER, run, True), ("hopper-params", _preset): (HOPPER, run, True)}
+    TASKS |= {("walker2d-params", _preset): (WALKER, run), ("hopper-params", _preset): (HOPPER, run)}
 
 
-def definition(family: str, preset: str) -> tuple[Robot, Callable, bool]:
-    """The robot of a family under a preset, its reward, and whether the task changes the body."""
+def definition(family: str, preset: str) -> tuple[Robot, Callable]:
+    """The robot of a family under a preset, and its reward."""
     base = family.partition("@")[0]  # at every heterogeneity the robot and the reward are the same
     return TASKS.get((base, preset), TASKS[base])
 
@@ -158,13 +152,11 @@ BODY = ("body_mass", "body_inertia", "dof_damping", "geom_friction")
 
 
 def scale_body(model: mujoco.MjModel, data: mujoco.MjData, multipliers: np.ndarray) -> None:
-    """Multiply mass, inertia, damping and friction of `model` in place by a task vector.
+    """Multiply mass, inertia, damping and friction of `model` in place by a task vector; reset `data`.
 
-    `mj_setConst` then recomputes what MuJoCo derives from masses and inertias (subtree masses, inverse weights that
-    scale constraint softness, mean inertia that scales the solver's tolerance): without it the contacts of a light
-    robot would be as soft as those of the original. It leaves `data.qpos`, and what follows from it, at `qpos_spring`,
-    where springs rest (for hopper and walker that is not `qpos0`), velocities and time as they were; so `data` is
-    reset, to `qpos0` and rest.
+    `mj_setConst` recomputes what MuJoCo derives from masses and inertias (subtree masses, inverse weights that scale
+    constraint softness, mean inertia that scales the solver's tolerance): without it the contacts of a light robot
+    would be as soft as those of the original. It leaves `data.qpos` where springs rest, which is not `qpos0`.
     """
     arrays = [getattr(model, name) for name in BODY]
     for array, part in zip(arrays, np.split(multipliers, np.cumsum([array.size for array in arrays[:-1]]))):
@@ -175,11 +167,10 @@ def scale_body(model: mujoco.MjModel, data: mujoco.MjData, multipliers: np.ndarr
 
 # ------------------------------------------------------------------------------------------------- rows
 class Task:
-    """One family under a preset on one model: where each MjData array lies in a row, what is observed of it, reward and
-    end."""
+    """One family under a preset on one model: where MjData's arrays lie in a row, what is observed, reward and end."""
 
     def __init__(self, family: str, preset: str, model: mujoco.MjModel, dt: float):
-        self.robot, self.reward, self.changes_body = definition(family, preset)
+        self.robot, self.reward = definition(family, preset)
         self.dt, self.mass, data = dt, model.body_mass.copy(), mujoco.MjData(model)
         names = dict.fromkeys((*self.robot.hidden, self.robot.position))
         ends = np.cumsum([0, *(getattr(data, name).size for name in names)]).tolist()

@@ -19,7 +19,6 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
     """B slots of one family, slot b on task row b with its own generator, seeded by `seeds[b]`.
 
     Args:
-        family: the task family; fixes robot, reward and horizon.
         tasks: `(B, k)` task parameters; rows may repeat (several seeds of one task).
         seeds: B ints or `numpy.random.SeedSequence`s. A slot's episodes depend on its task, its seed and its actions
             only: not on B, on other slots or on `threads`. With an int s they equal those of the single environment
@@ -63,10 +62,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         self._generators = [np.random.Generator(np.random.PCG64(s)) for s in seeds]
 
     def reset(self, *, seed: int | Sequence[int | np.random.SeedSequence] | None = None, options: dict | None = None):
-        """Start an episode in every slot: `-> observations (B, o), {}`.
-
-        `seed=None` goes on with the slots' streams; an int s reseeds slot b with s + b, as gymnasium does.
-        """
+        """Start an episode in every slot: `-> observations (B, o), {}`. `seed=None` goes on with the slots' streams; an
+        int s reseeds slot b with s + b, as gymnasium does."""
         if seed is not None:
             self._seed([seed + b for b in range(self.num_envs)] if isinstance(seed, int | np.integer) else seed)
         self.batch.reset(np.arange(self.num_envs), self._generators)
@@ -111,10 +108,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
         }
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Continue bit for bit where `state_dict` was taken, in this or another process.
-
-        Raises `UserError` if the state is of another family, preset or set of tasks.
-        """
+        """Continue bit for bit where `state_dict` was taken, in this or another process. Raises `UserError` if the
+        state is of another family, preset or set of tasks."""
         stored = bytes(np.asarray(state["family"], np.uint8))
         if stored != self._name:
             raise UserError(f"this environment state is of {stored.decode()}, not of {self._name.decode()}.")
@@ -136,10 +131,8 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
 
 
 class Batch:
-    """What the physics of B slots have in common: all that their continuation depends on are the arrays `kept`.
-
-    Theirs are `observe() (B, o)`, `reset(slots, generators)` and `step(actions) -> reward (B,), terminated (B,)`.
-    """
+    """What the physics of B slots have in common: all that their continuation depends on are the arrays `kept`. Theirs
+    are `observe() (B, o)`, `reset(slots, generators)` and `step(actions) -> reward (B,), terminated (B,)`."""
 
     kept: tuple[str, ...]
 

@@ -20,10 +20,8 @@ def to_env(family: TaskFamily, action: Tensor) -> np.ndarray:
 
 
 class Evaluator:
-    """Runs `episodes` episodes a task and seed, with fresh initial states for each `key` (a training step).
-
-    The initial states depend on (seed, key, task, episode) alone, so learners are compared on equal ones.
-    """
+    """Runs `episodes` episodes a task and seed, from initial states that depend on (seed, key, task, episode) alone, so
+    that learners are compared on equal ones; the key is a training step."""
 
     def __init__(self, family: TaskFamily, tasks: np.ndarray, seeds: list[int], episodes: int, device="cpu", threads=1):
         self.family, self.seeds, self.device = family, seeds, device

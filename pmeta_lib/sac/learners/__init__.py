@@ -3,7 +3,7 @@
 import pkgutil
 from typing import TYPE_CHECKING
 
-from pmeta_lib.files import unknown
+from pmeta_lib.files import known
 
 if TYPE_CHECKING:
     from pmeta_lib.sac.learners.base import Learner
@@ -28,6 +28,4 @@ def learner(name: str, **options) -> "Learner":
 
 def find(name: str, table: dict[str, str]) -> type:
     """The class of a learner; `UserError` for a name that is not in the table."""
-    if not isinstance(name, str) or name not in table:
-        raise unknown("learner", name, table)
-    return pkgutil.resolve_name(table[name])
+    return pkgutil.resolve_name(table[known("learner", name, list(table))])

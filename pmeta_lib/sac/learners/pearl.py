@@ -20,7 +20,6 @@ ones act on a z of the posterior given those n. Policies act by their mode; no w
 
 import math
 from dataclasses import asdict, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -130,8 +129,8 @@ class Pearl(Learner):
     def deployed(self, agent: Agent) -> dict[str, Tensor]:
         """By the mean of z: the posterior's ("deployed") or the prior's ("meta"), put into the actor itself."""
         mean = self.inferred(agent)[0][:, :, 0]  # by one environment's context: no more of it than with E = 1
-        actor_at = partial(fold, agent.actor_shape, agent.actor, agent.actor_shape.widths[0] - self.latent_size)
-        return {"deployed": actor_at(mean), "meta": actor_at(torch.zeros_like(mean))}
+        z, at = {"deployed": mean, "meta": torch.zeros_like(mean)}, agent.actor_shape.widths[0] - self.latent_size
+        return {name: fold(agent.actor_shape, agent.actor, at, x) for name, x in z.items()}
 
     def adapt_from(self, agent: Agent, tasks: int) -> Ways:
         meta = brought(agent) | {"encoder": agent.extra["encoder"]}
@@ -158,9 +157,6 @@ class Pearl(Learner):
         return posterior(factors.view(*rows.shape[:-1], -1), counted)
 
 
-EXPLORATIONS = {"point-robot": 5}  # n, episodes of exploration at meta-test; 2 for all other families
-
-
 @options
 class Inference(Pearl):
     """Meta-test as described above, n = `explorations`; "episodes" (S, N, E) in `agent.extra` counts what has ended."""
@@ -168,11 +164,11 @@ class Inference(Pearl):
     by_mode = True
     one_phase = False
 
-    explorations: Count = 2
+    explorations: Count = 2  # n, episodes of exploration; 5 on point-robot
 
     def on(self, family: TaskFamily) -> "Inference":
         """With the family's n, and room for all that it explores."""
-        n = EXPLORATIONS.get(family.name, self.explorations)
+        n = 5 if family.name == "point-robot" else self.explorations
         return replace(self, explorations=n, context_window=n * family.horizon)
 
     def start(self, agent: Agent, tasks: int) -> None:
