@@ -4,6 +4,8 @@ The outer gradient goes through the inner steps with the sampling of their episo
 authors' first code dropped. The outer step is TRPO, as theirs: natural gradient in the Fisher information of the
 adapted policies (the curvature of the inner step enters the gradient, not the metric, which decides about the
 direction's length alone), then a line search that holds the adapted policies' divergence.
+
+Two controls take that outer step on returns before any inner step: one shares nothing, the other everything.
 """
 
 import torch
@@ -51,3 +53,18 @@ class MAML(TrustRegion):
 
     name = "pg-maml"
     surrogate = staticmethod(dice)
+
+
+class Independent(TrustRegion):
+    """A policy for each task, by its own return. It brings nothing along to a new task and takes no inner steps."""
+
+    name = "pg-independent"
+    one_policy = False
+    training_steps = False
+
+
+class Joint(TrustRegion):
+    """One policy for all tasks, by their mean return. Inner steps at meta-test only: policy-gradient fine-tuning."""
+
+    name = "pg-joint"
+    training_steps = False

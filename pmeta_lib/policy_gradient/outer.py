@@ -49,9 +49,8 @@ def trust_region_step(
 
 def new_state(policies: Tensor, weight: float) -> dict[str, Tensor]:
     """What `penalised_step` changes, before its first: parameters (S, G, P), Adam's state, the penalty's weight."""
-    adam = {"steps": torch.zeros(()), "first": torch.zeros_like(policies), "second": torch.zeros_like(policies)}
-    weights = torch.full(policies.shape[:2], weight)
-    return {"policy": policies, "weight": weights} | {f"adam.{name}": x for name, x in adam.items()}
+    adam = {f"adam.{name}": torch.zeros_like(policies) for name in ("first", "second")}
+    return {"policy": policies, "weight": torch.full(policies.shape[:2], weight), "adam.steps": torch.zeros(()), **adam}
 
 
 def penalised_step(

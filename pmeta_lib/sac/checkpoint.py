@@ -106,12 +106,6 @@ def _digest(body: dict) -> str:
     return hashlib.sha256(json_text(body, sort_keys=True).encode()).hexdigest()
 
 
-def last_good(folder: Path | None) -> str:
-    """Which checkpoint of `folder` a run that cannot go on leaves, in words."""
-    there = steps(Path(folder)) if folder is not None else []
-    return f"the last good checkpoint is that of step {there[0]} in {folder}" if there else "there is no checkpoint"
-
-
 def part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `kind`, without it."""
     return {name.removeprefix(kind): x for name, x in tensors.items() if name.startswith(kind)}

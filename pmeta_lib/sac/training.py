@@ -87,9 +87,8 @@ def follow(
         if run.step == 0:
             judge()
         while run.step < last:
-            before = run.step
             step()
-            bar.update(run.step - before)
+            bar.update(run.step - bar.n)
             run.seconds = clock() - began
             if run.step in due:
                 judge()
@@ -104,7 +103,8 @@ def follow(
         if folder is not None:
             checkpoint.save_run(run, folder, identity)
     except FloatingPointError as error:
-        kept = checkpoint.last_good(folder)
+        there = checkpoint.steps(folder) if folder is not None else []
+        kept = f"the last good checkpoint is that of step {there[0]} in {folder}" if there else "there is no checkpoint"
         raise Stopped(f"{name} on {family.name} stopped at step {run.step}: {error}; {kept}") from error
     finally:
         bar.close()
