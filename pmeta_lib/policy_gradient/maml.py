@@ -5,15 +5,13 @@ authors' first code dropped. The outer step is TRPO, as theirs: natural gradient
 adapted policies (the curvature of the inner step enters the gradient, not the metric, which decides about the
 direction's length alone), then a line search that holds the adapted policies' divergence.
 
-Two controls take that outer step on returns before any inner step: one shares nothing, the other everything.
-"""
+Two controls take that outer step on returns before any inner step: one shares nothing, the other everything."""
 
 import torch
 from torch import Tensor
 
-from pmeta_lib.policy_gradient.learner import OnPolicy, dice, grouped, spread
+from pmeta_lib.policy_gradient.learner import Gaussian, OnPolicy, dice, gaussian, grouped, low_variance, spread
 from pmeta_lib.policy_gradient.outer import trust_region_step
-from pmeta_lib.policy_gradient.policy import Gaussian, gaussian
 from pmeta_lib.policy_gradient.rollout import Window
 
 
@@ -28,8 +26,7 @@ class TrustRegion(OnPolicy):
             """The adapted policies, what they gain, and how far they are from those that acted, (S, G) each."""
             rows = self.adapted(shape, spread(x, tasks), inner, graph)[-1]
             policy = gaussian(shape, rows, post.observation)
-            ratio = torch.exp(policy.log_prob(post.action) - post.log_prob)
-            gain, apart = ratio * post.advantage, post.policy.kl(policy)
+            gain, apart = low_variance(policy.log_prob(post.action), post), post.policy.kl(policy)
             return rows, grouped(gain.mean((1, 2)), groups), grouped(apart.mean((1, 2)), groups)
 
         theta = theta.detach().requires_grad_()

@@ -1,7 +1,6 @@
 """The outer step: a trust region held by a line search (TRPO), or Adam on a penalised gain (PPO), drawn back alike.
 
-Everything is stacked over S seeds and G policies a seed: each row has its own direction, step and verdict.
-"""
+Everything is stacked over S seeds and G policies a seed: each row has its own direction, step and verdict."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -32,8 +31,7 @@ def trust_region_step(
     """The parameters (S, G, P) after one TRPO step from `theta`, and losses (Schulman et al., 2015).
 
     The natural gradient, as long as the quadratic model of the divergence allows, halved until the true divergence is
-    at most `limit` and the objective better, which `scored` gives, (S, G) each; else a row stays where it is.
-    """
+    at most `limit` and the objective better, which `scored` gives, (S, G) each; else a row stays where it is."""
     direction = conjugate_gradient(fisher, gradient)
     curvature = (direction * fisher(direction)).sum(-1, keepdim=True).clamp(min=1e-20)
     step = direction * (2.0 * limit / curvature).sqrt()
@@ -61,8 +59,7 @@ def penalised_step(
 
     `objective(parameters, part)` gives the gain to report (S, G) and the penalised one to climb; gradients longer than
     `longest` are cut to it. Where the `divergence` (S, G) ends beyond twice its `target`, the step is drawn back; the
-    penalty's weight in the run's state follows it (`adapted_weight`), as Adam's moments there follow the gradients.
-    """
+    penalty's weight in the run's state follows it (`adapted_weight`), as Adam's moments there follow the gradients."""
     state, new = run.state, run.state["policy"].clone()
     optimizer = Adam(new, run.settings.learning_rate)
     optimizer.first, optimizer.second, optimizer.steps = (state[f"adam.{k}"] for k in ("first", "second", "steps"))

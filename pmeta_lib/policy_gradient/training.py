@@ -1,8 +1,7 @@
 """The on-policy training loop and meta-test: collect windows, update, evaluate. They know no algorithm by name.
 
 A run's steps are those of one task, all its parallel episodes counted. Its seconds are CPU seconds of the process,
-since what neighbours take from the wall clock is no property of a learner; evaluations are counted in.
-"""
+since what neighbours take from the wall clock is no property of a learner; evaluations are counted in."""
 
 import math
 import time
@@ -30,7 +29,7 @@ from pmeta_lib.sac.training import Stopped, follow
 
 @dataclass
 class Run(Progress):
-    """A run in progress, or finished. `state` holds every tensor that training changes, leading axis S."""
+    """As `pmeta_lib.sac.state.Run`. `state` holds every tensor that training changes, leading axis S."""
 
     learner: OnPolicy
     shape: Shape
@@ -41,15 +40,12 @@ class Run(Progress):
     METRICS = ("seed", "step", "slot", "objective", "kl", "entropy", "cpu_seconds")
 
     def kept(self) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """What a checkpoint holds of this kind of run alone: tensors and counters."""
         return {f"state.{name}": x for name, x in self.state.items()}, {"updates": self.updates}
 
     def put_back(self, tensors: dict[str, Tensor], record: dict) -> None:
-        """Take over from a checkpoint what `kept` gave it."""
         self.state, self.updates = part(tensors, "state."), record["updates"]
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
-        """What is kept of one seed's result: tensors, and the network's widths."""
         return {n: x[position] for n, x in self.state.items() if x.ndim}, {"actor": tuple(self.shape)}
 
 
@@ -72,8 +68,7 @@ def train(
 
     `how`: `folder`, `progress`, `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Evaluations come
     after the last whole iteration before each of the settings' evaluation steps. Raises `Stopped` when a policy or an
-    inner step diverges; the last good checkpoint is kept.
-    """
+    inner step diverges; the last good checkpoint is kept."""
     if torch.device(device).type != "cpu":
         raise UserError(f"device is {device}; {learner.name} is bounded by its environments' steps: leave --device out")
     run = start(family, learner, settings, seeds, threads)
@@ -132,8 +127,7 @@ def adapt(
 
     "acting" are the first episodes as lived, by policies that sample; "deployed" the policy after so many steps (the
     plan's, and the first three updates of the learner's own), by its mean. Policy gradients sample `episodes` episodes
-    before each inner step; RL2 goes on with its memory, and an episode's return is the mean of as many tries.
-    """
+    before each inner step; RL2 goes on with its memory, and an episode's return is the mean of as many tries."""
     if not len(family.test_tasks):
         raise UserError(f"{family.name} has no test tasks to adapt to; choose another family")
     unit, updates = learner.schedule(plan, family.horizon)

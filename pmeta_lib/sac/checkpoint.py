@@ -2,8 +2,7 @@
 
 A checkpoint is a pair `step-000012000.safetensors` (every tensor) and `step-000012000.json` (counters, rows so far, the
 run's identity, the sha256 of the other file). The JSON is renamed into place last: without it the pair does not exist.
-The newest two pairs are kept, so that a damaged one has a predecessor.
-"""
+The newest two pairs are kept, so that a damaged one has a predecessor."""
 
 import hashlib
 import json

@@ -1,8 +1,7 @@
 """CUDA graphs: the update recorded once and replayed, because small networks leave a GPU waiting for Python.
 
 What a graph reads must stay where it is: parameters, moments, replay and counters are tensors changed in place, and the
-learning rate is one too. Random numbers stay fresh because each generator is registered with the graph.
-"""
+learning rate is one too. Random numbers stay fresh because each generator is registered with the graph."""
 
 import itertools
 import warnings

@@ -1,8 +1,7 @@
 """Memory: keep what is freed in the process, and refuse sizes that cannot fit before anything is allocated.
 
 A stacked update frees and allocates dozens of activations of a megabyte each. glibc returns blocks of that size to the
-system and faults them in again, page by page, which on a virtual machine costs more than the arithmetic.
-"""
+system and faults them in again, page by page, which on a virtual machine costs more than the arithmetic."""
 
 import ctypes
 import platform

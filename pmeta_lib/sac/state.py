@@ -87,11 +87,6 @@ class Run(Progress):
         self.observation = tensors["observation"].to(self.observation.device)
         self.agent.updates = record["updates"]
 
-    @property
-    def products(self) -> str:
-        """The type of the updates' hidden products: what `precision = "auto"` has chosen."""
-        return str(self.agent.product_type).removeprefix("torch.")
-
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
         kept = {name: x for name, x in self.agent.tensors().items() if not name.startswith("adam.")}
