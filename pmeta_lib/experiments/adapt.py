@@ -17,8 +17,8 @@ from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.experiments.results import compact, stored_run
 from pmeta_lib.experiments.spec import RunSpec, digest
 from pmeta_lib.files import UserError, json_text, locking, provenance, read_table, sha256, writable
-from pmeta_lib.policy_gradient.adaptation import adapt as adapt_on_policy
 from pmeta_lib.policy_gradient.learner import OnPolicy
+from pmeta_lib.policy_gradient.training import adapt as adapt_on_policy
 from pmeta_lib.sac.adaptation import Plan, adapt, references
 from pmeta_lib.sac.agent import Agent, new_agent
 from pmeta_lib.sac.settings import Settings

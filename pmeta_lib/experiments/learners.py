@@ -17,8 +17,8 @@ LEARNERS = ON_SAC | {
     "pg-maml": "pmeta_lib.policy_gradient.maml:MAML",
     "promp": "pmeta_lib.policy_gradient.promp:ProMP",
     "rl2": "pmeta_lib.policy_gradient.rl2:RL2",
-    "pg-independent": "pmeta_lib.policy_gradient.controls:Independent",
-    "pg-joint": "pmeta_lib.policy_gradient.controls:Joint",
+    "pg-independent": "pmeta_lib.policy_gradient.maml:Independent",
+    "pg-joint": "pmeta_lib.policy_gradient.maml:Joint",
 }
 LEARNERS |= {found.name: found.value for found in entry_points(group="pmeta.learners")}
 

@@ -84,7 +84,7 @@ def _write(spec: RunSpec, folder: Path, result: Run, made: dict) -> None:
         record = {
             "run": spec.key, "step": result.step, "updates": result.updates, "packed": packed,
             "seconds": round(result.seconds / packed, 3), "held_out": family.held_out,
-            **({"products": result.products} if hasattr(result, "products") else {}),
+            **({"products": str(result.agent.product_type).removeprefix("torch.")} if hasattr(result, "agent") else {}),
             "evaluation": f"mean of {result.settings.evaluation_episodes} episodes per task, deterministic policy",
             "preset_evaluation": family.evaluation, "checkpoint_sha256": digest, "family_versions": family.versions,
         }  # fmt: skip

@@ -1,1 +1,1 @@
-"""On-policy rivals, as their authors defined them: MAML, ProMP and RL2, a file each, and two controls."""
+"""On-policy rivals, as their authors defined them: MAML (with two controls), ProMP and RL2, a file each."""

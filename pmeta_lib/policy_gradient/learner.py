@@ -5,11 +5,15 @@ turns log probabilities of what was done into numbers whose mean has the policy 
 learners differ in its second, and so in the gradient of what comes after the step:
 
     E[grad J(theta')] = (I + s H) grad J(theta'),   H = second derivative of J
-"""
 
+Shapes here and beside: S seeds, N tasks, B = S N rows, E slots a task, H steps, o observation, a action, P parameters
+of a policy (a tanh perceptron's, which gives the mean, laid out by `pmeta_lib.sac.networks.Shape`; then a log standard
+deviations)."""
+
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,14 +21,37 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.options import Count, Positive, Share, Whole, options
-from pmeta_lib.policy_gradient.policy import gaussian
 from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, linear_values, normalised
 from pmeta_lib.sac.learners.base import Learner
-from pmeta_lib.sac.networks import Shape, initialize
+from pmeta_lib.sac.networks import Shape, forward, initialize
 
 DIVERGED = 1e3  # mean divergence, in nats per action, beyond which an inner step was no step but a jump
 
 OfWindow = Callable[[Tensor, Window], Tensor]  # parameters (B, P), or log probabilities (B, E, H) -> (B, E, H)
+
+
+class Gaussian(NamedTuple):
+    """Mean and log standard deviation of B policies at the observations asked for: (B, E, H, a) and (B, 1, 1, a)."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """(B, E, H) log density of `action (B, E, H, a)`."""
+        z = (action - self.mean) * torch.exp(-self.log_std)
+        return -0.5 * (z**2).sum(-1) - (self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def kl(self, new: "Gaussian") -> Tensor:
+        """(B, E, H) divergence KL(self || new)."""
+        ratio = torch.exp(2 * (self.log_std - new.log_std))
+        shift = (self.mean - new.mean) * torch.exp(-new.log_std)
+        return (new.log_std - self.log_std + 0.5 * (ratio + shift**2 - 1)).sum(-1)
+
+
+def gaussian(shape: Shape, rows: Tensor, observation: Tensor) -> Gaussian:
+    """The policies `rows (B, P)` at `observation (B, E, H, o)`, by operations that can be differentiated twice."""
+    mean = forward(shape, rows[:, : shape.size], observation.flatten(1, 2), torch.tanh)
+    return Gaussian(mean.view(*observation.shape[:-1], -1), rows[:, None, None, shape.size :])
 
 
 def plain(log_prob: Tensor, window: Window) -> Tensor:
@@ -42,8 +69,7 @@ def dice(log_prob: Tensor, window: Window) -> Tensor:
     """All of H, unbiased, with advantages (loaded DiCE; Farquhar et al., NeurIPS 2019).
 
     Each advantage is weighted with the likelihood of its episode up to and with its action, minus that before it; the
-    weights are 1 and 1 and only their derivatives count, so that the values are 0.
-    """
+    weights are 1 and 1 and only their derivatives count, so that the values are 0."""
     before = log_prob.cumsum(-1) - log_prob
     before = before - before.gather(-1, window.first)  # of this episode alone
     up_to, until = (torch.exp(x - x.detach()) for x in (before + log_prob, before))

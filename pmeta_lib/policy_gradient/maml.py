@@ -4,14 +4,14 @@ The outer gradient goes through the inner steps with the sampling of their episo
 authors' first code dropped. The outer step is TRPO, as theirs: natural gradient in the Fisher information of the
 adapted policies (the curvature of the inner step enters the gradient, not the metric, which decides about the
 direction's length alone), then a line search that holds the adapted policies' divergence.
-"""
+
+Two controls take that outer step on returns before any inner step: one shares nothing, the other everything."""
 
 import torch
 from torch import Tensor
 
-from pmeta_lib.policy_gradient.learner import OnPolicy, dice, grouped, spread
+from pmeta_lib.policy_gradient.learner import Gaussian, OnPolicy, dice, gaussian, grouped, low_variance, spread
 from pmeta_lib.policy_gradient.outer import trust_region_step
-from pmeta_lib.policy_gradient.policy import Gaussian, gaussian
 from pmeta_lib.policy_gradient.rollout import Window
 
 
@@ -26,8 +26,7 @@ class TrustRegion(OnPolicy):
             """The adapted policies, what they gain, and how far they are from those that acted, (S, G) each."""
             rows = self.adapted(shape, spread(x, tasks), inner, graph)[-1]
             policy = gaussian(shape, rows, post.observation)
-            ratio = torch.exp(policy.log_prob(post.action) - post.log_prob)
-            gain, apart = ratio * post.advantage, post.policy.kl(policy)
+            gain, apart = low_variance(policy.log_prob(post.action), post), post.policy.kl(policy)
             return rows, grouped(gain.mean((1, 2)), groups), grouped(apart.mean((1, 2)), groups)
 
         theta = theta.detach().requires_grad_()
@@ -51,3 +50,18 @@ class MAML(TrustRegion):
 
     name = "pg-maml"
     surrogate = staticmethod(dice)
+
+
+class Independent(TrustRegion):
+    """A policy for each task, by its own return. It brings nothing along to a new task and takes no inner steps."""
+
+    name = "pg-independent"
+    one_policy = False
+    training_steps = False
+
+
+class Joint(TrustRegion):
+    """One policy for all tasks, by their mean return. Inner steps at meta-test only: policy-gradient fine-tuning."""
+
+    name = "pg-joint"
+    training_steps = False

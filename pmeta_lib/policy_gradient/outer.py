@@ -1,7 +1,6 @@
 """The outer step: a trust region held by a line search (TRPO), or Adam on a penalised gain (PPO), drawn back alike.
 
-Everything is stacked over S seeds and G policies a seed: each row has its own direction, step and verdict.
-"""
+Everything is stacked over S seeds and G policies a seed: each row has its own direction, step and verdict."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -32,8 +31,7 @@ def trust_region_step(
     """The parameters (S, G, P) after one TRPO step from `theta`, and losses (Schulman et al., 2015).
 
     The natural gradient, as long as the quadratic model of the divergence allows, halved until the true divergence is
-    at most `limit` and the objective better, which `scored` gives, (S, G) each; else a row stays where it is.
-    """
+    at most `limit` and the objective better, which `scored` gives, (S, G) each; else a row stays where it is."""
     direction = conjugate_gradient(fisher, gradient)
     curvature = (direction * fisher(direction)).sum(-1, keepdim=True).clamp(min=1e-20)
     step = direction * (2.0 * limit / curvature).sqrt()
@@ -49,9 +47,8 @@ def trust_region_step(
 
 def new_state(policies: Tensor, weight: float) -> dict[str, Tensor]:
     """What `penalised_step` changes, before its first: parameters (S, G, P), Adam's state, the penalty's weight."""
-    adam = {"steps": torch.zeros(()), "first": torch.zeros_like(policies), "second": torch.zeros_like(policies)}
-    weights = torch.full(policies.shape[:2], weight)
-    return {"policy": policies, "weight": weights} | {f"adam.{name}": x for name, x in adam.items()}
+    adam = {f"adam.{name}": torch.zeros_like(policies) for name in ("first", "second")}
+    return {"policy": policies, "weight": torch.full(policies.shape[:2], weight), "adam.steps": torch.zeros(()), **adam}
 
 
 def penalised_step(
@@ -62,8 +59,7 @@ def penalised_step(
 
     `objective(parameters, part)` gives the gain to report (S, G) and the penalised one to climb; gradients longer than
     `longest` are cut to it. Where the `divergence` (S, G) ends beyond twice its `target`, the step is drawn back; the
-    penalty's weight in the run's state follows it (`adapted_weight`), as Adam's moments there follow the gradients.
-    """
+    penalty's weight in the run's state follows it (`adapted_weight`), as Adam's moments there follow the gradients."""
     state, new = run.state, run.state["policy"].clone()
     optimizer = Adam(new, run.settings.learning_rate)
     optimizer.first, optimizer.second, optimizer.steps = (state[f"adam.{k}"] for k in ("first", "second", "steps"))

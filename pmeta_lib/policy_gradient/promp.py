@@ -1,16 +1,14 @@
 """ProMP (Rothfuss et al., ICLR 2019): the low-variance curvature estimator, and PPO on the return after inner steps.
 
 The outer objective is PPO's clipped one for the adapted policies, minus a weight times the divergence of the policies
-that acted before adapting (`penalised_step`).
-"""
+that acted before adapting (`penalised_step`)."""
 
 import torch
 from torch import Tensor
 
 from pmeta_lib.options import Count, Positive, options
-from pmeta_lib.policy_gradient.learner import OnPolicy, grouped, low_variance, spread
+from pmeta_lib.policy_gradient.learner import OnPolicy, gaussian, grouped, low_variance, spread
 from pmeta_lib.policy_gradient.outer import clipped, new_state, penalised_step
-from pmeta_lib.policy_gradient.policy import gaussian
 from pmeta_lib.policy_gradient.rollout import Window
 
 

@@ -2,8 +2,7 @@
 
 A trial is `trial_episodes` episodes of one task. The network (a GRU, then one layer for the action's mean and value)
 sees observation, last action, last reward and whether an episode has just begun. Its hidden state is zero at the
-beginning of a trial and lives on from episode to episode; so do returns, since exploring pays in the episode after.
-"""
+beginning of a trial and lives on from episode to episode; so do returns, since exploring pays in the episode after."""
 
 import math
 from collections.abc import Iterator
@@ -15,9 +14,8 @@ from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.options import Count, Positive, Several, Share, options
-from pmeta_lib.policy_gradient.learner import OnPolicy
+from pmeta_lib.policy_gradient.learner import Gaussian, OnPolicy
 from pmeta_lib.policy_gradient.outer import clipped, new_state, penalised_step
-from pmeta_lib.policy_gradient.policy import Gaussian
 from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, normalised
 
 
@@ -66,8 +64,7 @@ def unrolled(shape: Recurrent, theta: Tensor, x: Tensor) -> tuple[Gaussian, Tens
 class RL2(OnPolicy):
     """`epochs` passes over an iteration's trials in `minibatches` parts of them; PPO with a penalty on the divergence.
 
-    The first of the settings' `hidden` is the GRU's size. `inner_steps` and `inner_step_size` change nothing here.
-    """
+    The first of the settings' `hidden` is the GRU's size. `inner_steps` and `inner_step_size` change nothing here."""
 
     name = "rl2"
 

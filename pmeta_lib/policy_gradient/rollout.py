@@ -2,8 +2,7 @@
 
 A *window* is H steps of each of the E slots of a task, begun with fresh episodes. Where no episode ends early it is
 E whole episodes; else a slot goes on with its next one, and the episode that the window cuts is continued by the
-baseline's value.
-"""
+baseline's value."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
-"""The on-policy training loop: collect windows, update, evaluate, checkpoint. It knows no algorithm by name.
+"""The on-policy training loop and meta-test: collect windows, update, evaluate. They know no algorithm by name.
 
 A run's steps are those of one task, all its parallel episodes counted. Its seconds are CPU seconds of the process,
-since what neighbours take from the wall clock is no property of a learner; evaluations are counted in.
-"""
+since what neighbours take from the wall clock is no property of a learner; evaluations are counted in."""
 
 import math
 import time
@@ -10,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -17,18 +17,19 @@ from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.policy_gradient.rollout import Sampler
+from pmeta_lib.sac.adaptation import Plan, of_way
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.checkpoint import part
 from pmeta_lib.sac.evaluation import Evaluator, curve_rows
 from pmeta_lib.sac.networks import Shape
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.state import Progress
-from pmeta_lib.sac.training import follow
+from pmeta_lib.sac.training import Stopped, follow
 
 
 @dataclass
 class Run(Progress):
-    """A run in progress, or finished. `state` holds every tensor that training changes, leading axis S."""
+    """As `pmeta_lib.sac.state.Run`. `state` holds every tensor that training changes, leading axis S."""
 
     learner: OnPolicy
     shape: Shape
@@ -39,15 +40,12 @@ class Run(Progress):
     METRICS = ("seed", "step", "slot", "objective", "kl", "entropy", "cpu_seconds")
 
     def kept(self) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """What a checkpoint holds of this kind of run alone: tensors and counters."""
         return {f"state.{name}": x for name, x in self.state.items()}, {"updates": self.updates}
 
     def put_back(self, tensors: dict[str, Tensor], record: dict) -> None:
-        """Take over from a checkpoint what `kept` gave it."""
         self.state, self.updates = part(tensors, "state."), record["updates"]
 
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
-        """What is kept of one seed's result: tensors, and the network's widths."""
         return {n: x[position] for n, x in self.state.items() if x.ndim}, {"actor": tuple(self.shape)}
 
 
@@ -70,8 +68,7 @@ def train(
 
     `how`: `folder`, `progress`, `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Evaluations come
     after the last whole iteration before each of the settings' evaluation steps. Raises `Stopped` when a policy or an
-    inner step diverges; the last good checkpoint is kept.
-    """
+    inner step diverges; the last good checkpoint is kept."""
     if torch.device(device).type != "cpu":
         raise UserError(f"device is {device}; {learner.name} is bounded by its environments' steps: leave --device out")
     run = start(family, learner, settings, seeds, threads)
@@ -121,3 +118,27 @@ def evaluate(run: Run, judge: Judge) -> None:
     entropy = (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
     last = [*run.last.values()] or [torch.zeros_like(entropy)] * 2
     run.add_losses(torch.stack([*last, entropy], -1), run.seconds)
+
+
+def adapt(
+    family: TaskFamily, learner: OnPolicy, theta: Tensor, settings: Settings, seeds: list[int], plan: Plan, threads=1
+) -> pd.DataFrame:
+    """What `learner` makes of the trained parameters `theta (S, G, P)` on the family's test tasks.
+
+    "acting" are the first episodes as lived, by policies that sample; "deployed" the policy after so many steps (the
+    plan's, and the first three updates of the learner's own), by its mean. Policy gradients sample `episodes` episodes
+    before each inner step; RL2 goes on with its memory, and an episode's return is the mean of as many tries."""
+    if not len(family.test_tasks):
+        raise UserError(f"{family.name} has no test tasks to adapt to; choose another family")
+    unit, updates = learner.schedule(plan, family.horizon)
+    try:
+        with closing(Judge(family, family.test_tasks, seeds, learner.episodes, settings, threads)) as judge:
+            path = list(learner.path(judge, theta, 0, updates)) if learner.policies(2) == 1 else []
+    except FloatingPointError as error:
+        raise Stopped(f"{learner.name} on the test tasks of {family.name}: {error}") from error
+    steps = [s for s in sorted({0, unit, 2 * unit, 3 * unit, *plan.steps}) if s // unit < len(path)]
+    rows = [row for s in steps for row in curve_rows(seeds, s, "deployed", path[s // unit][0])]
+    lived = [tries for _, acting in path if acting is not None for tries in np.moveaxis(acting, 2, 0)]
+    for number, tries in enumerate(lived[: plan.episodes], 1):
+        rows += curve_rows(seeds, number * family.horizon, "acting", tries)
+    return of_way(learner.name, rows)

@@ -1,8 +1,7 @@
 """A stacked SAC agent: its tensors, its streams of randomness, and how it acts.
 
 Shapes: S seeds, N tasks, G policies a seed (N, or 1 where all tasks share one), B = S G slots, n transitions a task, M
-= n N / G transitions a slot, o observation, a action, P and Q parameters of an actor and a critic.
-"""
+= n N / G transitions a slot, o observation, a action, P and Q parameters of an actor and a critic."""
 
 from dataclasses import dataclass
 
@@ -60,8 +59,7 @@ class Agent:
     """All that learns. All policies of a seed start equal (as the algorithm's `theta_i = theta`), seeds differ.
 
     `envs` is E, environments a task; `target_entropy` is -a if not given; an update's hidden layers multiply in
-    `product_type`. `extra` holds what a learner adds (a meta-policy, an encoder …).
-    """
+    `product_type`. `extra` holds what a learner adds (a meta-policy, an encoder …)."""
 
     def __init__(
         self, seeds: list[int], policies: int, observation_size: int, action_size: int, *, hidden: tuple[int, ...],

@@ -2,8 +2,7 @@
 
 A checkpoint is a pair `step-000012000.safetensors` (every tensor) and `step-000012000.json` (counters, rows so far, the
 run's identity, the sha256 of the other file). The JSON is renamed into place last: without it the pair does not exist.
-The newest two pairs are kept, so that a damaged one has a predecessor.
-"""
+The newest two pairs are kept, so that a damaged one has a predecessor."""
 
 import hashlib
 import json
@@ -104,12 +103,6 @@ def rows(stored: list[list]) -> list[tuple]:
 
 def _digest(body: dict) -> str:
     return hashlib.sha256(json_text(body, sort_keys=True).encode()).hexdigest()
-
-
-def last_good(folder: Path | None) -> str:
-    """Which checkpoint of `folder` a run that cannot go on leaves, in words."""
-    there = steps(Path(folder)) if folder is not None else []
-    return f"the last good checkpoint is that of step {there[0]} in {folder}" if there else "there is no checkpoint"
 
 
 def part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
 """CUDA graphs: the update recorded once and replayed, because small networks leave a GPU waiting for Python.
 
 What a graph reads must stay where it is: parameters, moments, replay and counters are tensors changed in place, and the
-learning rate is one too. Random numbers stay fresh because each generator is registered with the graph.
-"""
+learning rate is one too. Random numbers stay fresh because each generator is registered with the graph."""
 
 import itertools
 import warnings
@@ -44,20 +43,16 @@ class Graphed:
                 losses = self.update(run)
             torch.cuda.current_stream().wait_stream(self.stream)
             return losses
-        if phase not in self.graphs:
-            self.graphs[phase] = self.recorded(run)
-        graph, losses = self.graphs[phase]
+        if phase in self.graphs:
+            graph, losses = self.graphs[phase]
+            run.agent.updates += 1
+        else:
+            graph = torch.cuda.CUDAGraph()
+            with warnings.catch_warnings(action="ignore"):  # newer PyTorch registers by itself and says so
+                for g in itertools.chain(*run.agent.generators.values()):
+                    graph.register_generator_state(g)
+            with torch.cuda.graph(graph, stream=self.stream):  # nothing is executed yet, but Python counts the update
+                losses = self.update(run)
+            self.graphs[phase] = graph, losses
         graph.replay()
-        run.agent.updates += 1
         return losses
-
-    def recorded(self, run) -> tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]:
-        """A graph of one update, which is not executed, and where it will leave its losses."""
-        graph, updates = torch.cuda.CUDAGraph(), run.agent.updates
-        with warnings.catch_warnings(action="ignore"):  # newer PyTorch registers by itself and says so
-            for g in itertools.chain(*run.agent.generators.values()):
-                graph.register_generator_state(g)
-        with torch.cuda.graph(graph, stream=self.stream):
-            losses = self.update(run)
-        run.agent.updates = updates  # Python counted all the same
-        return graph, losses

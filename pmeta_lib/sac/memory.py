@@ -1,8 +1,7 @@
 """Memory: keep what is freed in the process, and refuse sizes that cannot fit before anything is allocated.
 
 A stacked update frees and allocates dozens of activations of a megabyte each. glibc returns blocks of that size to the
-system and faults them in again, page by page, which on a virtual machine costs more than the arithmetic.
-"""
+system and faults them in again, page by page, which on a virtual machine costs more than the arithmetic."""
 
 import ctypes
 import platform
@@ -26,12 +25,10 @@ def check_size(gib: dict[str, float], device: str | torch.device = "cpu") -> Non
     """`UserError` if the sum of `gib` (what would be allocated, by the settings to lower) exceeds the free memory."""
     on_gpu = torch.device(device).type == "cuda"
     free = (torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available) / 2**30
-    if sum(gib.values()) > free:
-        largest = max(gib, key=gib.get)
-        raise UserError(
-            f"this run needs about {sum(gib.values()):,.1f} GiB of memory and {free:,.1f} GiB are free; "
-            f"lower {largest} ({gib[largest]:,.1f} GiB), the number of tasks, or the seeds stacked together"
-        )
+    total, largest = sum(gib.values()), max(gib, key=gib.get)
+    if total > free:
+        remedy = f"lower {largest} ({gib[largest]:,.1f} GiB), the number of tasks, or the seeds stacked together"
+        raise UserError(f"this run needs about {total:,.1f} GiB of memory and {free:,.1f} GiB are free; {remedy}")
 
 
 def needed(family, learner, settings, seeds: int) -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 Shapes: B slots (seeds x policies), n rows a slot, i inputs, o outputs, a action dimensions. A slot's parameters are one
 row of the flat tensor, so that whatever mixes policies (a proximal term, a mean over tasks, a gradient projection, an
-optimizer) is one line of arithmetic on rows.
-"""
+optimizer) is one line of arithmetic on rows."""
 
 import functools
 import math

@@ -1,8 +1,6 @@
 """A run's state: everything a checkpoint holds, and how it begins."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -89,20 +87,11 @@ class Run(Progress):
         self.observation = tensors["observation"].to(self.observation.device)
         self.agent.updates = record["updates"]
 
-    @property
-    def products(self) -> str:
-        """The type of the updates' hidden products: what `precision = "auto"` has chosen."""
-        return str(self.agent.product_type).removeprefix("torch.")
-
     def final(self, position: int) -> tuple[dict[str, Tensor], dict]:
         """What is kept of the result of the seed at `position`: tensors, and the networks' widths."""
         kept = {name: x for name, x in self.agent.tensors().items() if not name.startswith("adam.")}
         tensors = {name: x[position] for name, x in kept.items() if len(x) == len(self.seeds)}
         return tensors, {"actor": self.agent.actor_shape.widths, "critic": self.agent.critic_shape.widths}
-
-    def policy(self, name: str = "deployed") -> Callable[[Tensor], Tensor]:
-        """The deterministic policy `(S, N E, o) -> (S, N E, a)` that the learner calls `name`."""
-        return partial(self.mode, self.learner.deployed(self.agent)[name])
 
     def mode(self, actor: Tensor, observation: Tensor) -> Tensor:
         """The mode of `actor (S, G, P)` at `observation (S, N E, o)` of the training tasks, widened by the learner."""

@@ -1,8 +1,7 @@
 """The one training loop: act, store, update, evaluate, log, checkpoint. It knows no algorithm by name.
 
 All tasks of all seeds advance together: one environment step for S x N slots, one stacked update. Every seed has
-streams of randomness of its own, so its curve does not depend on which seeds it was stacked with.
-"""
+streams of randomness of its own, so its curve does not depend on which seeds it was stacked with."""
 
 import sys
 import time
@@ -40,8 +39,7 @@ def train(
     """Train `learner` on the family's training tasks, all seeds stacked; return the finished run.
 
     `initial` is as in `start`; `evaluate_at` are steps to evaluate after (0 is always one), instead of the settings'
-    own. `how`: `folder`, `progress`, `checkpoint_seconds` and `callback` of `follow`.
-    """
+    own. `how`: `folder`, `progress`, `checkpoint_seconds` and `callback` of `follow`."""
     keep_freed_memory()
     began = time.monotonic()
     run = start(family, learner, settings, seeds, device, threads, initial)
@@ -71,8 +69,7 @@ def follow(
     newest sound checkpoint of the same family, learner, settings, seeds and `about`; a CPU run then ends with the very
     numbers of an undisturbed one. A heeded signal (`signals.heeded`) asks for a checkpoint at once, then raises
     `signals.Left`. `callback(run)`, after each evaluation but that of step 0, stops the run early by returning True.
-    Raises `Stopped` when an environment or a network yields a number that is not finite.
-    """
+    Raises `Stopped` when an environment or a network yields a number that is not finite."""
     family, name = run.family, run.learner.name
     tasks = family.train_tasks.tolist()
     identity = repr((family.name, family.preset, tasks, run.learner, asdict(run.settings), run.seeds, *about))
@@ -87,9 +84,8 @@ def follow(
         if run.step == 0:
             judge()
         while run.step < last:
-            before = run.step
             step()
-            bar.update(run.step - before)
+            bar.update(run.step - bar.n)
             run.seconds = clock() - began
             if run.step in due:
                 judge()
@@ -104,7 +100,8 @@ def follow(
         if folder is not None:
             checkpoint.save_run(run, folder, identity)
     except FloatingPointError as error:
-        kept = checkpoint.last_good(folder)
+        there = checkpoint.steps(folder) if folder is not None else []
+        kept = f"the last good checkpoint is that of step {there[0]} in {folder}" if there else "there is no checkpoint"
         raise Stopped(f"{name} on {family.name} stopped at step {run.step}: {error}; {kept}") from error
     finally:
         bar.close()

@@ -10,8 +10,7 @@ transitions, u = mean + std noise, a = tanh(u):
     d actor_loss / d u        = (2 alpha a - dq/da (1 - a^2)) / n        with q the smaller critic
     d actor_loss / d log std  = (d actor_loss / d u) std noise - alpha / n,   zero where log std is clamped
 
-Shapes: B slots, n transitions a slot; the rest as in `pmeta_lib.sac.agent`.
-"""
+Shapes: B slots, n transitions a slot; the rest as in `pmeta_lib.sac.agent`."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -53,8 +52,7 @@ def sac_update(
     log_std)`, each (B, n, a), and may change the parameters' gradients, (S, G, P) and (S, G, 2, Q), before the
     optimizer sees them. The order (temperature, critics, actor; the actor's action drawn once, before) is that of
     Stable-Baselines3. Returns the losses and the mean log density, (B,), still on the device; with `context`, columns
-    of the critics' input, also "context" (B, n, ·), the critic loss's gradient there.
-    """
+    of the critics' input, also "context" (B, n, ·), the critic loss's gradient there."""
     noise = agent.noise(2, *batch.action.shape[1:]).unflatten(2, (agent.actor.shape[1], -1)).transpose(1, 2)
     noise = noise.flatten(0, 1).flatten(2, 3)  # (B, 2, n, a)
     batch = Batch(*(x.reshape(agent.slots, -1, *x.shape[3:]) for x in batch))

@@ -9,9 +9,8 @@ import torch
 
 from pmeta_lib.envs import family
 from pmeta_lib.experiments.learners import learner
-from pmeta_lib.policy_gradient.learner import grouped, spread
+from pmeta_lib.policy_gradient.learner import Gaussian, gaussian, grouped, spread
 from pmeta_lib.policy_gradient.outer import adapted_weight, clipped, conjugate_gradient, trust_region_step, within
-from pmeta_lib.policy_gradient.policy import Gaussian, gaussian
 from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, linear_values
 from pmeta_lib.policy_gradient.training import start
 from pmeta_lib.sac.networks import Shape

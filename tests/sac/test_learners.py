@@ -203,7 +203,7 @@ def test_whole_numbers_are_taken_for_floats_and_too_many_tasks_per_round_are_ref
 @pytest.mark.parametrize("name", LEARNERS)
 def test_policies_for_evaluation_have_the_actors_shape(small, name):
     run = small(name)
-    for policy, actor in run.learner.deployed(run.agent).items():
+    for actor in run.learner.deployed(run.agent).values():
         assert actor.shape[0] == 1 and actor.shape[1] in (1, 3) and actor.shape[2] == run.agent.actor_shape.size
-        action = run.policy(policy)(torch.zeros(1, 6, 3))
+        action = run.mode(actor, torch.zeros(1, 6, 3))
         assert action.shape == (1, 6, 1) and action.abs().max() <= 1

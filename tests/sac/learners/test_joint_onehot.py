@@ -35,5 +35,5 @@ def test_an_update_is_that_of_plain_sac_on_all_tasks_rows_with_their_index():
 
 def test_the_policy_depends_on_the_index(small):
     run = small("joint-onehot")
-    actions = run.policy()(torch.zeros(1, 3, 3))
+    actions = run.mode(run.learner.deployed(run.agent)["deployed"], torch.zeros(1, 3, 3))
     assert len(set(actions.flatten().tolist())) == 3

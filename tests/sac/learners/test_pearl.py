@@ -264,9 +264,9 @@ def test_folding_a_context_in_changes_nothing_but_the_need_to_append_it():
     x = torch.randn(2, 3, 4, 3, generator=torch.Generator().manual_seed(0))
     told = torch.cat((x, mean.expand(2, 3, 4, 2)), -1)
     want = act(agent.actor_shape, agent.actor, told.flatten(1, 2))
-    got = run.policy("deployed")(x.flatten(1, 2))
+    got = run.mode(run.learner.deployed(agent)["deployed"], x.flatten(1, 2))
     torch.testing.assert_close(got, want)
-    assert not torch.allclose(run.policy("meta")(x.flatten(1, 2)), want)
+    assert not torch.allclose(run.mode(run.learner.deployed(agent)["meta"], x.flatten(1, 2)), want)
     assert not torch.equal(agent.extra["z"], mean)  # what `inputs` appends is ignored by it
     folded = fold(agent.actor_shape, agent.actor, 3, mean.squeeze(2))
     assert torch.equal(folded, run.learner.deployed(agent)["deployed"])
