@@ -6,8 +6,8 @@ import re
 from queue import Empty
 
 import papermill
-from jupyter_core.utils import ensure_async
 from nbclient.exceptions import DeadKernelError
+from nbclient.util import ensure_async
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.translators import PythonTranslator, papermill_translators
