@@ -13,8 +13,7 @@ the update below, are our formulation, in the line of pFedMe (Dinh et al., NeurI
     theta <- (1 - beta) theta + beta mean_i w_i                                `meta_step`
 
 Every function is plain arithmetic on NumPy arrays and torch tensors alike, of any shape that broadcasts: tabular
-policies are (N, S, A), deep ones (seeds, tasks, parameters).
-"""
+policies are (N, S, A), deep ones (seeds, tasks, parameters)."""
 
 from typing import Any
 

@@ -1,8 +1,7 @@
 """Task families and the environment that steps all of their tasks at once.
 
 Importing this package registers `pmeta/<Family>-v0` with gymnasium (keywords `task`, `preset`);
-`gymnasium.make("pmeta_lib.envs:pmeta/HalfCheetahDir-v0", task=-1)` imports it by itself.
-"""
+`gymnasium.make("pmeta_lib.envs:pmeta/HalfCheetahDir-v0", task=-1)` imports it by itself."""
 
 import gymnasium
 

@@ -1,8 +1,7 @@
 """The NumPy tasks: point-robot and the pendulums, stacked over slots, and one environment of each.
 
 Shapes: B slots, each with its own task; o, a, k: sizes of observation, action and task parameters. The single
-environments use the functions of the stacked ones (`vector.Batch`), so that there is one definition of every reward.
-"""
+environments use the functions of the stacked ones (`vector.Batch`), so that there is one definition of every reward."""
 
 import gymnasium
 import numpy as np

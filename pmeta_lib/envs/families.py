@@ -9,8 +9,7 @@ The same name means different things in different papers. A *preset* fixes horiz
 et al., ICLR 2019) and VariBAD (Zintgraf et al., ICLR 2020) as read from their published code. A preset changes the
 protocol, not the physics, which is always gymnasium's v5: numbers of those papers, measured on older robots and older
 MuJoCo, are not comparable to ours. Nor does training evaluate by a paper's rule: every run is evaluated by `modern`'s,
-and its record names both rules.
-"""
+and its record names both rules."""
 
 import pkgutil
 import re
@@ -215,8 +214,7 @@ def family(name: str, preset: str = "modern", train: int | None = None, test: in
     """The family `name` under `preset`; `train`, `test` override the numbers of tasks (e.g. 100, 30).
 
     Raises `UserError` as `lookup` does, for task counts that are impossible, and for test tasks that meet the training
-    tasks where they must be held out.
-    """
+    tasks where they must be held out."""
     row = lookup(name, preset)
     for label, n in (("train", train), ("test", test)):
         if n is not None and (int(n) != n or not 1 <= n <= MOST_TASKS):

@@ -2,8 +2,7 @@
 
 At 0 all tasks are the same task; at 1 what is right in one is wrong in another. Each function gives what differs from
 the family's row in the table (`families.Family`). Tasks of the same number at two values of H come from the same random
-draw, so that only H moves them. These families are ours, for the map of when personalization helps.
-"""
+draw, so that only H moves them. These families are ours, for the map of when personalization helps."""
 
 import numpy as np
 

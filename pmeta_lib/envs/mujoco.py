@@ -1,8 +1,7 @@
 """The MuJoCo families: all slots stepped together, and one gymnasium environment of each.
 
 The single environments are gymnasium's own v5 classes with the rewards of robots.py, so physics and observations are
-gymnasium's; the stacked one steps the same models without their per-slot overhead.
-"""
+gymnasium's; the stacked one steps the same models without their per-slot overhead."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,7 @@ class MujocoBatch(Batch):
     """B robots of one family: `mj_step` on one MjData per slot, from `threads` threads (it releases the GIL).
 
     `mujoco.rollout` was measured too (see `pmeta bench env`): it returns no contact forces or inertias, and it does not
-    carry the solver's warm start from call to call, so it does not equal gymnasium's physics.
-    """
+    carry the solver's warm start from call to call, so it does not equal gymnasium's physics."""
 
     kept = ("before", "rows")
 

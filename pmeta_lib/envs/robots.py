@@ -3,8 +3,7 @@
 One *row* per slot holds everything that rewards and observations need; all functions take the rows of all slots at
 once. The single environments and the stacked ones (mujoco.py) share them. B slots, tasks `(B, k)`.
 
-The constants are those that MAML, ProMP, PEARL and VariBAD share; each reward says where gymnasium's differ.
-"""
+The constants are those that MAML, ProMP, PEARL and VariBAD share; each reward says where gymnasium's differ."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -48,16 +47,14 @@ def _along(angle: np.ndarray, velocity: np.ndarray) -> np.ndarray:
 def ant_dir(task, velocity, action, s):
     """`v . direction - 0.5 |a|^2 - contact + 1` (MAML, ProMP, PEARL).
 
-    The bonus is paid on every step, as there; Ant-v5 withholds it on the step the ant falls.
-    """
+    The bonus is paid on every step, as there; Ant-v5 withholds it on the step the ant falls."""
     return _along(task[:, 0], velocity) - 0.5 * _square(action) - _contact(s) + 1.0
 
 
 def ant_goal(task, velocity, action, s):
     """`-(|x - gx| + |y - gy|) - 0.1 |a|^2 - contact` (ProMP, PEARL): no bonus, no early end.
 
-    x, y is the torso after the step, as gymnasium and PEARL read it.
-    """
+    x, y is the torso after the step, as gymnasium and PEARL read it."""
     return -np.abs(s["xpos"][:, 3:5] - task).sum(1) - 0.1 * _square(action) - _contact(s)
 
 
@@ -66,8 +63,7 @@ def humanoid_dir(task, velocity, action, s):
 
     The field writes `0.25 * displacement / model.opt.timestep`; with 5 frames a step that is 1.25 times the velocity of
     the centre of mass, the weight of gymnasium's Humanoid-v5. The bonus is paid on every step: standing still for 200
-    steps already earns about 1,000.
-    """
+    steps already earns about 1,000."""
     impact = np.minimum(5e-7 * _square(s["cfrc_ext"]), 10.0)
     return 1.25 * _along(task[:, 0], velocity) - 0.1 * _square(action) - impact + 5.0
 
@@ -156,8 +152,7 @@ def scale_body(model: mujoco.MjModel, data: mujoco.MjData, multipliers: np.ndarr
 
     `mj_setConst` recomputes what MuJoCo derives from masses and inertias (subtree masses, inverse weights that scale
     constraint softness, mean inertia that scales the solver's tolerance): without it the contacts of a light robot
-    would be as soft as those of the original. It leaves `data.qpos` where springs rest, which is not `qpos0`.
-    """
+    would be as soft as those of the original. It leaves `data.qpos` where springs rest, which is not `qpos0`."""
     arrays = [getattr(model, name) for name in BODY]
     for array, part in zip(arrays, np.split(multipliers, np.cumsum([array.size for array in arrays[:-1]]))):
         array *= part.reshape(array.shape)

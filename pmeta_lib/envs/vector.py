@@ -31,8 +31,7 @@ class TaskVectorEnv(gymnasium.vector.VectorEnv):
     in the observation nor in `info`.
 
     Raises `UserError` for tasks or seeds of the wrong shape and for actions that are not finite, and
-    `FloatingPointError` when the physics itself diverges, naming the slots.
-    """
+    `FloatingPointError` when the physics itself diverges, naming the slots."""
 
     def __init__(
         self, family: TaskFamily, tasks: np.ndarray, seeds: Sequence[int | np.random.SeedSequence], threads: int = 1,

@@ -3,8 +3,7 @@ pmeta adapt out/runs/1f0c…                                  its family's test 
 pmeta adapt out/sweeps/adaptation --steps 0,500,5000        every finished run of a sweep; the same again resumes
 pmeta adapt out/runs/1f0c… --episodes 5 --every-way         plain fine-tuning beside the learner's own way
 pmeta adapt out/runs/1f0c… --critics learned                an ablation: trained critics and temperature too
-pmeta adapt out/runs/1f0c… --family pendulum-flip --out out/flip     a family of equal sizes
-"""
+pmeta adapt out/runs/1f0c… --family pendulum-flip --out out/flip     a family of equal sizes"""
 
 import argparse
 from pathlib import Path

@@ -1,8 +1,7 @@
 """Where the workers of a sweep run. An engine starts workers, says when one has ended, and stops them; no more.
 
 `start(job, n)` returns n handles; `ended(handle)` is None while the worker lives or waits for a machine, then how it
-ended and why. `capacity` is how many fit at once.
-"""
+ended and why. `capacity` is how many fit at once."""
 
 import os
 import signal

@@ -4,8 +4,7 @@ pmeta sweep data/sweeps/gym.toml --scale desk --dry-run        the plan and what
 pmeta sweep data/sweeps/gym.toml --out out/gym --engine ray --address auto --gpus-per-run 0.25 --device cuda
 pmeta sweep data/sweeps/gym.toml --out /shared/gym --engine slurm --jobs 32
 pmeta sweep status out/gym                                     done, running, failed and why
-pmeta sweep results out/gym --out data/results/gym.parquet     all finished runs as one tidy table
-"""
+pmeta sweep results out/gym --out data/results/gym.parquet     all finished runs as one tidy table"""
 
 import argparse
 import shutil
@@ -117,8 +116,7 @@ def sweep(
     """Run what `out` lacks of `plan`; returns the counts `planned`, `done`, `failed`.
 
     `engine()` makes the engine, if there is anything to do. Several drivers may work on one folder at once, and any
-    of them may be killed: the folders are the only state. Raises `UserError` if `out` cannot be written or locked.
-    """
+    of them may be killed: the folders are the only state. Raises `UserError` if `out` cannot be written or locked."""
     from pmeta_lib.experiments.spec import old_runs
 
     out, started = Path(out).resolve(), time.monotonic()
@@ -167,8 +165,7 @@ def sweep(
 def _drive(engine, jobs: int, job: dict, runs: dict[str, "RunSpec"], left: dict[tuple[str, ...], float]) -> str:
     """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless.
 
-    `left`: the keys of a pack's runs -> its estimated seconds; what is settled is taken out.
-    """
+    `left`: the keys of a pack's runs -> its estimated seconds; what is settled is taken out."""
     out, alive, losses, reached = Path(job["out"]), [], 0, None
     begun, work, shown = time.monotonic(), sum(left.values()), ("", 0.0)
     kept = {End.LEFT: "the checkpoint that it wrote", End.LOST: "its last checkpoint"}

@@ -2,8 +2,7 @@
 
 The keys at the top hold for all runs; a `[[block]]` is a grid of its own (families x learners x options x settings x
 seeds) that inherits and overrides them; a `[scale.NAME]` overrides the top when it is chosen. `docs/sweeps.md`
-explains the language.
-"""
+explains the language."""
 
 import functools
 import itertools
@@ -135,8 +134,7 @@ class _Reader:
 def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
     """The plan of a sweep file at one of its scales (None: its first). `pack` overrides the file's.
 
-    Raises `UserError`: one for the whole file, a line for each mistake, before anything is run.
-    """
+    Raises `UserError`: one for the whole file, a line for each mistake, before anything is run."""
     reader = _Reader(Path(path))
     try:
         data = tomllib.loads(reader.path.read_bytes().decode("utf-8-sig"))

@@ -2,8 +2,7 @@
 pmeta train half-cheetah-dir                                  pMeta-SAC, 40,000 steps per task
 pmeta train pendulum-flip --learner joint --seed 3
 pmeta train half-cheetah-vel --option lam=0.1 --option inner_steps=20 --set steps=20000 --set hidden=64,64
-pmeta train hopper-params --out out/hopper --tensorboard out/tb    the same command again resumes it
-"""
+pmeta train hopper-params --out out/hopper --tensorboard out/tb    the same command again resumes it"""
 
 import argparse
 import json

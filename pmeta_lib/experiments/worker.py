@@ -2,8 +2,7 @@
 
 Every engine starts this and nothing else; workers talk to nobody, the run folders (`state.py`) are all they share.
 An attempt that ends without a word, because its machine was taken away or its memory ran out, costs the run nothing
-as long as it left a newer checkpoint than the one before: what is counted is attempts in a row that came to nothing.
-"""
+as long as it left a newer checkpoint than the one before: what is counted is attempts in a row that came to nothing."""
 
 import errno
 import json
@@ -42,8 +41,7 @@ def work_through(job: dict, **heeded) -> tuple[End, str]:
 
     `job`: `out` (folder), `packs` (a list of packs, each a list of specs as JSON with their `key`), `device`,
     `threads`, `attempts` (how many in a row may come to nothing), `session` (the driver's name for itself),
-    `checkpoint_seconds`. `heeded`: as in `signals.heeded`; SIGTERM and SIGUSR2 ask to leave, if not given.
-    """
+    `checkpoint_seconds`. `heeded`: as in `signals.heeded`; SIGTERM and SIGUSR2 ask to leave, if not given."""
     import torch
 
     torch.set_num_threads(job["threads"])

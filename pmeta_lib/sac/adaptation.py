@@ -9,8 +9,7 @@ by the policy that is brought along; from its last step on there are updates. Cr
 uniformly and learns nothing.
 
 A row's policy is "acting" for each of the first episodes as it was lived, exploration included (the few-shot endpoint
-is their mean), or "deployed": what the learner would deploy after so many steps, by its mode, on episodes apart.
-"""
+is their mean), or "deployed": what the learner would deploy after so many steps, by its mode, on episodes apart."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -68,8 +67,7 @@ def adapt(
 
     `agent` holds one seed for each of `seeds`, stacked; `settings` are the adapting runs' (`Plan.settings`). `how` is
     passed to `train`; with a `folder` a killed call goes on where it was. A learner that brings nothing along has no
-    row: its way is "scratch", one of `references`.
-    """
+    row: its way is "scratch", one of `references`."""
     left = {"critic", "log_alpha"} if plan.critics == "fresh" else set()
     parts = []
     for way, (adapter, start) in list(trained.adapt_from(agent, tasks).items())[: None if plan.every_way else 1]:

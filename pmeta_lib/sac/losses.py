@@ -2,8 +2,7 @@
 
 Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications" (arXiv 1812.05905), equations 5, 7 and 18.
 Shapes: B slots, n transitions a slot; `alpha (B, 1)` is the temperature. Summing over slots gives every slot its
-own gradient.
-"""
+own gradient."""
 
 import torch
 from torch import Tensor
@@ -14,8 +13,7 @@ def td_target(
 ) -> Tensor:
     """(B, n): `r + discount (1 - terminated) (min_k Q'_k - alpha log pi)`; `next_q (B, 2, n)` of the target critics.
 
-    A time limit is no termination: the value behind it still counts.
-    """
+    A time limit is no termination: the value behind it still counts."""
     soft_value = torch.addcmul(next_q.amin(1), alpha, next_log_prob, value=-1.0)
     return torch.addcmul(reward, 1.0 - terminated, soft_value, value=discount)
 

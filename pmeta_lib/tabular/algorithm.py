@@ -53,8 +53,7 @@ def pmeta(
         trace: also keep theta and personal after each round.
 
     Raises:
-        UserError: a setting that cannot work, named. Diverged: parameters left the finite numbers.
-    """
+        UserError: a setting that cannot work, named. Diverged: parameters left the finite numbers."""
     settings = Settings(
         rounds, lam, eta, inner_steps, inner_step_size, local_steps, beta, warm_start, tasks_per_round, aggregate,
         tau, generator, oracle, trace,

@@ -1,8 +1,7 @@
 """Families of tabular tasks, each a set of meta-train and a disjoint set of meta-test tasks.
 
 garnet (reward heterogeneity by a knob), gridworld (goals), chain (exactly opposite gradients), and the
-FrozenLake, CliffWalking and Taxi of gymnasium, read from the environments' own transition tables.
-"""
+FrozenLake, CliffWalking and Taxi of gymnasium, read from the environments' own transition tables."""
 
 from dataclasses import dataclass
 from textwrap import wrap

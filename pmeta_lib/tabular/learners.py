@@ -3,8 +3,7 @@
 Every learner has the keywords of `pmeta` and the same order of operations: draw n of the N tasks, inner steps for all
 of them at once, one move of the meta-parameters. Thus one dict of settings serves all; `eta` is the size of the outer
 move, `inner_steps` (K) and `inner_step_size` (s) shape the inner loop. A keyword that has no meaning for a baseline
-(lam, local_steps, warm_start, aggregate; for `independent` eta and beta too) is checked and then changes nothing.
-"""
+(lam, local_steps, warm_start, aggregate; for `independent` eta and beta too) is checked and then changes nothing."""
 
 import inspect
 from collections.abc import Callable

@@ -1,8 +1,7 @@
 """N finite MDPs stacked into one batch, validated; discounted evaluation and optimal values, exactly.
 
 Shapes used throughout: N tasks, S states, A actions. `P[i, s, a, t]` is the probability that task i moves from s to t
-under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start distribution; returns are `sum_t gamma^t r_t`.
-"""
+under a; `r[i, s, a]` the expected reward; `rho[i, s]` the start distribution; returns are `sum_t gamma^t r_t`."""
 
 from dataclasses import dataclass, field
 from numbers import Integral, Real

@@ -5,8 +5,7 @@
 
 `tau` adds the log barrier `tau/(S A) sum log pi`, with gradient `(tau/S)(1/A - pi(a|s))`. Values and occupancies share
 one factorization of `I - gamma P_pi`; a Hessian-vector product is two more solves with it. Everywhere `theta` is
-(S, A), shared by all tasks, or (N, S, A), one for each.
-"""
+(S, A), shared by all tasks, or (N, S, A), one for each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

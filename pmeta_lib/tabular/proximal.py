@@ -1,8 +1,7 @@
 """The inner problem solved to the end: personalized policies, Moreau envelopes and their gradients.
 
 `prox_i(theta) = argmax_x J_i^tau(x) - (lam/2) ||x - theta||^2`. It is unique when lam exceeds the smoothness constant L
-(T1); below that this is the local maximiser that an ascent from theta reaches.
-"""
+(T1); below that this is the local maximiser that an ascent from theta reaches."""
 
 import numpy as np
 

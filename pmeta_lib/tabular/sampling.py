@@ -1,7 +1,6 @@
 """Sampled trajectories instead of exact gradients: what noise changes (REINFORCE / GPOMDP with baseline).
 
-All trajectories of all tasks advance together, one array operation a time step.
-"""
+All trajectories of all tasks advance together, one array operation a time step."""
 
 from dataclasses import dataclass
 

@@ -19,8 +19,7 @@ task, not constant; states come from the replay, those that the tasks' updates d
 Theirs is actor-critic on discrete actions with asynchronous workers; its code is not published.
 
 Deployed on a training task, and acting there: pi_i. "meta" is pi_0, one network more than in `independent`.
-`kl_weight = 0` is independent learning, and distillation.
-"""
+`kl_weight = 0` is independent learning, and distillation."""
 
 import torch
 from torch import Tensor

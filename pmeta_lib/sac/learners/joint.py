@@ -2,8 +2,7 @@
 
 Multi-task SAC with summed losses (Kurin et al., NeurIPS 2022, arXiv 2201.04122, show it hard to beat by methods that
 edit gradients); it sees n transitions of each task an update, as every learner here does. Where tasks contradict each
-other their gradients cancel: the victim of gradient conflict.
-"""
+other their gradients cancel: the victim of gradient conflict."""
 
 from pmeta_lib.sac.learners.base import Learner
 

@@ -3,8 +3,7 @@
 Yu et al., CoRL 2019, arXiv 1910.10897, "multi-task SAC": with x = (s, e_i), e_i the i-th unit vector, the losses are
 SAC's own on (x, a). It can solve tasks that contradict each other, in one network, but has no answer to a task without
 an index. Simplified against Meta-World's experiments: one temperature a seed (there one a task is learned); the
-networks have every learner's hidden layers, so that only the first layer is wider, by N rows.
-"""
+networks have every learner's hidden layers, so that only the first layer is wider, by N rows."""
 
 import torch
 from torch import Tensor

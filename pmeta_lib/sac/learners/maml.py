@@ -16,8 +16,7 @@ Simplified, or other than by the authors: off-policy, since every learner here s
 reinforcement learning collects fresh trajectories before and after adapting, and its outer optimizer is TRPO); critics,
 targets and temperatures are not meta-learned: they are each task's own, trained as in `independent` on the adapted
 policy, because critics that all tasks share do not know the task, and neither would the inner gradient. With
-`shared_critics` they are shared as in `joint`; then `inner_steps = 0` is `joint`. The inner step size is constant.
-"""
+`shared_critics` they are shared as in `joint`; then `inner_steps = 0` is `joint`. The inner step size is constant."""
 
 from dataclasses import asdict
 

@@ -27,8 +27,7 @@ def project_conflicts(gradients: Tensor, order: Tensor) -> Tensor:
     other tasks in the order in which they are met.
 
     Every projected gradient is a combination of the N given ones, so that the sequential part of the algorithm runs on
-    their N x N products, never on D-long vectors.
-    """
+    their N x N products, never on D-long vectors."""
     products = gradients @ gradients.mT
     squares = products.diagonal(dim1=1, dim2=2)
     mix = torch.diag_embed(torch.ones_like(squares))  # (S, N, N), rows: g' in terms of g

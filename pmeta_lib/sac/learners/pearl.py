@@ -15,8 +15,7 @@ from the replay at large would let it read the task off what the policy has alre
 At meta-test (`Inference`) the first n episodes each act on a z of the prior, and they alone are the context; all later
 ones act on a z of the posterior given those n. Policies act by their mode; no weight is trained.
 
-`docs/pearl.md` lists every difference from the authors' code (github.com/katerakelly/oyster) that we can see.
-"""
+`docs/pearl.md` lists every difference from the authors' code (github.com/katerakelly/oyster) that we can see."""
 
 import math
 from dataclasses import asdict, replace
@@ -39,8 +38,7 @@ from pmeta_lib.sac.update import sac_update
 def posterior(factors: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (…, k) of N(0, I) times the Gaussian `factors (…, m, 2k)` that are `counted (…, m)`.
 
-    A factor is a mean and a number whose softplus is the variance. Precisions add up; means are weighted by them.
-    """
+    A factor is a mean and a number whose softplus is the variance. Precisions add up; means are weighted by them."""
     mean, raw = factors.chunk(2, -1)
     precision = counted.unsqueeze(-1) / softplus(raw).clamp(min=1e-6)
     variance = 1.0 / (1.0 + precision.sum(-2))

@@ -5,8 +5,7 @@ The paper (arXiv 2209.10072) claims the scheme and its SAC version; only its abs
 that are the algorithm are `local_step` and `meta_step` of `pmeta_lib.moreau`, which the tabular learner uses too.
 
 Deployed on a training task: the personal actor; with a cold start, which puts it back on w, as the last local step
-found it, after all its K updates. "meta" is theta.
-"""
+found it, after all its K updates. "meta" is theta."""
 
 import sys
 from dataclasses import replace

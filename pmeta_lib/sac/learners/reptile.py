@@ -13,8 +13,7 @@ constant, where the authors' code anneals it to 0. As in their code the inner op
 but it is Adam with the default beta1 of every learner here, where theirs has beta1 = 0. A round takes all tasks, not a
 sample. Their reinforcement learning was not published; SAC as the inner learner is ours.
 
-Deployed on a training task: theta_i as the last finished round left it, after all its K updates. "meta" is theta.
-"""
+Deployed on a training task: theta_i as the last finished round left it, after all its K updates. "meta" is theta."""
 
 from torch import Tensor
 
