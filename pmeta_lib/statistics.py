@@ -1,4 +1,4 @@
-"""Intervals for the comparisons: over training seeds, unpaired, honest at five seeds; aggregates over families.
+"""Intervals for the comparisons: over training seeds, unpaired, honest at five seeds.
 
 The replication unit is the training seed: episodes and tasks are averaged before, and a run's curve is taken whole or
 not at all. Intervals that verdicts rest on are closed formulas whose coverage at n = 5 the tests simulate:
@@ -8,13 +8,7 @@ not at all. Intervals that verdicts rest on are closed formulas whose coverage a
   run in five fails (a bootstrap t covers 89 %), at half again the width;
 - scores: Fieller's interval of a ratio with the same t (`score_interval`);
 - probabilities of improvement: Wilson's interval with as many trials as the smaller sample has runs, which is the
-  largest variance that the Mann-Whitney statistic can have (`improvement_interval`).
-
-Aggregates follow Agarwal et al. (NeurIPS 2021, arXiv 2108.13264). A *stratum* is an array (n, ...): the n seeds of one
-learner on one family. Aggregates take lists of strata that are batched as (r, n, ...), r resamples, and give (r, ...).
-"""
-
-from collections.abc import Callable
+  largest variance that the Mann-Whitney statistic can have (`improvement_interval`)."""
 
 import numpy as np
 from numpy.random import Generator
@@ -159,55 +153,9 @@ def rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.divide(b @ a, size, out=np.zeros(len(rows)), where=size > 0)
 
 
-def stratified_bootstrap(
-    strata: list[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray], generator: Generator,
-    resamples: int = 10_000, expanded: bool = True,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """`statistic` of the strata and its interval: (value, low, high), each of the statistic's shape.
-
-    Every resample draws the seeds of each stratum (n_k, ...) with replacement, independently of the other strata; all
-    else about a drawn seed (time points, tasks) comes with it. `statistic` maps batched strata to (r, ...). The
-    percentiles are `expanded` (Hesterberg 2015) by what the bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)),
-    and Student's t. For figures: no verdict rests on it. Raises `UserError` for a stratum of fewer than two seeds, or
-    with a number that is not finite."""
-    strata = [np.asarray(s, float) for s in strata]
-    for k, s in enumerate(strata):
-        if s.ndim < 1 or len(s) < 2 or not np.isfinite(s).all():
-            raise UserError(f"stratum {k} of shape {s.shape} must hold two or more seeds, all numbers finite.")
-    draws = []
-    for r in np.diff([*range(0, resamples, 500), resamples]):  # so many at once: whole curves take memory
-        draws.append(statistic([s[generator.integers(len(s), size=(r, len(s)))] for s in strata]))
-    n, freedom, tail = min(map(len, strata)), sum(len(s) - 1 for s in strata), PERCENTILES[0]
-    if expanded:
-        tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(tail, freedom))
-    low, high = np.quantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
-    return statistic([s[None] for s in strata])[0], low, high
-
-
-def iqm(strata: list[np.ndarray]) -> np.ndarray:
-    """Interquartile mean over all runs of all strata: the lowest and the highest quarter (n // 4 each) are dropped."""
-    runs = np.sort(np.concatenate(strata, axis=1), axis=1)
-    cut = runs.shape[1] // 4
-    return runs[:, cut : runs.shape[1] - cut].mean(1)
-
-
-def performance_profile(strata: list[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
-    """Share of runs whose score exceeds each of `thresholds` (k,), families weighing alike: (r, k)."""
-    return np.mean([(s[..., None] > thresholds).mean(1) for s in strata], axis=0)
-
-
 def improvement(strata: list[np.ndarray]) -> np.ndarray:
     """Probability that a run of ours beats one of theirs on a family drawn at random (Mann-Whitney's statistic / n m);
     a tie counts one half. `strata`: ours on the first to the last family, then theirs in the same order."""
     half = len(strata) // 2
     pairs = [(a[:, :, None], b[:, None, :]) for a, b in zip(strata[:half], strata[half:], strict=True)]
     return np.mean([(a > b).mean((1, 2)) + 0.5 * (a == b).mean((1, 2)) for a, b in pairs], axis=0)
-
-
-def normalised(strata: list[np.ndarray], random: list[float]) -> list[np.ndarray]:
-    """Scores with 0 = `random` (one number a family) and 1 = the mean over seeds of the reference. `strata`: returns of
-    the learner on each family (r, n, ...), then the reference's final returns (r, m) in the same order. Bootstrapped
-    together, the uncertainty of the scale is part of the interval; seeds are not paired."""
-    half = len(strata) // 2
-    scales = [y.mean(1) - low for y, low in zip(strata[half:], random, strict=True)]
-    return [(x - low) / s.reshape(-1, *[1] * (x.ndim - 1)) for x, s, low in zip(strata[:half], scales, random)]

@@ -1,0 +1,57 @@
+"""Aggregates over families, for figures: no verdict rests on them. They follow Agarwal et al. (NeurIPS 2021, arXiv
+2108.13264). A *stratum* is an array (n, ...): the n seeds of one learner on one family. Aggregates take lists of strata
+that are batched as (r, n, ...), r resamples, and give (r, ...)."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.random import Generator
+from scipy import stats
+
+from pmeta_lib.files import UserError
+from pmeta_lib.statistics import PERCENTILES
+
+
+def stratified_bootstrap(
+    strata: list[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray], generator: Generator,
+    resamples: int = 10_000, expanded: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """`statistic` of the strata and its interval: (value, low, high), each of the statistic's shape.
+
+    Every resample draws the seeds of each stratum (n_k, ...) with replacement, independently of the other strata; all
+    else about a drawn seed (time points, tasks) comes with it. `statistic` maps batched strata to (r, ...). The
+    percentiles are `expanded` (Hesterberg 2015) by what the bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)),
+    and Student's t. Raises `UserError` for a stratum of fewer than two seeds, or with a number that is not finite."""
+    strata = [np.asarray(s, float) for s in strata]
+    for k, s in enumerate(strata):
+        if s.ndim < 1 or len(s) < 2 or not np.isfinite(s).all():
+            raise UserError(f"stratum {k} of shape {s.shape} must hold two or more seeds, all numbers finite.")
+    draws = []
+    for r in np.diff([*range(0, resamples, 500), resamples]):  # so many at once: whole curves take memory
+        draws.append(statistic([s[generator.integers(len(s), size=(r, len(s)))] for s in strata]))
+    n, freedom, tail = min(map(len, strata)), sum(len(s) - 1 for s in strata), PERCENTILES[0]
+    if expanded:
+        tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(tail, freedom))
+    low, high = np.quantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
+    return statistic([s[None] for s in strata])[0], low, high
+
+
+def iqm(strata: list[np.ndarray]) -> np.ndarray:
+    """Interquartile mean over all runs of all strata: the lowest and the highest quarter (n // 4 each) are dropped."""
+    runs = np.sort(np.concatenate(strata, axis=1), axis=1)
+    cut = runs.shape[1] // 4
+    return runs[:, cut : runs.shape[1] - cut].mean(1)
+
+
+def performance_profile(strata: list[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
+    """Share of runs whose score exceeds each of `thresholds` (k,), families weighing alike: (r, k)."""
+    return np.mean([(s[..., None] > thresholds).mean(1) for s in strata], axis=0)
+
+
+def normalised(strata: list[np.ndarray], random: list[float]) -> list[np.ndarray]:
+    """Scores with 0 = `random` (one number a family) and 1 = the mean over seeds of the reference. `strata`: returns of
+    the learner on each family (r, n, ...), then the reference's final returns (r, m) in the same order. Bootstrapped
+    together, the uncertainty of the scale is part of the interval; seeds are not paired."""
+    half = len(strata) // 2
+    scales = [y.mean(1) - low for y, low in zip(strata[half:], random, strict=True)]
+    return [(x - low) / s.reshape(-1, *[1] * (x.ndim - 1)) for x, s, low in zip(strata[:half], scales, random)]
