@@ -11,7 +11,6 @@ not at all. Intervals that verdicts rest on are closed formulas whose coverage a
   largest variance that the Mann-Whitney statistic can have (`improvement_interval`)."""
 
 import numpy as np
-from numpy.random import Generator
 from scipy import stats
 
 from pmeta_lib.files import UserError
@@ -26,7 +25,8 @@ def last_quarter(steps):
     return steps > 0.75 * steps.max()
 
 
-def _sound(sample: np.ndarray) -> np.ndarray:
+def sound(sample: np.ndarray) -> np.ndarray:
+    """`sample` (n,) as floats. Raises `UserError` unless it is two or more finite numbers."""
     sample = np.asarray(sample, float)
     if sample.ndim != 1 or sample.size < 2 or not np.isfinite(sample).all():
         raise UserError(f"samples of shape {sample.shape} must be two or more finite numbers in one row.")
@@ -35,7 +35,7 @@ def _sound(sample: np.ndarray) -> np.ndarray:
 
 def _moments(samples: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     """Mean, squared standard error and degrees of freedom of each sample."""
-    moments = ((x.mean(), x.var(ddof=1) / x.size, x.size - 1) for x in map(_sound, samples))
+    moments = ((x.mean(), x.var(ddof=1) / x.size, x.size - 1) for x in map(sound, samples))
     return tuple(np.array(m) for m in zip(*moments))
 
 
@@ -115,42 +115,6 @@ def holm(p: list[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p, float)[order]), 1.0)
     return adjusted.tolist()
-
-
-def bootstrap_interval(samples: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:
-    """Mean of `samples` (n,) and its percentile bootstrap interval."""
-    samples = _sound(samples)
-    means = samples[generator.integers(samples.size, size=(resamples, samples.size))].mean(1)
-    low, high = np.quantile(means, PERCENTILES).tolist()
-    return float(samples.mean()), low, high
-
-
-def paired_interval(a: np.ndarray, b: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:
-    """Mean of `a - b`, paired by position (the same seed and task), and its interval."""
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.shape != b.shape:
-        raise UserError(f"paired samples have shapes {a.shape} and {b.shape}; pair them seed by seed.")
-    return bootstrap_interval(a - b, generator, resamples)
-
-
-def spearman_interval(x: np.ndarray, y: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:
-    """Spearman correlation of settings x (k,) with the mean over seeds of outcomes y (seeds, k), and its bootstrap
-    interval over seeds. A resample without variation counts as 0."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if y.ndim != 2 or y.shape[1:] != x.shape or x.size < 3 or len(y) < 2:
-        raise UserError(f"x {x.shape} and y {y.shape} must be (k,) and (seeds, k), k >= 3 and seeds >= 2.")
-    draws = y[generator.integers(len(y), size=(resamples, len(y)))].mean(1)
-    values = rank_correlation(x, np.concatenate([y.mean(0)[None], draws]))
-    low, high = np.quantile(values[1:], PERCENTILES).tolist()
-    return float(values[0]), low, high
-
-
-def rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of x (k,) with each of `rows (n, k)`, (n,); 0 where one of them does not vary."""
-    a = stats.rankdata(x) - (x.size + 1) / 2
-    b = stats.rankdata(rows, axis=1) - (x.size + 1) / 2
-    size = np.sqrt((a**2).sum() * (b**2).sum(1))
-    return np.divide(b @ a, size, out=np.zeros(len(rows)), where=size > 0)
 
 
 def improvement(strata: list[np.ndarray]) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import placebos
 import torch
+from pmeta_course.reproduction.resampling import rank_correlation
 
 from pmeta_lib import statistics
 from pmeta_lib.envs.families import family
@@ -117,7 +118,7 @@ def score(rows: pd.DataFrame, zeros: dict[str, float], tabular: pd.DataFrame) ->
 
     def correlation(values: np.ndarray, with_: np.ndarray) -> tuple[float, float, float]:
         several = values.reshape(len(values), -1)
-        found = statistics.rank_correlation(with_.ravel(), several)
+        found = rank_correlation(with_.ravel(), several)
         return float(found[0]), *map(float, np.quantile(found[1:], (0.025, 0.975)))
 
     d = joint.mean(2) - alone.mean(2)
@@ -140,8 +141,8 @@ def score(rows: pd.DataFrame, zeros: dict[str, float], tabular: pd.DataFrame) ->
     lam = chosen.str.extract(r"lam=([\d.]+)")[0].astype(float).to_numpy().reshape(len(H), len(STEPS))
     level = np.repeat(np.array(H)[:, None], len(STEPS), 1)
     picks = rng.integers(0, lam.size, (2_000, lam.size))  # over cells: what was tuned has no seeds to draw again
-    p5 = [float(statistics.rank_correlation(level.ravel(), lam.reshape(1, -1))[0])]
-    again = [statistics.rank_correlation(level.ravel()[k], lam.ravel()[None, k])[0] for k in picks]
+    p5 = [float(rank_correlation(level.ravel(), lam.reshape(1, -1))[0])]
+    again = [rank_correlation(level.ravel()[k], lam.ravel()[None, k])[0] for k in picks]
     p5 += [float(q) for q in np.quantile(again, (0.025, 0.975))]
     winner = np.argmax([joint.mean(2), alone.mean(2), ours.mean(2)], 0)
     winner_before = np.argmax([before["joint"], before["independent"], before["pmeta"]], 0)

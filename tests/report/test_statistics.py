@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pmeta_course.reproduction.aggregates import iqm, normalised, performance_profile, stratified_bootstrap
+from pmeta_course.reproduction.resampling import (
+    bootstrap_interval,
+    iqm,
+    normalised,
+    performance_profile,
+    stratified_bootstrap,
+)
 from scipy import stats as scipy_stats
 from scipy.stats import trim_mean
 
@@ -125,7 +131,7 @@ def test_students_t_and_the_percentile_bootstrap_do_not_cover():
     """Why not simpler: the simulation above can fail."""
     rng, draw = np.random.default_rng(4), LAWS["skewed down"]
     assert covers(lambda: t_interval(draw(rng, 5)), 0.0) < 0.90
-    boot = lambda: statistics.bootstrap_interval(LAWS["normal"](rng, 5), rng, resamples=300)  # noqa: E731
+    boot = lambda: bootstrap_interval(LAWS["normal"](rng, 5), rng, resamples=300)  # noqa: E731
     assert covers(boot, 0.0, 400) < 0.90
 
 

@@ -12,10 +12,10 @@ import tabular_command
 import tabular_map
 import tabular_results as tabular
 from pmeta_course.reproduction import judging
+from pmeta_course.reproduction.resampling import bootstrap_interval, paired_interval, spearman_interval
 from pmeta_course.theory import hold
 
 from pmeta_lib.files import UserError
-from pmeta_lib.statistics import bootstrap_interval, paired_interval, spearman_interval
 from pmeta_lib.tabular import cancellation
 
 STORED = Path(__file__).parents[2] / "data/results/tabular"

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tabular_results
+from pmeta_course.reproduction.resampling import paired_interval
 from tabular_cells import HORIZON, TRAJECTORIES, unit
 
 from pmeta_lib.files import json_text, write_table
-from pmeta_lib.statistics import paired_interval
 from pmeta_lib.tabular import LEARNERS, families, optimal_values, sampled, values
 
 H = (0.0, 0.25, 0.5, 0.75, 1.0)

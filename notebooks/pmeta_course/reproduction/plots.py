@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pmeta_course.reproduction import aggregates, claims
+from pmeta_course.reproduction import claims, resampling
 from pmeta_course.reproduction.scores import Scores, load
 from pmeta_lib import statistics
 from pmeta_lib.figures import COLOURS, LEARNERS, use_style
@@ -100,7 +100,7 @@ def one_page(cells: dict[str, pd.DataFrame], curves: list[Scores]) -> Figure:
 def aggregate_scores(axis: Axes, families: list[Scores]) -> None:
     """Interquartile mean of every learner's and placebo's normalised score with its 95 % interval."""
     names = [*_common(families), *STYLES]
-    _bars(axis, {n: _scaled(families, [s.final(n) for s in families], aggregates.iqm) for n in names})
+    _bars(axis, {n: _scaled(families, [s.final(n) for s in families], resampling.iqm) for n in names})
     axis.axvline(0, color="0.2", ls=":")
     axis.axvline(1, color="0.35", ls="--")
     axis.set(xlabel="normalised score (interquartile mean, 95 %)\n0: best placebo, 1: independent SAC")
@@ -125,7 +125,7 @@ def performance_profile(axis: Axes, families: list[Scores]) -> None:
     grid = np.linspace(-0.2, 1.4, 81)
     for learner in _common(families):
         runs = [s.final(learner) for s in families]
-        _line(axis, grid, _scaled(families, runs, lambda x: aggregates.performance_profile(x, grid)), learner)
+        _line(axis, grid, _scaled(families, runs, lambda x: resampling.performance_profile(x, grid)), learner)
     axis.set(xlabel="normalised score s", ylabel="share of runs with score > s\n(95 % interval)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, **LEGEND)
 
@@ -136,7 +136,7 @@ def sample_efficiency(axis: Axes, families: list[Scores]) -> None:
     for learner in _common(families):
         curves = [s.curves[learner] for s in families]
         strata = [np.array([np.interp(share * c.columns[-1], c.columns, run) for run in c.to_numpy()]) for c in curves]
-        _line(axis, 100 * share, _scaled(families, strata, aggregates.iqm), learner)
+        _line(axis, 100 * share, _scaled(families, strata, resampling.iqm), learner)
     axis.set(xlabel="budget spent (%)", ylabel="normalised score\n(interquartile mean, 95 %)")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, **LEGEND)
 
@@ -195,9 +195,9 @@ def _scaled(families: list[Scores], strata: list[np.ndarray], statistic: Callabl
     reference, zeros = [s.final("independent") for s in families], [s.placebos[s.zero].mean() for s in families]
 
     def scaled(runs: list[np.ndarray]) -> np.ndarray:
-        return statistic(aggregates.normalised(runs, zeros))
+        return statistic(resampling.normalised(runs, zeros))
 
-    return aggregates.stratified_bootstrap(strata + reference, scaled, np.random.default_rng(0), resamples=RESAMPLES)
+    return resampling.stratified_bootstrap(strata + reference, scaled, np.random.default_rng(0), resamples=RESAMPLES)
 
 
 def _line(axis: Axes, x, band: tuple, learner: str) -> None:

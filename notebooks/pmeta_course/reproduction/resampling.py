@@ -1,6 +1,7 @@
-"""Aggregates over families, for figures: no verdict rests on them. They follow Agarwal et al. (NeurIPS 2021, arXiv
-2108.13264). A *stratum* is an array (n, ...): the n seeds of one learner on one family. Aggregates take lists of strata
-that are batched as (r, n, ...), r resamples, and give (r, ...)."""
+"""What is resampled, for figures and the tables of notebooks: no verdict rests on it. Bootstrap intervals over seeds,
+and aggregates over families, which follow Agarwal et al. (NeurIPS 2021, arXiv 2108.13264): a *stratum* is an array
+(n, ...), the n seeds of one learner on one family; aggregates take lists of strata that are batched as (r, n, ...), r
+resamples, and give (r, ...)."""
 
 from collections.abc import Callable
 
@@ -9,7 +10,43 @@ from numpy.random import Generator
 from scipy import stats
 
 from pmeta_lib.files import UserError
-from pmeta_lib.statistics import PERCENTILES
+from pmeta_lib.statistics import PERCENTILES, Interval, sound
+
+
+def bootstrap_interval(samples: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:
+    """Mean of `samples` (n,) and its percentile bootstrap interval."""
+    samples = sound(samples)
+    means = samples[generator.integers(samples.size, size=(resamples, samples.size))].mean(1)
+    low, high = np.quantile(means, PERCENTILES).tolist()
+    return float(samples.mean()), low, high
+
+
+def paired_interval(a: np.ndarray, b: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:
+    """Mean of `a - b`, paired by position (the same seed and task), and its interval."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.shape != b.shape:
+        raise UserError(f"paired samples have shapes {a.shape} and {b.shape}; pair them seed by seed.")
+    return bootstrap_interval(a - b, generator, resamples)
+
+
+def spearman_interval(x: np.ndarray, y: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:
+    """Spearman correlation of settings x (k,) with the mean over seeds of outcomes y (seeds, k), and its bootstrap
+    interval over seeds. A resample without variation counts as 0."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if y.ndim != 2 or y.shape[1:] != x.shape or x.size < 3 or len(y) < 2:
+        raise UserError(f"x {x.shape} and y {y.shape} must be (k,) and (seeds, k), k >= 3 and seeds >= 2.")
+    draws = y[generator.integers(len(y), size=(resamples, len(y)))].mean(1)
+    values = rank_correlation(x, np.concatenate([y.mean(0)[None], draws]))
+    low, high = np.quantile(values[1:], PERCENTILES).tolist()
+    return float(values[0]), low, high
+
+
+def rank_correlation(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of x (k,) with each of `rows (n, k)`, (n,); 0 where one of them does not vary."""
+    a = stats.rankdata(x) - (x.size + 1) / 2
+    b = stats.rankdata(rows, axis=1) - (x.size + 1) / 2
+    size = np.sqrt((a**2).sum() * (b**2).sum(1))
+    return np.divide(b @ a, size, out=np.zeros(len(rows)), where=size > 0)
 
 
 def stratified_bootstrap(
