@@ -97,9 +97,9 @@ def improvement_p(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
 
 def _improvement(ours: list[np.ndarray], theirs: list[np.ndarray]) -> tuple[float, float]:
     """The probability of improvement, and the number of coin tosses whose variance bounds its own."""
-    strata = [np.asarray(x, float) for x in (*ours, *theirs)]
-    smaller = [min(a.size, b.size) for a, b in zip(ours, theirs, strict=True)]
-    return float(improvement([x[None] for x in strata])[0]), len(ours) ** 2 / sum(1 / n for n in smaller)
+    pairs = [(np.asarray(a, float)[:, None], np.asarray(b, float)) for a, b in zip(ours, theirs, strict=True)]
+    chances = [(a > b).mean() + 0.5 * (a == b).mean() for a, b in pairs]
+    return float(np.mean(chances)), len(pairs) ** 2 / sum(1 / min(a.size, b.size) for a, b in pairs)
 
 
 def minus(a: Interval, b: Interval) -> Interval:
@@ -115,11 +115,3 @@ def holm(p: list[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p, float)[order]), 1.0)
     return adjusted.tolist()
-
-
-def improvement(strata: list[np.ndarray]) -> np.ndarray:
-    """Probability that a run of ours beats one of theirs on a family drawn at random (Mann-Whitney's statistic / n m);
-    a tie counts one half. `strata`: ours on the first to the last family, then theirs in the same order."""
-    half = len(strata) // 2
-    pairs = [(a[:, :, None], b[:, None, :]) for a, b in zip(strata[:half], strata[half:], strict=True)]
-    return np.mean([(a > b).mean((1, 2)) + 0.5 * (a == b).mean((1, 2)) for a, b in pairs], axis=0)

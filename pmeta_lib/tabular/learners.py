@@ -16,7 +16,7 @@ from pmeta_lib.tabular.algorithm import ascend
 from pmeta_lib.tabular.loop import History, Move, Settings, cause, copies, escaped, learn
 from pmeta_lib.tabular.mdp import TaskBatch, check_theta, check_whole
 from pmeta_lib.tabular.policies import Oracle, exact, returns
-from pmeta_lib.tabular.score import project_conflicts
+from pmeta_lib.tabular.scores import project_conflicts
 
 
 def learner(one_round: Callable[..., Move]) -> Callable[..., History]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pmeta_course.reproduction.resampling import (
     bootstrap_interval,
+    improvement,
     iqm,
     normalised,
     performance_profile,
@@ -18,7 +19,6 @@ from scipy.stats import trim_mean
 
 from pmeta_lib import statistics
 from pmeta_lib.files import UserError
-from pmeta_lib.statistics import improvement
 
 RLIABLE = json.loads((Path(__file__).parent / "rliable.json").read_text())
 

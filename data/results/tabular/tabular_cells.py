@@ -18,11 +18,11 @@ from pmeta_lib.tabular import (
     History,
     TaskBatch,
     adapt,
-    cancellation,
     conflict_rate,
     envelope_gradients,
     optimal_values,
     pmeta,
+    policy_gradients,
     sampled,
     values,
 )
@@ -140,6 +140,14 @@ def _setup(cell: dict) -> tuple:
     rng = np.random.default_rng([cell["seed"], 20_917])
     theta0 = 0.1 * rng.standard_normal(family.train.shape[1:])
     return family, theta0, sampled(TRAJECTORIES, HORIZON, rng) if cell["noisy"] else exact, ends, test_ends
+
+
+def cancellation(tasks: TaskBatch, theta: np.ndarray) -> float:
+    """How much of the tasks' gradients at the shared `theta` (S, A) cancels in their mean: 1 - norm of the mean / mean
+    of the norms, 0 if they agree (or all vanish), 1 if nothing is left."""
+    g = policy_gradients(tasks, theta).reshape(len(tasks), -1)
+    norms = np.linalg.norm(g, axis=1).mean()
+    return float(1.0 - np.linalg.norm(g.mean(0)) / norms) if norms > 1e-14 else 0.0
 
 
 def score(cell: dict) -> list[dict]:

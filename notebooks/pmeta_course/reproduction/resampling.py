@@ -85,6 +85,14 @@ def performance_profile(strata: list[np.ndarray], thresholds: np.ndarray) -> np.
     return np.mean([(s[..., None] > thresholds).mean(1) for s in strata], axis=0)
 
 
+def improvement(strata: list[np.ndarray]) -> np.ndarray:
+    """Probability that a run of ours beats one of theirs on a family drawn at random (Mann-Whitney's statistic / n m);
+    a tie counts one half. `strata`: ours on the first to the last family, then theirs in the same order."""
+    half = len(strata) // 2
+    pairs = [(a[:, :, None], b[:, None, :]) for a, b in zip(strata[:half], strata[half:], strict=True)]
+    return np.mean([(a > b).mean((1, 2)) + 0.5 * (a == b).mean((1, 2)) for a, b in pairs], axis=0)
+
+
 def normalised(strata: list[np.ndarray], random: list[float]) -> list[np.ndarray]:
     """Scores with 0 = `random` (one number a family) and 1 = the mean over seeds of the reference. `strata`: returns of
     the learner on each family (r, n, ...), then the reference's final returns (r, m) in the same order. Bootstrapped

@@ -40,11 +40,3 @@ def project_conflicts(gradients: np.ndarray, generator: np.random.Generator | No
         dot = np.minimum((out * g[other]).sum(1), 0.0)
         out -= np.divide(dot, squares[other], out=np.zeros(N), where=squares[other] > 0)[:, None] * g[other]
     return out.reshape(gradients.shape)
-
-
-def cancellation(tasks: TaskBatch, theta: np.ndarray) -> float:
-    """How much of the tasks' gradients at the shared `theta` (S, A) cancels in their mean: 1 - norm of the mean / mean
-    of the norms, 0 if they agree (or all vanish), 1 if nothing is left."""
-    g = policy_gradients(tasks, theta).reshape(len(tasks), -1)
-    norms = np.linalg.norm(g, axis=1).mean()
-    return float(1.0 - np.linalg.norm(g.mean(0)) / norms) if norms > 1e-14 else 0.0
