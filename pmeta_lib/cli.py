@@ -58,6 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"pmeta: error: {error}", file=sys.stderr)
         return 2
+    except PermissionError as error:
+        print(f"pmeta: error: {error.filename}: {error.strerror}; ask for it, or name another place", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # `pmeta … | head`: the reader has gone, which is no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

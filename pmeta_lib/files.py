@@ -91,7 +91,10 @@ def locking(path: Path, **how) -> Iterator[None]:
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
-    """Write beside `path`, flush to the disk, rename: readers see the old file or the new one, never a part."""
+    """Write beside `path`, flush to the disk, rename: readers see the old file or the new one, never a part. What is
+    there and is no regular file (a folder, a device) is an `OSError`."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     patiently(_write, path, parts)  # all of it: after a failed fsync the kernel forgets what it did not write
 
 

@@ -1,7 +1,6 @@
 """Meta-test of finished runs: the folder of a run becomes a table of returns on tasks it has never seen."""
 
 import json
-import os
 import shutil
 import time
 from dataclasses import asdict, replace
@@ -91,10 +90,12 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], di
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
     paths = [folder / "checkpoint.safetensors" for folder in folders]
     for path, row in zip(paths, rows):
-        if not os.access(path, os.R_OK) or sha256(path) != row["checkpoint_sha256"]:
-            raise UserError(
-                f"{path} cannot be read or is not the file that the run wrote; delete its folder, run it again"
-            )
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); mend that, or train it again") from error
+        if found != row["checkpoint_sha256"]:
+            raise UserError(f"{path} is not the file that the run wrote; delete its folder and run it again")
     with safe_open(paths[0], "pt") as file:
         widths = json.loads(file.metadata()["actor"])
     tensors = [load_file(path, device) for path in paths]

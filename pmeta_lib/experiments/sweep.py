@@ -21,7 +21,7 @@ from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
 from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state
 from pmeta_lib.experiments.worker import End
-from pmeta_lib.files import UserError, known, patiently, write_json, write_report, writing
+from pmeta_lib.files import HICCUPS, UserError, known, patiently, write_json, write_report, writing
 from pmeta_lib.signals import LEAVE
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def main(args: argparse.Namespace) -> int:
         try:
             return _status(Path(folders[0]), args.json) if word == "status" else _results(folders, args)
         except OSError as error:
-            raise UserError(f"cannot read {folders[0]}: {error.strerror or error}; is its file server back?") from error
+            hint = "; is its file server back?" if error.errno in HICCUPS else ""
+            raise UserError(f"cannot read {folders[0]}: {error.strerror or error}{hint}") from error
     if folders:
         raise UserError(f"one sweep at a time: {word} or {folders[0]}? The words before a folder are status, results")
     for name, low in (("jobs", 1), ("pack", 1), ("threads", 1), ("attempts", 1), ("gpus_per_run", 0)):

@@ -13,6 +13,7 @@ exit code: 0 every exercise is correct, 1 some are not, 2 a mistake in the call.
 import argparse
 import contextlib
 import csv
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -119,18 +120,20 @@ def _student(path: Path) -> str:
 
 
 def _is_notebook(path: Path) -> bool:
-    """Whether a file is a notebook by its name or, whatever its name, by what it holds; a pipe or a socket is none."""
+    """Whether a file is a notebook by its name or, whatever its name, by what it holds."""
+    if path.exists() and not path.is_file():  # a pipe or a socket, which would be waited for
+        return False
     if ".ipynb" in path.name.lower():
         return True
     with contextlib.suppress(OSError):
-        data = path.read_bytes() if path.is_file() else b""
+        data = path.read_bytes()
         return data.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and b'"nbformat"' in data
     return False
 
 
 def _leads_out(path: Path, folder: Path) -> bool:
     """Whether a path ends, through symbolic links, outside of `folder`."""
-    return not path.resolve().is_relative_to(folder.resolve())
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # links may lead in a circle
 
 
 # ----------------------------------------------------------------------------------- one notebook

@@ -33,8 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--notebooks", type=Path, help="folder of notebooks; default: the course")
     add("--expected", type=Path, help="folder of expectations; default data/expected, or NOTEBOOKS/expected")
     add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a declared parameter")
-    strict = "a value that differs is a failure; --no-compare: do not look at expectations"
-    add("--compare", action=argparse.BooleanOptionalAction, help=strict)
+    compare = parser.add_mutually_exclusive_group().add_argument
+    compare("--compare", action="store_true", default=None, help="a value that differs is a failure")
+    compare("--no-compare", dest="compare", action="store_false", help="do not look at expectations")
     add("--bless", action="store_true", help="show what differs, ask why, make it the new expectation")
     add("--reason", help="the reason for --bless, instead of being asked")
     add("--seeds", type=int, nargs="+", help="seeds for the bands of stochastic values; default 0 1 2 3 4")
@@ -152,7 +153,8 @@ def main(args: argparse.Namespace) -> int:
     if args.store and profile != "quick":
         raise UserError("--store keeps outputs of the profile quick; leave out --profile")
     if (args.store or args.bless) and args.parameter:
-        raise UserError("--store and --bless keep what the declared parameters give; leave out --parameter")
+        option = "--store" if args.store else "--bless"
+        raise UserError(f"{option} keeps what the declared parameters give; leave out --parameter")
     if args.bless and not args.reason and not sys.stdin.isatty():
         raise UserError('--bless needs a reason: add --reason "why the values may change"')
     if args.seeds is not None and (not args.bless or len(set(args.seeds)) < 3):

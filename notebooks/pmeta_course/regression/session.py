@@ -100,6 +100,8 @@ class Session:
         except KeyboardInterrupt as stopped:
             missing = self.sources.keys() - {r.name for r in self.finished}
             self.finished += [r for results in stopped.args for r in results if r.name in missing]
+            for name in missing - {r.name for r in self.finished}:  # a second signal, which came before any report
+                self.finished.append(Result(name, "not run", "stopped", "the run was stopped before it ended"))
             code = 130
         self.finished.sort(key=lambda r: list(self.sources).index(r.name))
         self.write()
