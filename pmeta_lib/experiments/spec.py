@@ -114,4 +114,5 @@ def stored_spec(folder: Path) -> RunSpec:
 
 def old_runs(folder: Path) -> list[Path]:
     """The runs directly below `folder` that another version wrote."""
-    return sorted(p.parent for p in Path(folder).glob("*/spec.json") if b'"version": %d,' % VERSION not in p.read_bytes())
+    this = b'"version": %d,' % VERSION
+    return sorted(p.parent for p in Path(folder).glob("*/spec.json") if this not in p.read_bytes())
