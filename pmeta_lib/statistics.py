@@ -2,7 +2,6 @@
 
 The replication unit is the training seed: episodes and tasks are averaged before, and a run's curve is taken whole or
 not at all. Intervals that verdicts rest on are closed formulas whose coverage at n = 5 the tests simulate:
-
 - means and their differences: Welch's t at a *quarter* of the error asked for (`contrast`), which covers 93 % or more
   where returns are skewed like an exponential (Student's own t covers 88 %, a percentile bootstrap 78 %) and where one
   run in five fails (a bootstrap t covers 89 %), at half again the width;
@@ -163,13 +162,12 @@ def stratified_bootstrap(
     strata: list[np.ndarray], statistic: Callable[[list[np.ndarray]], np.ndarray], generator: Generator,
     resamples: int = 10_000, expanded: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """`statistic` of the strata and its interval: (value, low, high), each of the statistic's shape.
+    """`statistic`, which maps batched strata to (r, ...), of the strata and its interval: (value, low, high).
 
     Every resample draws the seeds of each stratum (n_k, ...) with replacement, independently of the other strata; all
-    else about a drawn seed (time points, tasks) comes with it. `statistic` maps batched strata to (r, ...). The
-    percentiles are `expanded` (Hesterberg 2015) by what the bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)),
-    and Student's t. For figures: no verdict rests on it. Raises `UserError` for a stratum of fewer than two seeds, or
-    with a number that is not finite."""
+    else about a drawn seed (time points, tasks) comes with it. The percentiles are `expanded` (Hesterberg 2015) by what
+    the bootstrap of a mean of n seeds lacks, sqrt(n / (n - 1)), and Student's t. For figures: no verdict rests on it.
+    Raises `UserError` for a stratum of fewer than two seeds, or with a number that is not finite."""
     strata = [np.asarray(s, float) for s in strata]
     for k, s in enumerate(strata):
         if s.ndim < 1 or len(s) < 2 or not np.isfinite(s).all():

@@ -7,7 +7,7 @@ says which seeds are stacked and how many attempts in a row came to nothing, so 
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -59,11 +59,10 @@ def progress(folders: list[Path]) -> list[str]:
 
 def read_json(path: Path) -> dict:
     """A JSON object; {} if the file is missing or was cut short by a kill."""
-    try:
-        found = json.loads(patiently(path.read_bytes))
-        return found if isinstance(found, dict) else {}
-    except (FileNotFoundError, ValueError):
-        return {}
+    with suppress(FileNotFoundError, ValueError):
+        if isinstance(found := json.loads(patiently(path.read_bytes)), dict):
+            return found
+    return {}
 
 
 # A file system without locks is an error (ENOSYS): filelock's marker files would outlive a worker that is killed.
@@ -72,8 +71,7 @@ AT_ONCE: dict = {"timeout": 0, "fallback_to_soft": False}
 
 @contextmanager
 def locked(folders: list[Path]) -> Iterator[bool]:
-    """Hold the locks of all `folders` (True), or of none, because a living process has one of them (False). Raises
-    `OSError` where there are no locks."""
+    """Hold the locks of all `folders` (True), or of none: another has one (False). `OSError` where there are none."""
     with ExitStack() as stack:
         for folder in sorted(folders):  # one order for all, though nobody waits
             patiently(folder.mkdir, parents=True, exist_ok=True)
