@@ -1,7 +1,7 @@
 """Intervals for the comparisons: over training seeds, unpaired, honest at five seeds; aggregates over families.
 
-The replication unit is the training seed: episodes and tasks are averaged before, and a run's curve is taken whole or
-not at all. Intervals that verdicts rest on are closed formulas whose coverage at n = 5 the tests simulate:
+The unit is the training seed: episodes and tasks are averaged before, a run's curve is taken whole or not at all.
+Intervals that verdicts rest on are closed formulas whose coverage at n = 5 the tests simulate:
 - means and their differences: Welch's t at a *quarter* of the error asked for (`contrast`), which covers 93 % or more
   where returns are skewed like an exponential (Student's own t covers 88 %, a percentile bootstrap 78 %) and where one
   run in five fails (a bootstrap t covers 89 %), at half again the width;
@@ -117,9 +117,8 @@ def minus(a: Interval, b: Interval) -> Interval:
 def holm(p: list[float]) -> list[float]:
     """Holm's adjusted p of each of several tests: all below alpha together are false with probability alpha at most."""
     order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p, float)[order]), 1.0)
-    return adjusted.tolist()
+    adjusted = np.minimum(np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p, float)[order]), 1.0)
+    return adjusted[np.argsort(order)].tolist()
 
 
 def bootstrap_interval(samples: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:

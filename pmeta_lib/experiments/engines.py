@@ -62,8 +62,8 @@ class Local:
             process.wait()
 
 
-def _last_line(text: str | None) -> str:
-    return (text or "").strip().rpartition("\n")[2]
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 class Ray:
@@ -138,8 +138,6 @@ class _Job:
 class Slurm:
     """A SLURM job array by submitit; `executor="local"` runs the same array as processes here, to try it out."""
 
-    capacity = 8
-
     def __init__(self, args: Namespace):
         folder, gpus = args.out.resolve() / ".slurm" / "%j", args.gpus_per_run
         if gpus != int(gpus):
@@ -158,7 +156,7 @@ class Slurm:
             timeout_min=args.slurm_minutes, slurm_partition=args.slurm_partition or None,
             slurm_additional_parameters={"requeue": True},  # some sites have it off
         )  # fmt: skip
-        self.jobs, self.errors = [], submitit.core.utils
+        self.capacity, self.jobs, self.errors = 8, [], submitit.core.utils
 
     def start(self, job: dict, n: int) -> list:
         try:

@@ -29,9 +29,8 @@ def run(spec: RunSpec, folder: Path, **how) -> Path:
 
 def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu", **how) -> list[Path]:
     """Train specs that differ only in their seed, stacked, each into its own folder; resumable after a kill, from the
-    first folder's `checkpoints/`. `how`: `threads`, `progress`, `checkpoint_seconds` and `callback` of `pmeta_lib.sac.
-    training.train`. Raises `UserError` for specs that cannot be packed or a folder with another run, and `Stopped` if
-    the training diverges."""
+    first folder's `checkpoints/`. `how`: `threads`, `progress`, `checkpoint_seconds`, `callback` of `sac.training`.
+    Raises `UserError` for specs that cannot be packed or a folder with another run, `Stopped` if training diverges."""
     if len({replace(s, seed=0).key for s in specs}) != 1 or len(specs) != len(folders):
         raise UserError("only runs that differ in nothing but their seed can be packed together")
     for spec, folder in zip(specs, folders):

@@ -1,9 +1,7 @@
-"""The state of a run, as its folder tells it: done, failed, running or waiting. Nothing else knows it.
-
-`result.json` means done, `failure.json` failed, a `lock` in a living process's hands running. The lock is the kernel's,
-by filelock: it goes with its process, however that dies, and knows no clock. `claim.json` in a pack's first folder
-says which seeds are stacked and how many attempts in a row came to nothing, so that a killed pack continues.
-"""
+"""The state of a run, as its folder alone tells it: `result.json` means done, `failure.json` failed, a `lock` in a
+living process's hands running. The lock is the kernel's, by filelock: it goes with its process, however that dies, and
+knows no clock. `claim.json` in a pack's first folder says which seeds are stacked and how many attempts in a row came
+to nothing, so that a killed pack continues."""
 
 import json
 from collections.abc import Iterator

@@ -200,7 +200,8 @@ def remaining(ahead: float, total: float, spent: float, workers: int) -> float:
 def _show(found: dict[str, State], ahead: float, shown: tuple[str, float]) -> tuple[str, float]:
     """Progress, with `ahead` seconds to go: a line whenever there is news, every half a second on a terminal and every
     20 elsewhere. `shown`, in and out: the last line and when it was printed."""
-    now, tty, (before, since), count = time.monotonic(), sys.stdout.isatty(), shown, Counter(found.values())
+    now, tty, (before, since) = time.monotonic(), sys.stdout.isatty(), shown
+    count: Counter[str] = Counter(found.values())
     text = f"{count['done']} of {len(found)} runs done, {count['running']} running, {count['failed']} failed"
     if count["running"] + count["waiting"]:
         text += f", about {duration(ahead)} to go"
@@ -223,11 +224,9 @@ def _status(folders: list[str], args: argparse.Namespace) -> int:
     out = Path(folders[0])
     if old := old_runs(out):
         print(f"{len(old)} runs are of an older version ({old[0].name}, …) and do not count")
-    folders = sorted({path.parent for path in out.glob("*/spec.json")} - set(old))
-    found = {folder.name: state(folder) for folder in folders}
+    found = {run.name: state(run) for run in sorted({path.parent for path in out.glob("*/spec.json")} - set(old))}
     if not found:
-        what = "holds no runs" if out.is_dir() else "is not a folder"
-        raise UserError(f"{out} {what}; name the --out of a sweep")
+        raise UserError(f"{out} {'holds no runs' if out.is_dir() else 'is not a folder'}; name the --out of a sweep")
     counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in State}
     print(", ".join(f"{n} {name}" for name, n in counts.items()))
     reasons = _failures(out, found)
