@@ -78,8 +78,9 @@ class Ray:
             raise UserError("Ray is not installed: pip install 'pmeta_lib[ray]'") from error
         address = args.address or os.environ.get("RAY_ADDRESS") or "local"
         here: dict = {"include_dashboard": False} if address == "local" else {}
+        quiet: dict = {"log_to_driver": False, "logging_level": "ERROR", **here}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+            ray.init(address=address, **quiet)
         except Exception as error:  # Ray raises a bare Exception when its own start takes over 30 s
             text = str(error).strip().splitlines()[0]
             start = "is this machine overloaded?" if here else "start one: ray start --head"
