@@ -34,10 +34,8 @@ class UserError(ValueError):
 
 def unknown(kind: str, name: object, choices: Iterable[str], where: str = "") -> UserError:
     """The error for a `name` that is not among `choices`; names the nearest one, then all of them."""
-    choices = [str(c) for c in choices]
-    near = difflib.get_close_matches(str(name), choices, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    within = f" in {where}" if where else ""
+    choices, within = [str(c) for c in choices], f" in {where}" * bool(where)
+    hint = "".join(f" Did you mean {near!r}?" for near in difflib.get_close_matches(str(name), choices, n=1))
     return UserError(f"unknown {kind} {str(name)!r}{within}.{hint} Choose from: {', '.join(choices)}.")
 
 
@@ -54,7 +52,7 @@ def writable(folder: Path, option: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        why = error.strerror or str(error)
+        why = error.strerror or error
         raise UserError(f"{option} {folder}: this folder cannot be written ({why}); give another {option}") from None
 
 
@@ -78,8 +76,8 @@ def patiently(action: Callable, *args, **kwargs) -> Any:
 
 @contextmanager
 def locking(path: Path, **how) -> Iterator[None]:
-    """Hold filelock's lock on the file `path`; a file server's hiccup is waited out when it is taken and when it is
-    given back: filelock keeps a lock whose release fails. `how`: `timeout`, … of `filelock.FileLock`."""
+    """Hold the lock on the file `path`; a file server's hiccup is waited out when it is taken and when it is given
+    back: filelock keeps a lock whose release fails. `how`: `timeout`, … of `filelock.FileLock`."""
     from filelock import FileLock
 
     lock = FileLock(path, **how)

@@ -28,8 +28,7 @@ Widths = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]  # a li
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def options(cls: type) -> type:
     """A frozen dataclass whose values are held to its annotations; `noun` of the class says what a field is called.
-    Making one, by `dataclasses.replace` too, raises `UserError`, with all mistakes at once; `__post_init__` may, for
-    values that are wrong together."""
+    Making one, or `replace`, raises `UserError` with all mistakes; `__post_init__` may, for values wrong together."""
     checked: Any = dataclass(frozen=True, config=STRICT)(cls)
     make, signature = checked.__init__, inspect.signature(checked)
 

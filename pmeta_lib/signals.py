@@ -17,9 +17,8 @@ class Left(BaseException):
 
 @contextmanager
 def heeded(leave: tuple[int, ...] = LEAVE, save: tuple[int, ...] = ()) -> Iterator[None]:
-    """Inside, the signals `leave` end no process at once: they ask for a checkpoint, then `Left` is raised. The
-    signals `save` ask for a checkpoint only. Outside of the main thread, where Python allows no handler, nothing is
-    changed."""
+    """Inside, the signals `leave` end no process at once: they ask for a checkpoint, then `Left` is raised; `save` ask
+    for a checkpoint only. Outside of the main thread, where Python allows no handler, nothing is changed."""
     numbers = (*leave, *save) if threading.current_thread() is threading.main_thread() else ()
     before = {n: signal.signal(n, lambda n, frame: _unanswered.append((n, n in leave))) for n in numbers}
     try:

@@ -30,13 +30,11 @@ def adapt_packed(
     folders: list[Path], plan: Plan, *, family: str | None = None, out: Path | None = None, changes: dict | None = None,
     alone: dict | None = None, shared: Path | None = None, device: str = "cpu", threads: int = 1, progress: bool = False
 ) -> list[Path]:  # fmt: skip
-    """Adapt finished runs that differ only in their seed, stacked: one `adaptation.parquet` each, its path returned.
-
-    The table goes into the run's folder, or into `out/<run>/`; it is there at once if the same was asked before, and a
-    killed call goes on where it was. `family` names another family than the run's; `changes` are settings other than
-    the run's, `alone` those of learning from scratch (the same, if not given); `shared` is a folder that keeps the
-    references, which runs of equal settings have in common, for other calls, of other processes too. Raises `UserError`
-    for a folder without a sound finished run, and for a family whose observations or actions are of another size."""
+    """Adapt finished runs that differ only in their seed, stacked: one `adaptation.parquet` each, its path returned, in
+    the run's folder or `out/<run>/`; at once if the same was asked before, and a killed call goes on where it was.
+    `family` names another family than the run's; `changes` are settings other than the run's, `alone` those of learning
+    from scratch (the same, if not given); `shared` is a folder that keeps the references, which runs of equal settings
+    have in common, for other calls, of other processes too. Raises `UserError` as `trained` and `target` do."""
     specs, tensors, widths = trained(folders, device)
     goal, learner = target(specs[0], family, folders[0]), specs[0].make_learner()
     base, changes, seeds = asdict(specs[0].settings), changes or {}, [s.seed for s in specs]
@@ -90,12 +88,9 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], di
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
     paths = [folder / "checkpoint.safetensors" for folder in folders]
     for path, row in zip(paths, rows):
-        try:
-            found = sha256(path)
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); mend that, or train it again") from error
-        if found != row["checkpoint_sha256"]:
-            raise UserError(f"{path} is not the file that the run wrote; delete its folder and run it again")
+        if not os.access(path, os.R_OK) or sha256(path) != row["checkpoint_sha256"]:
+            why = "cannot be read or is not the file that the run wrote; delete its folder, run it again"
+            raise UserError(f"{path} {why}")
     with safe_open(paths[0], "pt") as file:
         widths = json.loads(file.metadata()["actor"])
     tensors = [load_file(path, device) for path in paths]
@@ -118,12 +113,10 @@ def stacked_agent(specs: list[RunSpec], stacked: dict[str, Tensor], widths: list
 def target(spec: RunSpec, name: str | None, folder: Path) -> TaskFamily:
     """The family to adapt to, the run's own where `name` is None; `UserError` if its sizes are not the networks'."""
     home, goal = spec.make_family(), RunSpec(name or spec.family, preset=spec.preset).make_family()
-    sizes = home.observation_size, home.action_size
-    if sizes != (goal.observation_size, goal.action_size):
-        raise UserError(
-            f"the networks in {folder}, trained on {spec.family}, take {sizes[0]} observations and give {sizes[1]} "
-            f"actions; {goal.name} has {goal.observation_size} and {goal.action_size}; the sizes must be equal"
-        )
+    need, have = ((family.observation_size, family.action_size) for family in (home, goal))
+    if need != have:
+        sizes = f"take {need[0]} observations and give {need[1]} actions; {goal.name} has {have[0]} and {have[1]}"
+        raise UserError(f"the networks in {folder}, trained on {spec.family}, {sizes}; the sizes must be equal")
     return goal
 
 

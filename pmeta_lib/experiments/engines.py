@@ -1,7 +1,5 @@
-"""Where the workers of a sweep run. An engine starts workers, says when one has ended, and stops them; no more.
-
-`start(job, n)` returns n handles; `ended(handle)` is None while the worker lives or waits for a machine, then how it
-ended and why. `capacity` is how many fit at once."""
+"""Where the workers of a sweep run. `start(job, n)` of an engine returns n handles; `ended(handle)` is None while the
+worker lives or waits for a machine, then how it ended and why. `capacity` is how many fit at once."""
 
 import os
 import signal
@@ -9,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from pmeta_lib.experiments.worker import End, work_through
@@ -29,15 +27,15 @@ class Local:
         return [self._start(job) for _ in range(n)]
 
     def _start(self, job: dict) -> tuple[subprocess.Popen, Any]:
-        output = tempfile.TemporaryFile()
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        output = tempfile.TemporaryFile()
         with tempfile.TemporaryFile() as file:
             file.write(json_text(job).encode())
             file.seek(0)
             process = subprocess.Popen(
-                [sys.executable, "-m", "pmeta_lib.experiments.worker", str(file.fileno())], stdin=subprocess.PIPE,
-                stdout=output, stderr=output, env=os.environ | dict.fromkeys(names, str(self.threads)),
-                pass_fds=[file.fileno()], process_group=0,  # Ctrl-C is the driver's to answer
+                [sys.executable, "-m", "pmeta_lib.experiments.worker", str(file.fileno())], pass_fds=[file.fileno()],
+                stdin=subprocess.PIPE, stdout=output, stderr=output, process_group=0,  # Ctrl-C is the driver's
+                env=os.environ | dict.fromkeys(names, str(self.threads)),
             )  # fmt: skip
         self.workers.append(process)
         return process, output
@@ -64,31 +62,30 @@ class Local:
             process.wait()
 
 
-def _last_line(text: str | None) -> str:
-    return (text or "").strip().rpartition("\n")[2]
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 class Ray:
     """Ray tasks, spread over the nodes of a cluster that share the sweep's folder; without an address, on this one."""
 
-    def __init__(self, address: str | None, cpus: float, gpus: float):
+    def __init__(self, args: Namespace):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; silences its warning
         try:
             import ray
         except ImportError as error:
             raise UserError("Ray is not installed: pip install 'pmeta_lib[ray]'") from error
-        address = address or os.environ.get("RAY_ADDRESS") or "local"
-        quiet: dict = {"log_to_driver": False, "logging_level": "ERROR"}
-        if address == "local":
-            quiet["include_dashboard"] = False
+        address = args.address or os.environ.get("RAY_ADDRESS") or "local"
+        here: dict = {"include_dashboard": False} if address == "local" else {}
+        quiet: dict = {"log_to_driver": False, "logging_level": "ERROR", **here}
         try:
             ray.init(address=address, **quiet)
         except Exception as error:  # Ray raises a bare Exception when its own start takes over 30 s
             text = str(error).strip().splitlines()[0]
-            start = "is this machine overloaded?" if address == "local" else "start one: ray start --head"
+            start = "is this machine overloaded?" if here else "start one: ray start --head"
             raise UserError(f"no Ray at {address!r} ({text}); {start}") from error
-        have = ray.cluster_resources()
+        have, cpus, gpus = ray.cluster_resources(), args.threads, args.gpus_per_run
         room = [have.get(name, 0) / need for name, need in (("CPU", cpus), ("GPU", gpus)) if need]
         self.ray, self.tasks, self.capacity = ray, [], int(min(room))
         if not self.capacity:
@@ -120,7 +117,7 @@ class Ray:
 
 
 class _Job:
-    """What a SLURM job calls, by submitit: `work_through`, then queue the job again if its time is up."""
+    """What a SLURM job calls: `work_through`, then queue the job again if its time is up."""
 
     def __call__(self, job: dict) -> Ended:
         # Before the time limit SLURM sends what submitit asked it for (SIGUSR2): save, then let submitit's own handler
@@ -142,9 +139,8 @@ class _Job:
 class Slurm:
     """A SLURM job array by submitit; `executor="local"` runs the same array as processes here, to try it out."""
 
-    capacity = 8
-
-    def __init__(self, folder: Path, executor: str, threads: int, gpus: float, minutes: int, partition: str | None):
+    def __init__(self, args: Namespace):
+        folder, gpus = args.out.resolve() / ".slurm" / "%j", args.gpus_per_run
         if gpus != int(gpus):
             raise UserError(f"--gpus-per-run is {gpus:g}; SLURM gives a job whole GPUs: ask for {int(gpus) + 1}, or "
                             "start --engine local with several --jobs inside of one job")  # fmt: skip
@@ -153,14 +149,15 @@ class Slurm:
         except ImportError as error:
             raise UserError("submitit is not installed: pip install 'pmeta_lib[slurm]'") from error
         try:  # what bounds the time-outs is that a run gets further, not their number
-            self.executor = submitit.AutoExecutor(folder / "%j", cluster=executor, slurm_max_num_timeout=10**9)
+            self.executor = submitit.AutoExecutor(folder, cluster=args.slurm_executor, slurm_max_num_timeout=10**9)
         except RuntimeError as error:
             raise UserError(f"SLURM is not to be found here ({error}); try --slurm-executor local") from error
         self.executor.update_parameters(
-            name="pmeta-sweep", cpus_per_task=threads, timeout_min=minutes, gpus_per_node=int(gpus) or None,
-            slurm_partition=partition or None, slurm_additional_parameters={"requeue": True},  # some sites have it off
+            name="pmeta-sweep", cpus_per_task=args.threads, gpus_per_node=int(gpus) or None,
+            timeout_min=args.slurm_minutes, slurm_partition=args.slurm_partition or None,
+            slurm_additional_parameters={"requeue": True},  # some sites have it off
         )  # fmt: skip
-        self.jobs, self.errors = [], submitit.core.utils
+        self.capacity, self.jobs, self.errors = 8, [], submitit.core.utils
 
     def start(self, job: dict, n: int) -> list:
         try:

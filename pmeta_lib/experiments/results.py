@@ -18,9 +18,8 @@ CURVE = ("step", "policy", "task", "return", "return_std", "episodes")
 
 
 def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
-    """One row a finished run, sorted; `folder` says where it lies. `folders`: sweeps' folders, or folders of single
-    runs; what is unfinished does not count. Raises `UserError` for a folder without any finished run, a run whose files
-    contradict each other, and the same run found twice."""
+    """One row a finished run, sorted; `folder` says where it lies. `folders`: of sweeps or of single runs. Raises
+    `UserError` for one without any finished run, a run whose files contradict each other, and a run found twice."""
     rows, old = [], []
     for root in map(Path, [folders] if isinstance(folders, str | Path) else folders):
         found = sorted(p.parent for p in (*root.glob("result.json"), *root.glob("*/result.json")))
@@ -78,8 +77,7 @@ def spec_of(row: dict) -> RunSpec:
 
 def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) -> pd.DataFrame:
     """The tidy table of all finished runs under `folders`, in an order that only the specs decide. Raises `UserError`
-    as `runs` does, and if runs of different versions or devices are mixed (`allow_mixed` lets them): numbers of
-    different physics or kernels do not belong in one comparison unasked."""
+    as `runs` does, and if versions or devices, so physics or kernels, are mixed without `allow_mixed`."""
     head = runs(folders)
     mixed = [n for n in DECISIVE if head[n].nunique() > 1 or head[n].astype(str).str.contains(THEN).any()]
     if mixed and not allow_mixed:
@@ -87,12 +85,11 @@ def read(folders: str | Path | Iterable[str | Path], allow_mixed: bool = False) 
                           for name in mixed for value, among in head.groupby(name))  # fmt: skip
         raise UserError(f"the runs differ in {', '.join(mixed)}; read them apart or allow it (--allow-mixed){listing}")
     parts = []
-    for row in head.itertuples():
-        path = Path(row.folder) / "curve.parquet"
-        part = read_table(path, ["run", *CURVE])
-        if set(part["run"]) != {row.run}:
-            raise UserError(f"{path} does not belong to run {row.run}; delete its folder and run it again")
-        parts.append(part.sort_values(["policy", "step", "task"]))
+    for run, folder in zip(head["run"], head["folder"]):
+        path = Path(folder, "curve.parquet")
+        parts.append(read_table(path, ["run", *CURVE]).sort_values(["policy", "step", "task"]))
+        if set(parts[-1]["run"]) != {run}:
+            raise UserError(f"{path} does not belong to run {run}; delete its folder and run it again")
     table = pd.concat(parts).merge(head.drop(columns="folder"), on="run", validate="many_to_one")
     first = ["run", "cell", *SPEC, *CURVE]
     return table[first + [c for c in table if c not in first]]

@@ -28,10 +28,9 @@ def run(spec: RunSpec, folder: Path, **how) -> Path:
 
 
 def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu", **how) -> list[Path]:
-    """Train specs that differ only in their seed, stacked, each into its own folder; resumable after a kill: what is
-    unfinished lives in the first folder, under `checkpoints/`, until the end. `how`: `threads`, `progress`,
-    `checkpoint_seconds` and `callback` of `pmeta_lib.sac.training.train`. Raises `UserError` for specs that cannot be
-    packed or a folder that holds another run, and `Stopped` if the training diverges."""
+    """Train specs that differ only in their seed, stacked, each into its own folder; resumable after a kill, from the
+    first folder's `checkpoints/`. `how`: `threads`, `progress`, `checkpoint_seconds`, `callback` of `sac.training`.
+    Raises `UserError` for specs that cannot be packed or a folder with another run, `Stopped` if training diverges."""
     if len({replace(s, seed=0).key for s in specs}) != 1 or len(specs) != len(folders):
         raise UserError("only runs that differ in nothing but their seed can be packed together")
     for spec, folder in zip(specs, folders):
@@ -53,8 +52,8 @@ def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu"
 
 
 def _origins(scratch: Path, device: str) -> dict:
-    """Device, versions, machine and commit of the training to come; where it goes on from checkpoints that were made
-    with others, each that differs is all of them: "2.11.0 then 2.13.0". Noted beside the checkpoints."""
+    """Device, versions, machine and commit of the training to come, noted beside the checkpoints; where it goes on from
+    some that were made with others, all of them: "2.11.0 then 2.13.0"."""
     path, here = scratch / "origins.json", {"device": device, **provenance()}
     before = json.loads(patiently(path.read_bytes)) if path.is_file() and steps(scratch) else []
     origins = before if here in before[-1:] else [*before, here]

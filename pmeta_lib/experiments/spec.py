@@ -97,9 +97,8 @@ class OldRun(UserError):
 
 
 def stored_spec(folder: Path) -> RunSpec:
-    """The spec of the run in `folder`. Raises `OldRun` if an older version wrote it: then equal specs meant other
-    numbers, or it lacks an option that exists today, and filling it in would be a guess. `UserError` if the file is
-    damaged, `FileNotFoundError` if it is not there."""
+    """The spec of the run in `folder`. Raises `OldRun` if an older version wrote it (equal specs meant other numbers,
+    or it lacks an option of today), `UserError` if the file is damaged, `FileNotFoundError` if it is not there."""
     path, why = Path(folder) / "spec.json", "its spec.json does not say all its options"
     try:
         data = json.loads(path.read_bytes())

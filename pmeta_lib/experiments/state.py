@@ -1,12 +1,11 @@
-"""The state of a run, as its folder tells it: done, failed, running or waiting. Nothing else knows it.
-
-`result.json` means done, `failure.json` failed, a `lock` in a living process's hands running. The lock is the kernel's,
-by filelock: it goes with its process, however that dies, and knows no clock. `claim.json` in a pack's first folder
-says which seeds are stacked and how many attempts in a row came to nothing, so that a killed pack continues."""
+"""The state of a run, as its folder alone tells it: `result.json` means done, `failure.json` failed, a `lock` in a
+living process's hands running. The lock is the kernel's, by filelock: it goes with its process, however that dies, and
+knows no clock. `claim.json` in a pack's first folder says which seeds are stacked and how many attempts in a row came
+to nothing, so that a killed pack continues."""
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -58,11 +57,10 @@ def progress(folders: list[Path]) -> list[str]:
 
 def read_json(path: Path) -> dict:
     """A JSON object; {} if the file is missing or was cut short by a kill."""
-    try:
-        found = json.loads(patiently(path.read_bytes))
-        return found if isinstance(found, dict) else {}
-    except (FileNotFoundError, ValueError):
-        return {}
+    with suppress(FileNotFoundError, ValueError):
+        if isinstance(found := json.loads(patiently(path.read_bytes)), dict):
+            return found
+    return {}
 
 
 # A file system without locks is an error (ENOSYS): filelock's marker files would outlive a worker that is killed.
@@ -71,8 +69,7 @@ AT_ONCE: dict = {"timeout": 0, "fallback_to_soft": False}
 
 @contextmanager
 def locked(folders: list[Path]) -> Iterator[bool]:
-    """Hold the locks of all `folders` (True), or of none, because a living process has one of them (False). Raises
-    `OSError` where there are no locks."""
+    """Hold the locks of all `folders` (True), or of none: another has one (False). `OSError` where there are none."""
     with ExitStack() as stack:
         for folder in sorted(folders):  # one order for all, though nobody waits
             patiently(folder.mkdir, parents=True, exist_ok=True)

@@ -19,21 +19,16 @@ from typing import TYPE_CHECKING
 
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
+from pmeta_lib.experiments.spec import RunSpec, old_runs
 from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state
 from pmeta_lib.experiments.worker import End
 from pmeta_lib.files import HICCUPS, UserError, known, patiently, write_json, write_report, writing
 from pmeta_lib.signals import LEAVE
 
 if TYPE_CHECKING:
-    from pmeta_lib.experiments.spec import RunSpec
     from pmeta_lib.experiments.sweep_spec import Plan
 
-ENGINES: dict[str, Callable] = {
-    "local": lambda args: Local(args.threads),
-    "ray": lambda args: Ray(args.address, args.threads, args.gpus_per_run),
-    "slurm": lambda args: Slurm(args.out.resolve() / ".slurm", args.slurm_executor, args.threads, args.gpus_per_run,
-                                args.slurm_minutes, args.slurm_partition),
-}  # fmt: skip
+ENGINES: dict[str, Callable] = {"local": lambda args: Local(args.threads), "ray": Ray, "slurm": Slurm}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         if not folders or (word == "status" and len(folders) > 1):
             raise UserError(f"pmeta sweep {word}: name {'a' if word == 'status' else 'one or more'} sweep folder(s)")
         try:
-            return _status(Path(folders[0]), args.json) if word == "status" else _results(folders, args)
+            return (_status if word == "status" else _results)(folders, args)
         except OSError as error:
             hint = "; is its file server back?" if error.errno in HICCUPS else ""
             raise UserError(f"cannot read {folders[0]}: {error.strerror or error}{hint}") from error
@@ -94,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 # -------------------------------------------------------------------------------------------- the driver
-def packs(plan: "Plan", out: Path) -> list[list["RunSpec"]]:
+def packs(plan: "Plan", out: Path) -> list[list[RunSpec]]:
     """What is left to do, as packs. A pack that a kill interrupted stays as it was, whatever is asked for now."""
     todo = []
     for cell in plan.cells:
@@ -114,12 +109,9 @@ def sweep(
     plan: "Plan", out: Path, engine: Callable, *, jobs: int | None = None, device: str = "cpu", threads: int = 1,
     attempts: int = 3, retry_failed: bool = False, checkpoint_seconds: float = 60.0,
 ) -> dict[str, int]:  # fmt: skip
-    """Run what `out` lacks of `plan`; returns the counts `planned`, `done`, `failed`.
-
-    `engine()` makes the engine, if there is anything to do. Several drivers may work on one folder at once, and any
-    of them may be killed: the folders are the only state. Raises `UserError` if `out` cannot be written or locked."""
-    from pmeta_lib.experiments.spec import old_runs
-
+    """Run what `out` lacks of `plan`; returns the counts `planned`, `done`, `failed`. `engine()` makes the engine, if
+    there is anything to do. Several drivers may work on one folder at once, and any of them may be killed: the folders
+    are the only state. Raises `UserError` if `out` cannot be written or locked."""
     out, started = Path(out).resolve(), time.monotonic()
     runs = {spec.key: spec for spec in plan.runs}
     if old := old_runs(out):
@@ -163,9 +155,8 @@ def sweep(
     return counts
 
 
-def _drive(engine, jobs: int, job: dict, runs: dict[str, "RunSpec"], left: dict[tuple[str, ...], float]) -> str:
+def _drive(engine, jobs: int, job: dict, runs: dict[str, RunSpec], left: dict[tuple[str, ...], float]) -> str:
     """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless.
-
     `left`: the keys of a pack's runs -> its estimated seconds; what is settled is taken out."""
     out, alive, losses, reached = Path(job["out"]), [], 0, None
     begun, work, shown = time.monotonic(), sum(left.values()), ("", 0.0)
@@ -229,20 +220,17 @@ def _failures(out: Path, found: dict[str, State]) -> dict[str, str]:
     return reasons
 
 
-def _status(out: Path, target: Path | None) -> int:
-    from pmeta_lib.experiments.spec import old_runs
-
+def _status(folders: list[str], args: argparse.Namespace) -> int:
+    out = Path(folders[0])
     if old := old_runs(out):
         print(f"{len(old)} runs are of an older version ({old[0].name}, …) and do not count")
-    folders = sorted({path.parent for path in out.glob("*/spec.json")} - set(old))
-    found = {folder.name: state(folder) for folder in folders}
+    found = {run.name: state(run) for run in sorted({path.parent for path in out.glob("*/spec.json")} - set(old))}
     if not found:
-        what = "holds no runs" if out.is_dir() else "is not a folder"
-        raise UserError(f"{out} {what}; name the --out of a sweep")
+        raise UserError(f"{out} {'holds no runs' if out.is_dir() else 'is not a folder'}; name the --out of a sweep")
     counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in State}
     print(", ".join(f"{n} {name}" for name, n in counts.items()))
     reasons = _failures(out, found)
-    write_report(target, counts | {"failures": reasons})
+    write_report(args.json, counts | {"failures": reasons})
     return 0 if counts["done"] == counts["planned"] else 1
 
 

@@ -1,8 +1,6 @@
-"""What a sweep runs: a TOML file becomes a list of cells, or one error that lists every mistake with its place.
-
-The keys at the top hold for all runs; a `[[block]]` is a grid of its own (families x learners x options x settings x
-seeds) that inherits and overrides them; a `[scale.NAME]` overrides the top when it is chosen. `docs/sweeps.md`
-explains the language."""
+"""What a sweep runs: a TOML file becomes a list of cells, or one error that lists every mistake with its place. The
+keys at the top hold for all runs; a `[[block]]` is a grid of its own (families x learners x options x settings x seeds)
+that overrides them; a `[scale.NAME]` overrides the top when it is chosen. `docs/sweeps.md` explains the language."""
 
 import functools
 import itertools
@@ -10,7 +8,7 @@ import json
 import operator
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
@@ -20,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, cr
 from pmeta_lib.envs.families import FAMILIES, TaskFamily, family
 from pmeta_lib.experiments.learners import LEARNERS, find, learner
 from pmeta_lib.experiments.spec import FamilyName, LearnerName, PresetName, RunSpec
-from pmeta_lib.files import UserError, unknown
+from pmeta_lib.files import UserError, known, unknown
 from pmeta_lib.options import STRICT, Count, mistakes
 from pmeta_lib.sac.agent import new_agent
 from pmeta_lib.sac.settings import Settings
@@ -132,9 +130,8 @@ class _Reader:
 
 
 def load(path: Path, scale: str | None = None, pack: int | None = None) -> Plan:
-    """The plan of a sweep file at one of its scales (None: its first). `pack` overrides the file's.
-
-    Raises `UserError`: one for the whole file, a line for each mistake, before anything is run."""
+    """The plan of a sweep file at one of its scales (None: its first). `pack` overrides the file's. Raises `UserError`:
+    one for the whole file, a line for each mistake, before anything is run."""
     reader = _Reader(Path(path))
     try:
         data = tomllib.loads(reader.path.read_bytes().decode("utf-8-sig"))
@@ -173,8 +170,7 @@ def _checked(reader: _Reader, data: dict) -> dict:
     learners = {name for section in sections.values() for name in section.get("learners", ())}
     for where, section in sections.items():
         for name in section.get("scales", ()):
-            if name not in (known := file.get("scale", {})):
-                reader.wrong((*where, "scales"), unknown("scale", name, known or ["(the file has none)"]))
+            reader.made((*where, "scales"), known, "scale", name, file.get("scale") or ["(the file has none)"])
         for name in section.get("options", ()):
             if name not in learners and "learners" not in reader.lost:
                 reader.wrong((*where, "options", name), f"options for {name}, which no run of this file uses")
@@ -216,8 +212,7 @@ def _plan(reader: _Reader, file: dict, scale: str | None, pack: int | None) -> P
 
 
 def _tuned(folder: Path, name: str | None) -> dict[str, dict]:
-    """What tuning chose for each learner, from a JSON file named relative to the sweep file's folder: as a section of
-    grids of one point, which lies below all that the sweep file says."""
+    """What tuning chose for each learner, from a JSON file relative to the sweep file's folder: grids of one point."""
     sections = {}
     try:
         chosen = json.loads((folder / name).read_text())["chosen"] if name is not None else {}
@@ -244,21 +239,18 @@ def _runs(reader: _Reader, layers: list[dict], where: tuple, tuned: dict) -> Ite
         if task_family is None:
             continue
         sections = [tuned.get(rival, {}), *layers]
-        sound = [options for options in _points(sections, "options", rival)
+        sound = [options for options in _points(s.get("options", {}).get(rival, {}) for s in sections)
                  if reader.made(where, _started, task_family, rival, options)]  # fmt: skip
-        for values in _points(sections, "settings"):
+        for values in _points(s.get("settings", {}) for s in sections):
             if settings := reader.made(where, Settings, **values):
                 for options, seed in itertools.product(sound, found["seeds"]):
                     spec = RunSpec(name, rival, seed, found["preset"], found["train_tasks"], options, settings)
                     yield spec, found["pack"]
 
 
-def _points(sections: list[dict], *path: str) -> Iterator[dict]:
-    """Every combination of the values in the sections' tables at `path`, of which later ones override earlier ones."""
-    axes: dict[str, list] = {}
-    for section in sections:
-        table: Any = functools.reduce(lambda table, name: table.get(name, {}), path, section)
-        axes |= table
+def _points(tables: Iterable[dict[str, list]]) -> Iterator[dict]:
+    """Every combination of the values in `tables`, of which later ones override earlier ones."""
+    axes = {name: values for table in tables for name, values in table.items()}
     return (dict(zip(axes, values)) for values in itertools.product(*axes.values()))
 
 

@@ -1,8 +1,7 @@
-"""One worker of a sweep: it claims packs of runs in the sweep's folder, one after the other, and trains them.
-
-Every engine starts this and nothing else; workers talk to nobody, the run folders (`state.py`) are all they share.
-An attempt that ends without a word, because its machine was taken away or its memory ran out, costs the run nothing
-as long as it left a newer checkpoint than the one before: what is counted is attempts in a row that came to nothing."""
+"""One worker of a sweep: it claims packs of runs in the sweep's folder, one after the other, and trains them. Workers
+talk to nobody, the run folders (`state.py`) are all they share. An attempt that ends without a word (its machine was
+taken away, its memory ran out) costs the run nothing if it left a newer checkpoint than the one before: what is counted
+is attempts in a row that came to nothing."""
 
 import errno
 import json
@@ -38,23 +37,19 @@ class End(IntEnum):
 
 def work_through(job: dict, **heeded) -> tuple[End, str]:
     """Train what nobody else has or does, until asked to leave; returns how it ended, and why if something is left.
-
-    `job`: `out` (folder), `packs` (a list of packs, each a list of specs as JSON with their `key`), `device`,
-    `threads`, `attempts` (how many in a row may come to nothing), `session` (the driver's name for itself),
-    `checkpoint_seconds`. `heeded`: as in `signals.heeded`; SIGTERM and SIGUSR2 ask to leave, if not given."""
+    `job`: `out` (folder), `packs` (lists of specs as JSON with their `key`), `device`, `threads`, `attempts` (how many
+    in a row may come to nothing), `session` (the driver's name for itself), `checkpoint_seconds`. `heeded`: as in
+    `signals.heeded`."""
     import torch
 
     torch.set_num_threads(job["threads"])
-    left, waited = job["packs"], False
+    left, stuck = job["packs"], 0
     try:
         with signals.heeded(**heeded):
-            while left:
+            while left and stuck < 2:  # all in the hands of the living: the driver starts another should they die
+                time.sleep(0.3 * stuck)
                 busy = [pack for pack in left if not attempt(job, pack)]
-                if len(busy) == len(left):
-                    if waited:  # all in the hands of the living: the driver starts another worker should they die
-                        break
-                    time.sleep(0.3)
-                left, waited = busy, len(busy) == len(left)
+                left, stuck = busy, stuck + 1 if len(busy) == len(left) else 0
     except OSError as error:
         return End.UNWRITABLE, f"cannot write to {job['out']}: {error.strerror or error}"
     except signals.Left as left_by:
@@ -104,7 +99,7 @@ def _train(job: dict, pack: list[dict], folders: list[Path]) -> None:
     for folder in done:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         patiently((folder / "failure.json").unlink, missing_ok=True)
-    if len(done) == len(folders):  # else the claim stays, for --retry-failed to go on from the checkpoints
+    if done == folders:  # else the claim stays, for --retry-failed to go on from the checkpoints
         patiently(path.unlink, missing_ok=True)
 
 
@@ -129,9 +124,8 @@ def _run(job: dict, pack: list[dict], folders: list[Path]) -> dict:
                 cause = cause.__cause__ or cause.__context__
             if cause:
                 raise OSError(*cause.args) from error
-            first_line = next(iter(str(error).splitlines()), "")[:300]
-            return {"reason": f"{type(error).__name__}: {first_line}", "log": str(log),
-                    "diverged": isinstance(error, Stopped)}  # fmt: skip
+            reason = f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])[:300]}"
+            return {"reason": reason, "log": str(log), "diverged": isinstance(error, Stopped)}
         finally:
             for folder in (*folders, folders[0] / "checkpoints"):
                 remove_halves(folder)
@@ -166,6 +160,5 @@ if __name__ == "__main__":  # … worker FD: the job is JSON in the open file FD
     with open(int(sys.argv[1]), "rb") as file:
         job = json.load(file)
     end, reason = work_through(job)
-    if reason:
-        print(reason, flush=True)
+    print(reason)
     sys.exit(end)
