@@ -88,9 +88,12 @@ def trained(folders: list[Path], device: str = "cpu") -> tuple[list[RunSpec], di
         raise UserError("only runs that differ in nothing but their seed can be adapted together")
     paths = [folder / "checkpoint.safetensors" for folder in folders]
     for path, row in zip(paths, rows):
-        if not os.access(path, os.R_OK) or sha256(path) != row["checkpoint_sha256"]:
-            why = "cannot be read or is not the file that the run wrote; delete its folder, run it again"
-            raise UserError(f"{path} {why}")
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); mend that, or train it again") from error
+        if found != row["checkpoint_sha256"]:
+            raise UserError(f"{path} is not the file that the run wrote; delete its folder and run it again")
     with safe_open(paths[0], "pt") as file:
         widths = json.loads(file.metadata()["actor"])
     tensors = [load_file(path, device) for path in paths]
