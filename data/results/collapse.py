@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 from pmeta_course.reproduction.ablations import falls
+from pmeta_course.reproduction.statistics import difference_interval
 
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.adapt import adapt_packed
 from pmeta_lib.files import write_table
 from pmeta_lib.sac.adaptation import CRITICS, Plan
-from pmeta_lib.statistics import difference_interval
 
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
 STEPS = (0, 1_000, 2_000, 4_000)

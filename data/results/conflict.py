@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pmeta_course.reproduction.statistics import last_quarter
 from torch import Tensor
 
 from pmeta_lib.envs.classic import STEP
@@ -36,7 +37,6 @@ from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.evaluation import Evaluator
 from pmeta_lib.sac.networks import Shape, forward, gaussian
 from pmeta_lib.sac.settings import Settings
-from pmeta_lib.statistics import last_quarter
 
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
 CHOSEN = TABLE.parents[1] / "tuning" / "deep" / "chosen.json"

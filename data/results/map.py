@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 import placebos
 import torch
+from pmeta_course.reproduction import statistics
 from pmeta_course.reproduction.resampling import rank_correlation
+from pmeta_course.reproduction.statistics import last_quarter
 
-from pmeta_lib import statistics
 from pmeta_lib.envs.families import family
 from pmeta_lib.experiments import results
 from pmeta_lib.files import UserError, json_text, provenance, write_table
 from pmeta_lib.sac.evaluation import Evaluator
-from pmeta_lib.statistics import last_quarter
 
 HERE = Path(__file__).resolve().parent
 STEPS, H, TASKS = (400, 800, 1_600, 3_200), (0.0, 0.25, 0.5, 0.75, 1.0), 20

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from pmeta_course.reproduction.statistics import difference_interval, last_quarter, mean_interval
 
 from pmeta_lib.experiments import results
 from pmeta_lib.files import write_table
-from pmeta_lib.statistics import difference_interval, last_quarter, mean_interval
 
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from map import TASKS, read_stages
+from pmeta_course.reproduction.statistics import difference_interval
 from torch import Tensor
 
 from pmeta_lib.envs.families import family
@@ -22,7 +23,6 @@ from pmeta_lib.options import options
 from pmeta_lib.sac.agent import Agent
 from pmeta_lib.sac.learners.pmeta import PMeta
 from pmeta_lib.sac.training import train
-from pmeta_lib.statistics import difference_interval
 
 HERE = Path(__file__).resolve().parent
 LEVELS, FAMILY = (0.25, 1.0), "pendulum-params"

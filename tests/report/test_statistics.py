@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pmeta_course.reproduction import statistics
 from pmeta_course.reproduction.resampling import (
     bootstrap_interval,
     improvement,
@@ -17,7 +18,6 @@ from pmeta_course.reproduction.resampling import (
 from scipy import stats as scipy_stats
 from scipy.stats import trim_mean
 
-from pmeta_lib import statistics
 from pmeta_lib.files import UserError
 
 RLIABLE = json.loads((Path(__file__).parent / "rliable.json").read_text())

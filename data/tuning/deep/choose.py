@@ -15,12 +15,12 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from pmeta_course.reproduction.statistics import last_quarter
 
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.sweep_spec import load
 from pmeta_lib.files import json_text
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.statistics import last_quarter
 
 HERE = Path(__file__).resolve().parent
 SWEEP, PLACEBOS = HERE.parents[1] / "sweeps" / "tuning.toml", HERE.parents[1] / "results" / "placebos.parquet"

@@ -7,9 +7,9 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from pmeta_course.reproduction.statistics import difference_interval, last_quarter, mean_interval
 from pmeta_lib.envs.families import family
 from pmeta_lib.sac.learners import learner
-from pmeta_lib.statistics import difference_interval, last_quarter, mean_interval
 
 Changed = tuple[tuple[str, object], ...]  # the switches that differ from the default, with their values
 

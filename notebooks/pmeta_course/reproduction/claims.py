@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pmeta_course.reproduction import ablations, judging
+from pmeta_course.reproduction import ablations, judging, statistics
 from pmeta_course.reproduction.judging import ALPHA, IDLE, OPEN, Part, above, judge, seeds, verdict
 from pmeta_course.reproduction.scores import FULL_CONFLICT, SEEDS_NEEDED, Scores, load
-from pmeta_lib import statistics
+from pmeta_course.reproduction.statistics import Interval
 from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.files import read_table
-from pmeta_lib.statistics import Interval
 
 # What a suite is judged on, planned before the runs; families beyond these enter C4 where they were run.
 _GYM = ("point-robot", "pendulum-params", "pendulum-flip")

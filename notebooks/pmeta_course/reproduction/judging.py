@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from pmeta_course.reproduction import statistics
 from pmeta_course.reproduction.scores import SEEDS_NEEDED
-from pmeta_lib import statistics
+from pmeta_course.reproduction.statistics import Interval
 from pmeta_lib.files import UserError
-from pmeta_lib.statistics import Interval
 
 WORDS = MET, ALONE, IDLE, NOT, OPEN = "met", "met by learning alone too", "uninformative", "not met", "open"
 ALPHA = 0.025  # one-sided, as the lower end of a 95 % interval

@@ -12,9 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pmeta_course.reproduction import claims, resampling
+from pmeta_course.reproduction import claims, resampling, statistics
 from pmeta_course.reproduction.scores import Scores, load
-from pmeta_lib import statistics
 from pmeta_lib.figures import COLOURS, LEARNERS, use_style
 from pmeta_lib.files import read_table
 

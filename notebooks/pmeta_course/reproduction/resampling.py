@@ -9,8 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from scipy import stats
 
+from pmeta_course.reproduction.statistics import PERCENTILES, Interval, sound
 from pmeta_lib.files import UserError
-from pmeta_lib.statistics import PERCENTILES, Interval, sound
 
 
 def bootstrap_interval(samples: np.ndarray, generator: Generator, resamples: int = 10_000) -> Interval:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pmeta_lib import statistics
+from pmeta_course.reproduction import statistics
+from pmeta_course.reproduction.statistics import Interval, last_quarter
 from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.experiments.results import DECISIVE
 from pmeta_lib.files import UserError, json_text, read_table, unknown
-from pmeta_lib.statistics import Interval, last_quarter
 
 SEEDS_NEEDED = 5
 FEW = range(1, 21)  # the episodes on a new task that the few-shot endpoint is the mean of

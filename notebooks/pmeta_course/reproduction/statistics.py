@@ -2,6 +2,7 @@
 
 The unit is the training seed: episodes and tasks are averaged before, a run's curve is taken whole or not at all.
 Intervals that verdicts rest on are closed formulas whose coverage at n = 5 the tests simulate:
+
 - means and their differences: Welch's t at a *quarter* of the error asked for (`contrast`), which covers 93 % or more
   where returns are skewed like an exponential (Student's own t covers 88 %, a percentile bootstrap 78 %) and where one
   run in five fails (a bootstrap t covers 89 %), at half again the width;
