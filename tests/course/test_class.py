@@ -144,13 +144,20 @@ def test_every_student_has_a_row_and_no_file_of_the_teachers_is_one(handed_in):
     assert code == 1 and set(grades) == set(EXPECTED)
 
 
-def test_a_pipe_is_no_notebook_and_is_not_read(tmp_path):
+@pytest.mark.parametrize("name", ["pipe", "pipe.ipynb"])
+def test_a_pipe_is_no_notebook_and_is_not_read(tmp_path, name):
     """A pipe that nobody writes to would be waited for without end; this one could be read, so that a mistake shows."""
-    pipe = tmp_path / "pipe"
+    pipe = tmp_path / name
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=('{"nbformat": 4}',), daemon=True)
     writer.start()
     (entry,) = find(tmp_path)
-    assert entry.grades and entry.notes == ["no notebook was handed in: pipe"]
-    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))  # lets the writer end
+    assert entry.grades and entry.notes == [f"no notebook was handed in: {name}"]
+    assert pipe.read_text() == '{"nbformat": 4}'  # nobody has read it before
     writer.join(5)
+
+
+def test_links_in_a_circle_cost_one_student_not_the_class(tmp_path):
+    (tmp_path / "ann.ipynb").symlink_to(tmp_path / "ann.ipynb")
+    (tmp_path / "bob.ipynb").write_text("{}")
+    assert {work.student for work in find(tmp_path)} == {"ann", "bob"}

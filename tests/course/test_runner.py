@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from pmeta_course.regression import session
 
 from pmeta_lib import cli
 
@@ -120,6 +121,20 @@ def test_a_run_that_is_stopped_says_so_and_leaves_nothing(tools, folder, how):
     assert process.returncode == 130 and "Traceback" not in errors
     assert "stopped" in text and (out / "summary.json").exists() and (out / "00_slow.ipynb").exists()
     assert gone(tools, token, 2)
+
+
+def test_a_second_signal_before_any_report_makes_no_success_of_it(folder, monkeypatch, capsys):
+    """The second one interrupts the clearing up after the first, and nothing is known of what was running."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "run_all", interrupted)
+    out = folder / "twice"
+    assert cli.main(["course", "--notebooks", str(folder / "nb"), "--out", str(out)]) == 130
+    summary = json.loads((out / "summary.json").read_text())
+    assert not summary["ok"] and {n["status"] for n in summary["notebooks"]} == {"not run"}
+    assert "all 3 passed" not in capsys.readouterr().out and len(summary["notebooks"]) == 3
 
 
 @pytest.mark.parametrize("workers", [2, 4])

@@ -147,16 +147,20 @@ def test_tasks_that_are_not_held_out_are_called_so(tmp_path, capsys):
     (["pmeta-0", "--episodes", "-1"], "episodes is -1"), (["pmeta-0", "--critics", "old"], "'fresh' or 'learned'"),
     (["pmeta-0", "--set", "hidden=4"], "--set hidden"), (["pmeta-0", "--set", "learning_rat=4"], "Did you mean"),
     (["pmeta-0", "--device", "cuda:99"], "not available"), (["damaged"], "is not the file that the run wrote"),
+    (["lost"], "cannot be read (No such file"), (["folder"], "cannot be read (Is a directory"),
     (["mamel"], "1 runs are of an older version"), (["lamda"], "1 runs are of an older version"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_2(words, text, sweep, tmp_path, capsys, monkeypatch):
-    for name in ("damaged", "mamel", "lamda"):
+    for name in ("damaged", "lost", "folder", "mamel", "lamda"):
         shutil.copytree(sweep / "pmeta-0", tmp_path / name)
     for name in ("pmeta-0", "half-done", "joint-onehot-0"):
         (tmp_path / name).symlink_to(sweep / name)
     data = bytearray((tmp_path / "damaged" / "checkpoint.safetensors").read_bytes())
     data[-3] ^= 1
     (tmp_path / "damaged" / "checkpoint.safetensors").write_bytes(data)
+    for name in ("lost", "folder"):
+        (tmp_path / name / "checkpoint.safetensors").unlink()
+    (tmp_path / "folder" / "checkpoint.safetensors").mkdir()
     for name, change in (("mamel", {"learner": "mamel"}), ("lamda", {"options": {"lamda": 1.0}})):
         path = tmp_path / name / "spec.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | change))

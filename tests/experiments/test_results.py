@@ -1,6 +1,7 @@
 """The results store: one tidy table of many runs, or a refusal that lists why."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -143,6 +144,17 @@ def test_a_folder_without_results_and_a_missing_out(tmp_path, store, capsys):
     assert "holds no finished run" in capsys.readouterr().err
     assert cli.main(["sweep", "results", str(store)]) == 2
     assert "--out is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe"])
+def test_what_is_no_regular_file_is_never_replaced(store, tmp_path, capsys, kind):
+    target = tmp_path / "there"
+    target.mkdir() if kind == "a folder" else os.mkfifo(target)
+    before = os.lstat(target)
+    assert cli.main(["sweep", "results", str(store), "--out", str(target)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "no regular file" in error and "--out" in error
+    assert os.lstat(target).st_ino == before.st_ino and os.listdir(tmp_path) == ["there"]
 
 
 def test_tables_of_pandas_2_and_of_pandas_3_are_read_as_one(tmp_path):
