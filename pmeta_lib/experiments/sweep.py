@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
-from pmeta_lib.experiments.spec import RunSpec, old_runs
 from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state
 from pmeta_lib.experiments.worker import End
 from pmeta_lib.files import HICCUPS, UserError, known, patiently, write_json, write_report, writing
 from pmeta_lib.signals import LEAVE
 
 if TYPE_CHECKING:
+    from pmeta_lib.experiments.spec import RunSpec
     from pmeta_lib.experiments.sweep_spec import Plan
 
 ENGINES: dict[str, Callable] = {"local": lambda args: Local(args.threads), "ray": Ray, "slurm": Slurm}
@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 # -------------------------------------------------------------------------------------------- the driver
-def packs(plan: "Plan", out: Path) -> list[list[RunSpec]]:
+def packs(plan: "Plan", out: Path) -> list[list["RunSpec"]]:
     """What is left to do, as packs. A pack that a kill interrupted stays as it was, whatever is asked for now."""
     todo = []
     for cell in plan.cells:
@@ -112,6 +112,8 @@ def sweep(
     """Run what `out` lacks of `plan`; returns the counts `planned`, `done`, `failed`. `engine()` makes the engine, if
     there is anything to do. Several drivers may work on one folder at once, and any of them may be killed: the folders
     are the only state. Raises `UserError` if `out` cannot be written or locked."""
+    from pmeta_lib.experiments.spec import old_runs  # pydantic, which `--help` need not wait for
+
     out, started = Path(out).resolve(), time.monotonic()
     runs = {spec.key: spec for spec in plan.runs}
     if old := old_runs(out):
@@ -155,7 +157,7 @@ def sweep(
     return counts
 
 
-def _drive(engine, jobs: int, job: dict, runs: dict[str, RunSpec], left: dict[tuple[str, ...], float]) -> str:
+def _drive(engine, jobs: int, job: dict, runs: dict[str, "RunSpec"], left: dict[tuple[str, ...], float]) -> str:
     """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless.
     `left`: the keys of a pack's runs -> its estimated seconds; what is settled is taken out."""
     out, alive, losses, reached = Path(job["out"]), [], 0, None
@@ -222,6 +224,8 @@ def _failures(out: Path, found: dict[str, State]) -> dict[str, str]:
 
 def _status(folders: list[str], args: argparse.Namespace) -> int:
     out = Path(folders[0])
+    from pmeta_lib.experiments.spec import old_runs
+
     if old := old_runs(out):
         print(f"{len(old)} runs are of an older version ({old[0].name}, …) and do not count")
     found = {run.name: state(run) for run in sorted({path.parent for path in out.glob("*/spec.json")} - set(old))}
