@@ -1,5 +1,6 @@
 """The house stays small: line limits of packages, files and readers' paths, and what `--help` may cost."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,8 @@ def test_help_costs_little_more_than_python_itself(verb):
     pairs = [(cpu("-c", "import argparse"), cpu("-m", "pmeta_lib.cli", verb, "--help")) for _ in range(3)]
     python, ours = (min(side) for side in zip(*pairs))
     assert ours <= 12 * python
+
+
+def test_what_tests_share_lies_in_no_test_module():
+    said = re.compile(r"^\s*(?:from|import) test_\w+", re.MULTILINE)
+    assert not [f.name for f in (ROOT / "tests").rglob("*.py") if said.search(f.read_text())]

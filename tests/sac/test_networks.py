@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from plain_sac import as_module
 
 from pmeta_lib.files import UserError
 from pmeta_lib.sac.networks import Shape, backward, forward, forward_saved, fused, hidden_type, initialize, squash
@@ -18,17 +18,6 @@ def stacked(widths, slots=4, dtype=torch.float64):
         dtype
     )
     return Shape(widths), flat
-
-
-def as_module(shape: Shape, row: torch.Tensor) -> nn.Sequential:
-    """The same perceptron built from torch.nn.Linear, one slot."""
-    layers = []
-    for w, b in shape.layers(row[None]):
-        linear = nn.Linear(w.shape[1], w.shape[2], dtype=row.dtype)
-        linear.weight.data.copy_(w[0].T)
-        linear.bias.data.copy_(b[0, 0])
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 @pytest.mark.parametrize("widths", SHAPES)

@@ -1,7 +1,7 @@
 """Distral's gradients by hand against autograd on its objective, and its limits in the KL's weight."""
 
 import torch
-from test_update import ROWS, A, N, agent_of, batches
+from plain_sac import ROWS, A, N, agent_of, batches
 from torch.distributions import Independent, Normal, kl_divergence
 
 from pmeta_lib.sac import losses

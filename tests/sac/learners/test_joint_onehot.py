@@ -1,7 +1,7 @@
 """joint-onehot: what is appended, and that the update is SAC's on the widened transitions."""
 
 import torch
-from test_update import A, N, O, Plain, agent_of, assert_slot, batches, layers_of
+from plain_sac import A, N, O, Plain, agent_of, assert_slot, batches, layers_of
 
 from pmeta_lib.sac.agent import new_agent
 from pmeta_lib.sac.learners import learner

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from test_networks import as_module
-from test_update import A, N, agent_of, batches
+from plain_sac import A, N, agent_of, as_module, batches
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from pmeta_lib.sac.learners import learner

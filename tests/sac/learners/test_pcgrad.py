@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from test_update import agent_of, batches
+from plain_sac import agent_of, batches
 
 from pmeta_lib.sac.learners import learner
 from pmeta_lib.sac.learners.pcgrad import project_conflicts

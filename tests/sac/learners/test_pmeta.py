@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_update import Plain, agent_of, assert_slot, batches, layers_of
+from plain_sac import Plain, agent_of, assert_slot, batches, layers_of
 
 from pmeta_lib.sac.learners import learner
 
