@@ -27,7 +27,7 @@ from torch import Tensor
 from pmeta_lib.options import NotNegative, options
 from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.learners.base import Learner, Ways, brought
-from pmeta_lib.sac.networks import forward, fused, gaussian
+from pmeta_lib.sac.networks import LOG_STD_MAX, LOG_STD_MIN, backward, forward, forward_saved, gaussian
 from pmeta_lib.sac.replay import Batch
 from pmeta_lib.sac.update import sac_update
 
@@ -59,23 +59,28 @@ class Distral(Learner):
         agent.extra["theta"] = agent.actor.mean(1, keepdim=True)  # (S, 1, P): pi_0
         agent.optimizers["theta"] = Adam(agent.extra["theta"], agent.optimizers["actor"].learning_rate)
 
-    @torch.enable_grad()
+    @torch.no_grad()
     def update(self, agent: Agent, batch: Batch) -> dict[str, Tensor]:
-        tasks, n, c = *batch.reward.shape[1:], self.kl_weight
-        theta = agent.extra["theta"].detach().requires_grad_()
-        prior = gaussian(fused(agent.actor_shape, theta.squeeze(1), batch.observation.flatten(1, 2)))
-        by_prior = None
+        seeds, tasks, n, _ = batch.observation.shape
+        theta, c, shape = agent.extra["theta"], self.kl_weight, agent.actor_shape
+        layers = shape.layers(theta.view(seeds, -1))
+        head_0, saved = forward_saved(layers, batch.observation.reshape(seeds, tasks * n, -1))
+        gradient_0 = None
 
         def pull(_, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
             """The KL's gradient at the task policies' outputs; what it is at pi_0's is kept for pi_0's own step."""
-            nonlocal by_prior
-            rows = (x.detach().reshape(mean.shape) for x in prior)
-            by_mean, by_log_std, *by_prior = kl_gradients(mean, log_std, *rows)
+            nonlocal gradient_0
+            mean_0, log_std_0 = (x.reshape(mean.shape) for x in gaussian(head_0))
+            by_mean, by_log_std, *by_0 = kl_gradients(mean, log_std, mean_0, log_std_0)
+            gradient_0 = torch.cat(by_0, -1).reshape(head_0.shape) / (tasks * n)
             return by_mean * (c / n), by_log_std * (c / n)
 
         metrics = sac_update(agent, self.regularized(agent, batch) if c else batch, head_gradient=pull)
-        at_prior = [x.reshape(prior[0].shape) / (tasks * n) for x in by_prior]
-        agent.optimizers["theta"].step(*torch.autograd.grad(prior, theta, at_prior))
+        raw = head_0.chunk(2, dim=-1)[1]
+        gradient_0.chunk(2, dim=-1)[1].mul_((raw >= LOG_STD_MIN) & (raw <= LOG_STD_MAX))
+        gradient = torch.zeros_like(theta)
+        backward(layers, saved, gradient_0, shape.layers(gradient.view(seeds, -1)))
+        agent.optimizers["theta"].step(gradient)
         return metrics
 
     def regularized(self, agent: Agent, batch: Batch) -> Batch:

@@ -31,7 +31,7 @@ from pmeta_lib.sac.agent import Adam, Agent
 from pmeta_lib.sac.learners.base import Learner, Ways, appended, brought, widened
 from pmeta_lib.sac.memory import check_size
 from pmeta_lib.sac.networks import Shape, fold, fused, initialize
-from pmeta_lib.sac.replay import Batch, Replay, split
+from pmeta_lib.sac.replay import Batch, Replay
 from pmeta_lib.sac.update import sac_update
 
 
@@ -100,18 +100,21 @@ class Pearl(Learner):
 
     @torch.no_grad()
     def stepped(self, agent: Agent, replay: Replay, ended: np.ndarray) -> None:
-        extra, last, explores = agent.extra, split(replay.last, *replay.sizes), agent.extra["explores"] > 0
-        rows = torch.cat((last.pair, last.reward.unsqueeze(-1), last.next_observation), -1)  # (S, N, E, ·): s, a, r, s'
-        at = (extra["seen"] % self.context_window).long()
-        extra["context"][explores, at[explores]] = rows[explores]
-        extra["seen"] += explores
+        extra = agent.extra
+        at = (extra["seen"] % self.context_window).long()[..., None, None]
+        at = at.expand(-1, -1, -1, 1, extra["context"].shape[-1])
+        kept = extra["explores"].clone()
+        flag = sum(replay.sizes) + 1  # the column of the terminated flag, which is no part of the context
+        row = torch.cat((replay.last[..., :flag], replay.last[..., flag + 1 :]), -1).unsqueeze(3)
+        extra["context"].scatter_(3, at, torch.where(kept[..., None, None] > 0, row, extra["context"].gather(3, at)))
+        extra["seen"] += kept
         noise = agent.noise(*extra["z"].shape[1:])  # always, lest one seed's episodes shift another's
         if ended.any():
-            finished = torch.from_numpy(ended).to(noise.device).view(explores.shape)
-            extra["explores"][finished] = self.turn(agent, finished)[finished]
+            finished = torch.from_numpy(ended).to(noise.device).view(kept.shape)
+            extra["explores"].copy_(torch.where(finished, self.turn(agent, finished), kept))
             mean, variance = self.inferred(agent)
             drawn = torch.where(extra["explores"].unsqueeze(-1) > 0, noise, mean + variance.sqrt() * noise)
-            extra["z"][finished] = drawn[finished]
+            extra["z"].copy_(torch.where(finished.unsqueeze(-1), drawn, extra["z"]))
 
     def turn(self, agent: Agent, finished: Tensor) -> Tensor:
         """(S, N, E): 1 where the episode after one that is `finished` is to explore, else 0."""
