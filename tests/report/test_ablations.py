@@ -77,3 +77,16 @@ def test_pearl_s_returns_are_means_over_the_last_quarter_then_over_seeds():
         "low": pytest.approx(97 - half),
         "high": pytest.approx(97 + half),
     }
+
+
+def test_directions_tells_the_two_tasks_apart_and_takes_the_last_quarter():
+    rows = [
+        (f"run {seed}", "half-cheetah-dir", "promp", policy, seed, step, task, 1000.0 * (step < 4) + 100 * task + seed)
+        for seed in range(5) for step in range(5) for task in (0, 1) for policy in ("deployed", "meta")
+    ] + [("other", "point-robot", "promp", "deployed", 0, 4, 0, 7.0)]  # fmt: skip
+    columns = ["run", "family", "learner", "policy", "seed", "step", "task", "return"]
+    found = ablations.directions(pd.DataFrame(rows, columns=columns))
+    assert [(r["learner"], r["policy"], r["task"], round(r["value"], 6)) for r in found] == [
+        ("promp", policy, task, 2.0 + 100 * task) for policy in ("deployed", "meta") for task in (0, 1)
+    ]
+    assert all(r["low"] < r["value"] < r["high"] for r in found)

@@ -63,3 +63,14 @@ def inside(table: pd.DataFrame) -> list[dict]:
     late = table.groupby("run")["step"].transform(last_quarter).astype(bool) & (table["policy"] == "deployed")
     returns = table[late].groupby(["family", "seed"])["return"].mean().groupby(level="family")
     return [{"family": name, **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))} for name, x in returns]
+
+
+def directions(table: pd.DataFrame) -> list[dict]:
+    """What on-policy learners earn on each task of half-cheetah-dir: 0 is forward, 1 backward; before and after
+    adapting ("meta", "deployed"), the mean over the last quarter of the evaluations."""
+    rows = table[table["family"] == "half-cheetah-dir"]
+    late = rows[rows.groupby("run")["step"].transform(last_quarter).astype(bool)]
+    returns = late.groupby(["learner", "policy", "task", "seed"])["return"].mean().groupby(level=[0, 1, 2])
+    return [{"learner": name, "policy": policy, "task": task,
+             **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))}
+            for (name, policy, task), x in returns]  # fmt: skip

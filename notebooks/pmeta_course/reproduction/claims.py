@@ -158,8 +158,9 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     folder, found = Path(folder), load(folder)
     judged = parts(folder, found, ours)
     tables = {"map": judging.map_cells, "ablations": ablations.differences, "collapse": ablations.falls,
-              "pearl": ablations.inside}  # fmt: skip
+              "pearl": ablations.inside, "directions": ablations.directions}  # fmt: skip
     paths = {name: folder / f"{name}.parquet" for name in tables}
+    paths["directions"] = folder / "policy_gradient_field.parquet"
     return _rounded({
         "version": 2,
         "claims": [_claim(key, judged[key]) for key in CLAIMS],
