@@ -9,13 +9,15 @@ same cell shows that picture as it was drawn first. Pictures are redrawn by plai
 import base64
 import html
 import io
+import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
@@ -46,6 +48,13 @@ def picture(figure: Figure, alt: str) -> None:
     """Display a figure with a text for those who cannot see it (kept in the stored notebook)."""
     display({"image/png": base64.b64encode(png(figure)).decode(), "text/plain": alt}, raw=True,
             metadata={"image/png": {"alt": alt}})  # fmt: skip
+
+
+def show_table(rows: pd.DataFrame | Iterable[dict]) -> None:
+    """Display rows (dictionaries, or a DataFrame) as a table, whose long words wrap as a printed line's do not."""
+    frame = pd.DataFrame(rows)
+    cells = re.sub(r">\s+<", "><", frame.to_html(index=False, border=0, justify="left", na_rep=""))
+    display({"text/html": cells, "text/plain": f"table of {len(frame)} rows"}, raw=True)
 
 
 @dataclass
