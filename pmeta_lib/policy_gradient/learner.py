@@ -25,7 +25,9 @@ from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, linea
 from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.networks import Shape, forward, initialize
 
-DIVERGED = 1e3  # mean divergence, in nats per action, beyond which an inner step was no step but a jump
+# Mean divergence, in nats per action, beyond which an inner step was no step but a jump. Means may run far beyond the
+# box that actions are clipped to: steps of a thousand nats belong to policies that do well.
+DIVERGED = 1e5
 
 OfWindow = Callable[[Tensor, Window], Tensor]  # parameters (B, P), or log probabilities (B, E, H) -> (B, E, H)
 
