@@ -13,7 +13,7 @@ from pmeta_lib.envs import family
 from pmeta_lib.experiments.learners import LEARNERS, learner, trainer
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient import training
-from pmeta_lib.policy_gradient.learner import OnPolicy
+from pmeta_lib.policy_gradient.learner import OnPolicy, gaussian, spread
 from pmeta_lib.policy_gradient.training import train
 from pmeta_lib.sac.learners import find
 from pmeta_lib.sac.settings import Settings
@@ -104,6 +104,29 @@ def test_an_inner_step_that_diverges_says_so_and_keeps_the_last_good_checkpoint(
         train(made, Later(episodes=4), Settings(steps=4800, hidden=(8, 8), warm_up=0, evaluations=30), [0],
               folder=tmp_path / "later", checkpoint_seconds=0.0)  # fmt: skip
     assert any((tmp_path / "later").glob("step-*.json"))
+
+
+@pytest.mark.parametrize("nats, jump", [(1e4, False), (1e6, True)])
+def test_a_long_inner_step_is_a_step_until_it_is_a_jump(small, nats, jump):
+    """Means that have left the box of actions move by thousands of nats: runs that earn well take such steps."""
+    run = small("promp")
+    rows = spread(run.state["policy"], 3)
+    window = run.learner.window(run.shape, rows, run.sampler, 0.99)
+
+    def moved(scale: float) -> float:
+        longer = dataclasses.replace(window, advantage=scale * window.advantage)
+        new = gaussian(run.shape, run.learner.adapted(run.shape, rows, [longer])[-1], window.observation)
+        return float(window.policy.kl(new).mean((1, 2)).max())
+
+    scale = 1.0
+    while moved(scale) < nats:
+        scale *= 1.1
+    longer = dataclasses.replace(window, advantage=scale * window.advantage)
+    if jump:
+        with pytest.raises(FloatingPointError, match="give a smaller inner_step_size"):
+            run.learner.step(run.shape, rows, longer)
+    else:
+        assert torch.isfinite(run.learner.step(run.shape, rows, longer)).all()
 
 
 BAD = [("episodes", 0), ("inner_step_size", -1.0), ("kl_limit", 0.0), ("gae_lambda", 2.0), ("inner_steps", 0)]
