@@ -3,9 +3,11 @@
 import base64
 import html
 import io
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from pmeta_course.show import widgets
@@ -84,3 +86,16 @@ def test_the_quadratic_walk_ends_where_the_closed_form_says():
 def test_divergence_is_drawn_not_raised():
     explorer = widgets.step_size_explorer(step=2.5, inner_steps=20, lam=100.0)
     assert "diverges" in explorer.numbers
+
+
+def test_a_table_holds_every_cell_and_obeys_no_markup(monkeypatch):
+    """Words with `<` are shown, not obeyed; a missing cell is empty; the same rows give the same text."""
+    rows = [{"name": "a <b>", "value": 1}, {"value": 2}]
+    shown = []
+    monkeypatch.setattr(widgets, "display", lambda data, raw: shown.append(data))
+    for given in (rows, pd.DataFrame(rows), (row for row in rows)):
+        widgets.show_table(given)
+    first, *others = shown
+    assert all(other == first for other in others) and first["text/plain"] == "table of 2 rows"
+    assert "a &lt;b&gt;" in first["text/html"] and "NaN" not in first["text/html"] and "\n" not in first["text/html"]
+    assert re.findall("<td>(.*?)</td>", first["text/html"]) == ["a &lt;b&gt;", "1", "", "2"]
