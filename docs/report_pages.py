@@ -50,7 +50,7 @@ def fact(ledger: dict, what: str, path: Path) -> str:
     if kind == "parts":
         rows, wanted = [p for c in ledger["claims"] for p in c["parts"]], {"name": words.removeprefix("name=")}
     else:
-        rows, wanted = ledger[kind], dict(pair.replace("_", " ").split("=") for pair in words.split())
+        rows, wanted = ledger[kind], dict(pair.replace("_", " ").split("=", 1) for pair in words.split())
     rows = [r for r in rows if all(str(r.get(k)) == v for k, v in wanted.items())]
     if len(rows) != 1:
         raise UserError(f"{path}: <!-- = {what} --> names {len(rows)} numbers, not one")

@@ -1,9 +1,10 @@
 """When does personalization help? The deep half of the map, and how the tabular prediction fared.
 
-`python data/results/map.py FOLDER` reads the runs of `pmeta sweep data/sweeps/map.toml --out FOLDER` (all its scales
-may lie in one folder; unfinished families are named and left out) and writes beside itself `map.parquet` (one row a
-family, h, steps, learner, policy, seed: the mean over tasks and over the last quarter of the evaluations up to that
-step) and `map.json`: the prediction of `docs/prediction.md` scored by the rules that were written down with it. With
+`python data/results/map.py FOLDER …` reads the runs of `pmeta sweep data/sweeps/map.toml --out FOLDER` (all its scales
+may lie in one folder, and another machine's in one of their own; unfinished families are named and left out) and writes
+beside itself `map.parquet` (one row a family, h, steps, learner, policy, seed: the mean over tasks and over the last
+quarter of the evaluations up to that step) and `map.json`: the prediction of `docs/prediction.md` scored by the rules
+that were written down with it. With
 no folder it scores the stored table again.
 
 Learners: as in the sweep, with pMeta's options behind its name; `pmeta` is the lambda that was best on the two tuning
@@ -59,6 +60,10 @@ def read(folder: Path) -> pd.DataFrame:
 def with_chosen(rows: pd.DataFrame) -> pd.DataFrame:
     """The evaluation seeds' rows of complete families, and `pmeta`: by cell the lambda of the best tuning seeds."""
     cell, tuning = ["family", "h", "steps"], rows["seed"].isin(TUNING_SEEDS)
+    if (twice := rows.duplicated([*cell, "learner", "policy", "seed"])).any():
+        one = rows[twice].iloc[0]
+        where = f"{one['family']}@{one['h']:g}, seed {one['seed']}"
+        raise UserError(f"{one['learner']} on {where}, is in two of the folders; name each run once")
     ours = rows[tuning & (rows["policy"] == "deployed") & ~rows["learner"].str.endswith("tied")]
     means = ours.groupby([*cell, "learner"], as_index=False)["return"].mean()
     best = means.loc[means.groupby(cell)["return"].idxmax(), [*cell, "learner"]]
@@ -172,9 +177,9 @@ def main(arguments: list[str]) -> None:
     path = HERE / "map.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     if arguments:
-        rows = with_chosen(read(Path(arguments[0])))
+        rows = with_chosen(pd.concat([read(Path(folder)) for folder in arguments], ignore_index=True))
         if rows.empty:
-            raise UserError(f"{arguments[0]}: no family of the map is complete")
+            raise UserError(f"{', '.join(arguments)}: no family of the map is complete")
         write_table(HERE / "map.parquet", rows)
     else:
         rows = pd.read_parquet(HERE / "map.parquet")

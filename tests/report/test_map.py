@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pmeta_lib.envs import family
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.learners.pmeta import PMeta
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import train
@@ -82,3 +83,8 @@ def test_with_an_anchor_of_its_own_no_task_hears_of_another():
     assert torch.equal(first(own, -1.0), first(own, 1.0))
     assert not torch.equal(first(shared, -1.0), first(shared, 1.0))
     assert not torch.equal(first(own, -1.0), first(PMeta(lam=0.0), -1.0))  # and the spring is there
+
+
+def test_a_run_that_lies_in_two_folders_is_refused(script, deep):
+    with pytest.raises(UserError, match="any@0, seed 0, is in two of the folders; name each run once"):
+        script.with_chosen(pd.concat([deep, deep[deep["h"] == 0]], ignore_index=True))

@@ -109,3 +109,26 @@ def test_c5_cells_of_the_map():
                 [(a > b) + 0.5 * (a == b) for a, b in product(mine["pmeta"].dropna(), mine[rival].dropna())]
             )
             assert cell[rival] == pytest.approx(share, rel=1e-5)
+
+
+def test_pairs_of_the_map_and_its_scores():
+    table = pd.read_parquet(DATA / "results" / "map.parquet").query("policy == 'deployed' and family == 'point-robot'")
+    runs = table.groupby(["h", "steps", "learner", "seed"])["return"].mean().unstack("learner")
+    for pair in (r for r in LEDGER["map_pairs"] if r["family"] == "point-robot"):
+        tests = [
+            stats.ttest_ind(cell[pair["learner"]].dropna(), cell[pair["other"]].dropna(), equal_var=False)
+            for _, cell in runs.groupby(["h", "steps"])
+        ]
+        intervals = [t.confidence_interval(0.9875) for t in tests]  # a quarter of the error of 95 %, for skewed samples
+        assert pair["cells"] == len(tests) == 20
+        assert pair["ahead"] == sum(i.low > 0 for i in intervals)
+        assert pair["behind"] == sum(i.high < 0 for i in intervals)
+    # over the cells as they stand, h and amount of data matched by rank: does who is ahead follow the tables?
+    tabular = pd.read_parquet(DATA / "results" / "tabular" / "map.parquet")
+    before = tabular.groupby(["h", "data", "learner"])["deployed"].mean().unstack("learner")
+    means = table.groupby(["h", "steps", "learner"])["return"].mean().unstack("learner")
+    scale = means["independent"].xs(3_200, level="steps") + 20  # doing nothing earns -20
+    ahead = (means["joint"] - means["independent"]).div(scale, level="h")
+    expected = stats.spearmanr(ahead.to_numpy(), (before["joint"] - before["independent"]).to_numpy()).statistic
+    found = next(r for r in LEDGER["prediction"] if r["family"] == "point-robot")
+    assert found["value"] == pytest.approx(expected, abs=1e-4) and found["P1, P2"] == "held"

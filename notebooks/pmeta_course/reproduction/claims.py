@@ -9,6 +9,7 @@ placebo passes as well, or the family has no scale; else *not met*, or *open*: n
 Version 1, its verdicts, and why it was replaced: `data/claims_v1.json`, docs/results.md.
 """
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -154,18 +155,23 @@ def parts(folder: Path, found: list[Scores], ours: str = "pmeta") -> dict[str, l
 
 def ledger(folder: Path, ours: str = "pmeta") -> dict:
     """Everything that is reported, as plain JSON: `claims` with their parts, `scores` of every family and learner, the
-    families of which nothing is stored (`not_run`), the cells of the `map`, what each switch of pMeta changes."""
+    families of which nothing is stored (`not_run`), the cells of the `map` and how the `prediction` fared, what
+    each switch of pMeta changes."""
     folder, found = Path(folder), load(folder)
     judged = parts(folder, found, ours)
-    tables = {"map": judging.map_cells, "ablations": ablations.differences, "collapse": ablations.falls,
-              "pearl": ablations.inside, "directions": ablations.directions}  # fmt: skip
+    tables = {"map": judging.map_cells, "map_pairs": judging.map_pairs, "ablations": ablations.differences,
+              "collapse": ablations.falls, "pearl": ablations.inside, "directions": ablations.directions}  # fmt: skip
     paths = {name: folder / f"{name}.parquet" for name in tables}
-    paths["directions"] = folder / "policy_gradient_field.parquet"
+    paths |= {"directions": folder / "policy_gradient_field.parquet", "map_pairs": paths["map"]}
+    scored = json.loads((folder / "map.json").read_text())["prediction"] if (folder / "map.json").exists() else {}
     return _rounded({
         "version": 2,
         "claims": [_claim(key, judged[key]) for key in CLAIMS],
         "scores": [r for s in found for r in _rows(s)],
         "differences": [r for s in found for r in _differences(s, ours)],
+        "prediction": [dict(zip(("family", "value", "low", "high"), (n, *r["P1, P2"]["spearman"])))
+                       | {rule: r[rule]["verdict"] for rule in ("P1, P2", "P3", "P5", "winner")}
+                       | {"share": r["winner"]["share"]} for n, r in scored.items()],
         "not_run": [n for n in FAMILIES if n not in {s.name for s in found}],
         **{name: make(read_table(paths[name])) if paths[name].exists() else [] for name, make in tables.items()},
     })  # fmt: skip

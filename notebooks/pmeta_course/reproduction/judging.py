@@ -163,6 +163,26 @@ def map_cells(table: pd.DataFrame, ours: str = "pmeta") -> list[dict]:
     return rows
 
 
+MAP_PAIRS = (("pmeta", "independent"), ("pmeta", "joint"), ("pmeta lam=1", "independent"), ("joint-onehot", "joint"),
+             ("joint-onehot", "independent"), ("reptile", "independent"),
+             *((f"pmeta lam={lam} tied", f"pmeta lam={lam}") for lam in ("0.01", "0.1", "1")))  # fmt: skip
+
+
+def map_pairs(table: pd.DataFrame) -> list[dict]:
+    """One row a family of the map (or "all") and pair of learners: in how many cells one is ahead of the other, and in
+    how many behind it, beyond the interval of the difference of what they deploy."""
+    rows = []
+    for name, cells in table[table["policy"] == "deployed"].groupby("family"):
+        runs = {n: part.groupby("learner")["return"].apply(np.asarray) for n, part in cells.groupby(["h", "steps"])}
+        for mine, other in MAP_PAIRS:
+            both = [(x[mine], x[other]) for x in runs.values() if mine in x and other in x]
+            low, high = np.array([statistics.difference_interval(*pair)[1:] for pair in both]).reshape(-1, 2).T
+            counts = {"ahead": int((low > 0).sum()), "behind": int((high < 0).sum()), "cells": len(both)}
+            rows.append({"family": name, "learner": mine, "other": other} | counts)
+    sums = pd.DataFrame(rows).groupby(["learner", "other"], as_index=False, sort=False).sum(numeric_only=True)
+    return rows + sums.assign(family="all").to_dict("records")
+
+
 def map_parts(table: pd.DataFrame | None, ours: str = "pmeta") -> list[Part]:
     """C5: whether more cells of the map are decided for pMeta than chance alone would decide."""
     name, rows = "cells where it beats both independent and joint", [] if table is None else map_cells(table, ours)

@@ -67,9 +67,12 @@ def one_page(cells: dict[str, pd.DataFrame], curves: list[Scores]) -> Figure:
     where even the best is no better than the placebo, and pMeta's mean minus the better one's of the two others; a star
     where pMeta is ahead of both.
     """
-    wide = len(cells) + len(curves)
-    figure, axes = plt.subplots(1, wide, figsize=(4.0 * wide + 1.0, 4.4), squeeze=False)
-    for axis, (title, table) in zip(axes.flat, cells.items()):
+    figure, panels = plt.subplots(2, -(-(len(cells) + len(curves)) // 2), figsize=(13, 8.2), squeeze=False)
+    axes = panels.ravel()[: len(cells) + len(curves)]
+    for axis in panels.ravel()[len(axes) :]:
+        axis.set_visible(False)
+    for axis, (title, table) in zip(axes, cells.items()):
+        digits = 2 if np.ptp(table["value"]) < 50 else 1
         levels, amounts = sorted(table["h"].unique()), sorted(table["data"].unique())
         for (h, data), cell in table.groupby(["h", "data"]):
             runs = {n: cell.loc[cell["learner"] == n, "value"].to_numpy() for n in BEST}
@@ -80,18 +83,19 @@ def one_page(cells: dict[str, pd.DataFrame], curves: list[Scores]) -> Figure:
             axis.add_patch(Rectangle(corner, 1, 1, color=COLOURS[best], alpha=0.75 if ahead else 0.25, lw=0))
             if mean[best] <= cell["zero"].iloc[0]:
                 axis.add_patch(Rectangle(corner, 1, 1, **NOTHING))
-            gain = f"{mean['pmeta'] - max(mean['independent'], mean['joint']):+.1f}" + "*" * (ahead and best == "pmeta")
-            axis.text(corner[0] + 0.5, corner[1] + 0.5, gain, ha="center", va="center", fontsize="small")
+            gain, star = mean["pmeta"] - max(mean["independent"], mean["joint"]), "*" * (ahead and best == "pmeta")
+            middle = corner[0] + 0.5, corner[1] + 0.5
+            axis.text(*middle, f"{gain:+.{digits}f}{star}", ha="center", va="center", fontsize="small")
         axis.set(xticks=range(len(amounts)), xticklabels=[f"{a:,}" for a in amounts], xlim=(-0.5, len(amounts) - 0.5),
                  yticks=range(len(levels)), yticklabels=[f"{h:g}" for h in levels], ylim=(-0.5, len(levels) - 0.5),
                  xlabel="data per task", ylabel="heterogeneity of the tasks, h", title=title)  # fmt: skip
         axis.grid(False)
-    for axis, of in zip(axes.flat[len(cells) :], curves):
+    for axis, of in zip(axes[len(cells) :], curves):
         few = {n: curve for n, curve in of.curves.items() if n in (*BEST, "joint-onehot", "pearl")}
         _curves(axis, replace(of, curves=few))  # all of them: `learning_curves`
     patches = [Rectangle((0, 0), 1, 1, color=COLOURS[n], alpha=0.75, label=words) for n, words in BEST.items()]
     patches.append(Rectangle((0, 0), 1, 1, label="best, but no better than a placebo", **NOTHING))
-    lines, _ = axes.flat[-1].get_legend_handles_labels()
+    lines, _ = axes[-1].get_legend_handles_labels()
     figure.legend(handles=patches + lines, loc="outside lower center", ncols=5, **LEGEND)
     return figure
 
