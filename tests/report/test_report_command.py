@@ -176,7 +176,7 @@ def test_the_map_shows_who_is_best_where_and_by_how_much(table, placebos, tmp_pa
     cells["zero"] = np.where(cells["h"] == 0, 0.0, 5.0)
     left, right = plots.one_page({"a map": cells}, plots.load(tmp_path)[:1]).axes
     said = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in left.texts}
-    assert said == {(0, 0): "-4.0", (0, 1): "-0.5", (1, 0): "+4.0*", (1, 1): "+0.1"}
+    assert said == {(0, 0): "-4.00", (0, 1): "-0.50", (1, 0): "+4.00*", (1, 1): "+0.10"}
     shown, hatched = ([p for p in left.patches if bool(p.get_hatch()) == way] for way in (False, True))
     assert [(p.get_y() + 0.5, p.get_x() + 0.5) for p in hatched] == [(1, 1)]  # 4.3, where a placebo has 5
     full = {(p.get_y() + 0.5, p.get_x() + 0.5): (p.get_facecolor()[:3], p.get_alpha() > 0.5) for p in shown}
