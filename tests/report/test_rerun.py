@@ -57,8 +57,10 @@ def test_a_sample_of_the_stored_runs_comes_out_again():
         both = run.curve.merge(rows[[*keys, "return"]], on=keys, suffixes=("", "_stored"))
         assert len(both) == len(run.curve) and both["step"].max() == stop, label
         before = both["step"] <= settings.warm_up
-        np.testing.assert_allclose(both["return"][before], both["return_stored"][before], rtol=1e-4, err_msg=label)
+        same = np.isclose(both["return"], both["return_stored"], rtol=1e-4)[before]
         close = np.isclose(both["return"], both["return_stored"], rtol=0.05, atol=1.0)
-        here = set(rows["machine"]) == {provenance()["machine"]}
-        # another processor rounds otherwise, and a robot that has begun to learn amplifies it: a few returns may part
-        assert close.mean() >= (1.0 if here else 0.9), f"{label}\n{both[~close]}"
+        # another processor rounds otherwise, and a pendulum that swings over, or a robot that has begun to learn,
+        # amplifies it: a few returns may part
+        least = 1.0 if set(rows["machine"]) == {provenance()["machine"]} else 0.9
+        assert same.mean() >= least, f"{label}\n{both[before][~same]}"
+        assert close.mean() >= least, f"{label}\n{both[~close]}"
