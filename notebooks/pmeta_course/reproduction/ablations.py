@@ -74,3 +74,9 @@ def directions(table: pd.DataFrame) -> list[dict]:
     return [{"learner": name, "policy": policy, "task": task,
              **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))}
             for (name, policy, task), x in returns]  # fmt: skip
+
+
+def pilots(table: pd.DataFrame) -> list[dict]:
+    """What each run of a pilot earns: the mean over its tasks and over the last quarter of its evaluations."""
+    late = table[table.groupby("run")["step"].transform(last_quarter).astype(bool) & (table["policy"] == "deployed")]
+    return late.groupby(["family", "learner", "seed"], as_index=False)["return"].mean().to_dict("records")

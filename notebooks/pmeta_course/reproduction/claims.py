@@ -25,9 +25,13 @@ from pmeta_lib.files import read_table
 
 # What a suite is judged on, planned before the runs; families beyond these enter C4 where they were run.
 _GYM = ("point-robot", "pendulum-params", "pendulum-flip")
+_ANT = "ant-dir"  # by the rule of its pilot: above standing still by a tenth (data/results/ant_pilot.parquet)
 CORE = {
     "desk": {"gym": _GYM, "mujoco": ("half-cheetah-dir", "half-cheetah-vel", "ant-dir", "hopper-params")},
-    "field": {"gym": _GYM, "mujoco": ("half-cheetah-dir", "half-cheetah-vel", "hopper-params", "walker2d-params")},
+    "field": {
+        "gym": _GYM,
+        "mujoco": ("half-cheetah-dir", "half-cheetah-vel", "hopper-params", "walker2d-params", _ANT),
+    },
 }
 RIVALS = ("joint", "maml", "pg-maml", "promp", "rl2", "reptile", "pearl")
 CLAIMS = {  # id: claim, criterion; data/README.md has the commands
@@ -160,7 +164,8 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     folder, found = Path(folder), load(folder)
     judged = parts(folder, found, ours)
     tables = {"map": judging.map_cells, "map_pairs": judging.map_pairs, "ablations": ablations.differences,
-              "collapse": ablations.falls, "pearl": ablations.inside, "directions": ablations.directions}  # fmt: skip
+              "collapse": ablations.falls, "pearl": ablations.inside, "directions": ablations.directions,
+              "ant_pilot": ablations.pilots}  # fmt: skip
     paths = {name: folder / f"{name}.parquet" for name in tables}
     paths |= {"directions": folder / "policy_gradient_field.parquet", "map_pairs": paths["map"]}
     scored = json.loads((folder / "map.json").read_text())["prediction"] if (folder / "map.json").exists() else {}

@@ -164,7 +164,7 @@ def map_cells(table: pd.DataFrame, ours: str = "pmeta") -> list[dict]:
 
 
 MAP_PAIRS = (("pmeta", "independent"), ("pmeta", "joint"), ("pmeta lam=1", "independent"), ("joint-onehot", "joint"),
-             ("joint-onehot", "independent"), ("reptile", "independent"),
+             ("joint-onehot", "independent"), ("reptile", "independent"), ("joint-onehot", "pmeta"), ("joint", "pmeta"),
              *((f"pmeta lam={lam} tied", f"pmeta lam={lam}") for lam in ("0.01", "0.1", "1")))  # fmt: skip
 
 
