@@ -4,8 +4,7 @@
 may lie in one folder, and another machine's in one of their own; unfinished families are named and left out) and writes
 beside itself `map.parquet` (one row a family, h, steps, learner, policy, seed: the mean over tasks and over the last
 quarter of the evaluations up to that step) and `map.json`: the prediction of `docs/prediction.md` scored by the rules
-that were written down with it. With
-no folder it scores the stored table again.
+that were written down with it. With no folder it scores the stored table again.
 
 Learners: as in the sweep, with pMeta's options behind its name; `pmeta` is the lambda that was best on the two tuning
 seeds, cell by cell. The runs to fewer steps are the beginnings of those to the most: nothing in training depends on how

@@ -132,3 +132,10 @@ def test_pairs_of_the_map_and_its_scores():
     expected = stats.spearmanr(ahead.to_numpy(), (before["joint"] - before["independent"]).to_numpy()).statistic
     found = next(r for r in LEDGER["prediction"] if r["family"] == "point-robot")
     assert found["value"] == pytest.approx(expected, abs=1e-4) and found["P1, P2"] == "held"
+    # and the page that says so has the words of all three families
+    page = (DATA.parent / "docs" / "prediction.md").read_text().split("## How it fared")[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("|")]
+    for k, family in enumerate(rows[0][1:], start=1):
+        words = [row[k].split(":")[0] for row in rows[2:]]
+        scored = next(r for r in LEDGER["prediction"] if r["family"] == family)
+        assert words == [scored[rule] for rule in ("P1, P2", "P3", "P5", "winner")], family

@@ -58,18 +58,22 @@ def falls(table: pd.DataFrame) -> list[dict]:
             for (name, critics), x in changes]  # fmt: skip
 
 
+def _late(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last quarter of each run's evaluations."""
+    return table[table.groupby("run")["step"].transform(last_quarter).astype(bool)]
+
+
 def inside(table: pd.DataFrame) -> list[dict]:
     """PEARL's return by family at a learning rate inside its grid (pearl.parquet), on the training tasks."""
-    late = table.groupby("run")["step"].transform(last_quarter).astype(bool) & (table["policy"] == "deployed")
-    returns = table[late].groupby(["family", "seed"])["return"].mean().groupby(level="family")
+    rows = _late(table[table["policy"] == "deployed"])
+    returns = rows.groupby(["family", "seed"])["return"].mean().groupby(level="family")
     return [{"family": name, **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))} for name, x in returns]
 
 
 def directions(table: pd.DataFrame) -> list[dict]:
     """What on-policy learners earn on each task of half-cheetah-dir: 0 is forward, 1 backward; before and after
     adapting ("meta", "deployed"), the mean over the last quarter of the evaluations."""
-    rows = table[table["family"] == "half-cheetah-dir"]
-    late = rows[rows.groupby("run")["step"].transform(last_quarter).astype(bool)]
+    late = _late(table[table["family"] == "half-cheetah-dir"])
     returns = late.groupby(["learner", "policy", "task", "seed"])["return"].mean().groupby(level=[0, 1, 2])
     return [{"learner": name, "policy": policy, "task": task,
              **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))}
@@ -78,5 +82,5 @@ def directions(table: pd.DataFrame) -> list[dict]:
 
 def pilots(table: pd.DataFrame) -> list[dict]:
     """What each run of a pilot earns: the mean over its tasks and over the last quarter of its evaluations."""
-    late = table[table.groupby("run")["step"].transform(last_quarter).astype(bool) & (table["policy"] == "deployed")]
+    late = _late(table[table["policy"] == "deployed"])
     return late.groupby(["family", "learner", "seed"], as_index=False)["return"].mean().to_dict("records")
