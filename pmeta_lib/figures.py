@@ -6,7 +6,11 @@ from pmeta_lib.experiments.learners import LEARNERS as names
 
 LEARNERS = [*names, "fomaml"]  # the order of every figure and table
 _PALETTE = sns.color_palette("colorblind", 10)
-_ALL = [_PALETTE[i] for i in (0, 1, 3, 6, 2, 4, 5, 8, 9)] + sns.color_palette("husl", len(LEARNERS) - 9)
+# Fourteen colours that a colour-blind reader tells apart do not exist: an on-policy learner has the colour of a relative
+# on SAC, and lines are dashed.
+_OWN = (0, 1, 3, 6, 2, 4, 5, 8, 9, 4, 5, 9, 1, 3)
+DASHED = LEARNERS[9 : len(_OWN)]
+_ALL = [_PALETTE[i] for i in _OWN] + sns.color_palette("husl", len(LEARNERS) - len(_OWN))
 COLOURS = dict(zip(LEARNERS, _ALL)) | {"fomaml": _PALETTE[8], "meta-policy": _PALETTE[7], "scratch": _PALETTE[7]}
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from pmeta_course.reproduction import claims, resampling, statistics
 from pmeta_course.reproduction.scores import Scores, load
-from pmeta_lib.figures import COLOURS, LEARNERS, use_style
+from pmeta_lib.figures import COLOURS, DASHED, LEARNERS, use_style
 from pmeta_lib.files import read_table
 
 RESAMPLES = 2000
@@ -206,7 +206,7 @@ def _scaled(families: list[Scores], strata: list[np.ndarray], statistic: Callabl
 def _line(axis: Axes, x, band: tuple, learner: str) -> None:
     value, low, high = band
     axis.fill_between(x, low, high, color=COLOURS[learner], alpha=0.2, lw=0)
-    axis.plot(x, value, color=COLOURS[learner], label=learner)
+    axis.plot(x, value, "--" if learner in DASHED else "-", color=COLOURS[learner], label=learner)
 
 
 def _bars(axis: Axes, intervals: dict[str, tuple[float, float, float]]) -> None:
