@@ -6,8 +6,8 @@ from pmeta_lib.experiments.learners import LEARNERS as names
 
 LEARNERS = [*names, "fomaml"]  # the order of every figure and table
 _PALETTE = sns.color_palette("colorblind", 10)
-# Fourteen colours that a colour-blind reader tells apart do not exist: an on-policy learner has the colour of a relative
-# on SAC, and lines are dashed.
+# There are no fourteen colours that a colour-blind reader tells apart: an on-policy learner has that of a relative on
+# SAC, and dashed lines.
 _OWN = (0, 1, 3, 6, 2, 4, 5, 8, 9, 4, 5, 9, 1, 3)
 DASHED = LEARNERS[9 : len(_OWN)]
 _ALL = [_PALETTE[i] for i in _OWN] + sns.color_palette("husl", len(LEARNERS) - len(_OWN))

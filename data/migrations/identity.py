@@ -29,8 +29,11 @@ DATA = HERE.parent
 FACTS = HERE / "identity.json"
 TABLES = [f"results/{name}.parquet" for name in ("ablations", "gym", "mujoco", "mujoco_gpu", "rounding")]
 TABLES += ["results/pearl.parquet", "tuning/deep/tuning.parquet"]
+TABLES += ["results/policy_gradient.parquet", "results/policy_gradient_field.parquet"]
 ADAPTED = [f"results/{name}.parquet" for name in ("adaptation", "adaptation_gpu", "pearl_adaptation")]
+ADAPTED += ["results/adaptation_policy_gradient_field.parquet"]
 DEEP = ["results/deep/half_cheetah_dir", "results/deep/pendulum_flip"]
+POLICY = DATA / "results" / "deep" / "point_robot_rl2_seed0.json"
 COMPLETE = {"options": {}, "settings": {}}  # from 0.2 on a run's record has all that existed then
 IDENTITY = ("run", "cell", "train_tasks", "options", "settings")  # all that changes
 ASK = """
@@ -117,6 +120,10 @@ def main() -> None:
         write_by_key(f"{stem}.parquet", keys, facts)
     for name in ADAPTED:
         write_by_key(name, keys, facts)
+    record = json.loads(POLICY.read_text())
+    record["spec"] = complete(record["spec"], record["commit"], facts)
+    keys[record["run"]] = record["run"] = RunSpec.from_json(record["spec"]).key
+    POLICY.write_text(json_text(record, indent=1) + "\n")
     for path in (DATA / "results" / "deep").glob("*.safetensors"):
         content = path.read_bytes()
         for old, new in keys.items():

@@ -1,6 +1,7 @@
 """The recurrent learner: its network is PyTorch's GRU, its memory lives for a trial and no longer."""
 
 import dataclasses
+from contextlib import closing
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from pmeta_lib.experiments.learners import learner
 from pmeta_lib.files import UserError
 from pmeta_lib.policy_gradient.rl2 import Recurrent, step, unrolled
 from pmeta_lib.policy_gradient.rollout import Sampler, Window
+from pmeta_lib.policy_gradient.training import iterate, start
+from pmeta_lib.sac.settings import Settings
 
 SHAPE = Recurrent(5, 8, 2)
 
@@ -75,6 +78,41 @@ def test_a_trial_does_what_the_unrolled_network_says(theta):
     assert inputs[0, 0, :, 3].tolist() == [0, 1, 2, 3, 4] and inputs[0, 0, :, 4].tolist() == [1, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("baseline", ["network", "linear"])
+def test_the_value_head_is_trained_where_it_is_the_baseline(baseline):
+    settings = Settings(steps=400, hidden=(8,), warm_up=0)
+    run = start(family("point-robot", train=2), learner("rl2", baseline=baseline, episodes=2), settings, [0, 1])
+    with closing(run.env):
+        before = run.state["policy"]
+        iterate(run)
+    moved = [(x - y).abs() for x, y in zip(run.shape.parts(run.state["policy"]), run.shape.parts(before))]
+    weights, bias = moved[4], moved[5]
+    assert weights[..., :-1, :].min() > 0 and bias[..., :-1].min() > 0  # the action's mean
+    assert all((x[..., -1:].min() > 0) == (baseline == "network") for x in (weights.mT, bias))
+    assert baseline == "network" or not (weights[..., -1, :].any() or bias[..., -1].any())
+
+
+def test_the_linear_baseline_knows_the_time_that_is_left_in_a_trial():
+    """Rewards that are greater by five at every step change returns by what time alone says: the update of the linear
+    baseline hardly sees it, that of a fresh network's value is another one."""
+    settings = Settings(steps=400, hidden=(8,), warm_up=0)
+    shifts = {}
+    for baseline in ("network", "linear"):
+        run = start(family("point-robot", train=2), learner("rl2", baseline=baseline, episodes=4), settings, [0])
+        with closing(run.env):
+            ((window, inputs),) = run.learner.collect(run, run.state["policy"])
+            generator = torch.Generator().manual_seed(3)
+            window.reward = torch.randn(window.reward.shape, generator=generator)
+            plain = run.learner.update(run, run.state["policy"], [(window, inputs)])[0]
+            window.reward, run.state = window.reward + 5.0, run.learner.state(run.state["policy"])
+            shifted = run.learner.update(run, run.state["policy"], [(window, inputs)])[0]
+        gru = [
+            torch.cat([x.flatten() for x in run.shape.parts(new - run.state["policy"])[:4]]) for new in (plain, shifted)
+        ]
+        shifts[baseline] = float(torch.nn.functional.cosine_similarity(*gru, dim=0))
+    assert shifts["linear"] > 0.95 > 0.7 > shifts["network"], shifts
+
+
 def test_episodes_of_a_trial_are_told_apart():
     reward, ended = torch.tensor([[[1.0, 2, 4, 8, 16, 32]]]), torch.tensor([[[0, 1, 0, 0, 1, 1]]]).bool()
     window = Window(None, None, reward, ended, None)
@@ -84,7 +122,8 @@ def test_episodes_of_a_trial_are_told_apart():
 
 
 @pytest.mark.parametrize("options, word", [({"trial_episodes": 1}, "trial_episodes"), ({"epochs": 0}, "epochs"),
-                                           ({"minibatches": 0}, "minibatches"), ({"clip": 0.0}, "clip")])  # fmt: skip
+                                           ({"minibatches": 0}, "minibatches"), ({"clip": 0.0}, "clip"),
+                                           ({"baseline": "none"}, "baseline")])  # fmt: skip
 def test_options_that_cannot_work_are_named(options, word):
     with pytest.raises(UserError, match=word):
         learner("rl2", **options)
