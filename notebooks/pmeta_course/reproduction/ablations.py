@@ -65,19 +65,23 @@ def _late(table: pd.DataFrame) -> pd.DataFrame:
 
 def inside(table: pd.DataFrame) -> list[dict]:
     """PEARL's return by family at a learning rate inside its grid (pearl.parquet), on the training tasks."""
-    rows = _late(table[table["policy"] == "deployed"])
-    returns = rows.groupby(["family", "seed"])["return"].mean().groupby(level="family")
-    return [{"family": name, **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))} for name, x in returns]
+    return _earned(table[table["policy"] == "deployed"], ["family"])
 
 
 def directions(table: pd.DataFrame) -> list[dict]:
     """What on-policy learners earn on each task of half-cheetah-dir: 0 is forward, 1 backward; before and after
     adapting ("meta", "deployed"), the mean over the last quarter of the evaluations."""
-    late = _late(table[table["family"] == "half-cheetah-dir"])
-    returns = late.groupby(["learner", "policy", "task", "seed"])["return"].mean().groupby(level=[0, 1, 2])
-    return [{"learner": name, "policy": policy, "task": task,
-             **dict(zip(("value", "low", "high"), mean_interval(x.to_numpy())))}
-            for (name, policy, task), x in returns]  # fmt: skip
+    return _earned(table[table["family"] == "half-cheetah-dir"], ["learner", "policy", "task"])
+
+
+def on_policy(table: pd.DataFrame) -> list[dict]:
+    """The same on every family, the mean over its tasks."""
+    return _earned(table, ["family", "learner", "policy"])
+
+
+def _earned(table: pd.DataFrame, by: list[str]) -> list[dict]:
+    returns = _late(table).groupby([*by, "seed"])["return"].mean().groupby(level=by)
+    return [dict(zip((*by, "value", "low", "high"), (*key, *mean_interval(x.to_numpy())))) for key, x in returns]
 
 
 def pilots(table: pd.DataFrame) -> list[dict]:

@@ -165,9 +165,11 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     judged = parts(folder, found, ours)
     tables = {"map": judging.map_cells, "map_pairs": judging.map_pairs, "ablations": ablations.differences,
               "collapse": ablations.falls, "pearl": ablations.inside, "directions": ablations.directions,
+              "on_policy": ablations.on_policy, "on_policy_network": ablations.on_policy,
               "ant_pilot": ablations.pilots}  # fmt: skip
     paths = {name: folder / f"{name}.parquet" for name in tables}
-    paths |= {"directions": folder / "policy_gradient_field.parquet", "map_pairs": paths["map"]}
+    paths |= dict.fromkeys(("directions", "on_policy"), folder / "policy_gradient_field.parquet")
+    paths |= {"map_pairs": paths["map"]}
     scored = json.loads((folder / "map.json").read_text())["prediction"] if (folder / "map.json").exists() else {}
     return _rounded({
         "version": 2,
