@@ -2,11 +2,14 @@
 
 A trial is `trial_episodes` episodes of one task. The network (a GRU, then one layer for the action's mean and value)
 sees observation, last action, last reward and whether an episode has just begun. Its hidden state is zero at the
-beginning of a trial and lives on from episode to episode; so do returns, since exploring pays in the episode after."""
+beginning of a trial and lives on from episode to episode; so do returns, since exploring pays in the episode after.
+The baseline is the network's own value or, as in the comparison of Rothfuss et al. (2019), the other on-policy
+learners' linear one, fitted to each task's trials: it knows the time that is left, and needs no training."""
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +19,7 @@ from pmeta_lib.envs.families import TaskFamily
 from pmeta_lib.options import Count, Positive, Several, Share, options
 from pmeta_lib.policy_gradient.learner import Gaussian, OnPolicy
 from pmeta_lib.policy_gradient.outer import clipped, new_state, penalised_step
-from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, normalised
+from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, linear_values, normalised
 
 
 class Recurrent(NamedTuple):
@@ -68,6 +71,7 @@ class RL2(OnPolicy):
 
     name = "rl2"
 
+    baseline: Literal["network", "linear"] = "network"  # of the advantages
     trial_episodes: Several = 2  # of a trial; a single one would leave nothing to use it in
     epochs: Count = 3  # passes over an iteration's trials
     minibatches: Count = 2
@@ -117,10 +121,13 @@ class RL2(OnPolicy):
         action, reward = (x.reshape(seeds, -1, *x.shape[2:]) for x in (window.action, window.reward))
         old, value = unrolled(shape, theta[:, 0], inputs)
         before = old.log_prob(action)
-        never = torch.zeros_like(reward, dtype=torch.bool)  # a trial's episodes are one piece; its end is the end
+        ended = torch.zeros_like(window.ended)  # a trial's episodes are one piece; its end is the end
+        ended[..., -1] = True
         scale = reward.pow(2).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-3) * 10.0  # values of order 1 to 10
-        nothing, discount = torch.zeros(value.shape[:2]), run.settings.discount
-        gain = advantages(reward / scale, never, value, nothing, discount, self.gae_lambda)
+        nothing, discount, trained = torch.zeros(value.shape[:2]), run.settings.discount, self.baseline == "network"
+        if not trained:
+            value = linear_values(replace(window, ended=ended), discount)[0].view_as(value) / scale
+        gain = advantages(reward / scale, ended.view(reward.shape), value, nothing, discount, self.gae_lambda)
         target, advantage = gain + value, normalised(gain)
 
         def objective(x: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +136,7 @@ class RL2(OnPolicy):
             gained = clipped(ratio, advantage[:, part], self.clip).mean((1, 2))
             moved = Gaussian(old.mean[:, part], old.log_std).kl(policy).mean((1, 2))
             error = ((value - target[:, part]) ** 2).mean((1, 2))
-            return gained.unsqueeze(1), gained - 0.5 * error - state["weight"][:, 0] * moved
+            return gained.unsqueeze(1), gained - 0.5 * trained * error - state["weight"][:, 0] * moved
 
         parts: list[Tensor] = []
         for _ in range(self.epochs):
