@@ -3,8 +3,8 @@
 A trial is `trial_episodes` episodes of one task. The network (a GRU, then one layer for the action's mean and value)
 sees observation, last action, last reward and whether an episode has just begun. Its hidden state is zero at the
 beginning of a trial and lives on from episode to episode; so do returns, since exploring pays in the episode after.
-The baseline is the network's own value or, as in the comparison of Rothfuss et al. (2019), the other on-policy
-learners' linear one, fitted to each task's trials: it knows the time that is left, and needs no training."""
+The baseline is the other on-policy learners' linear one, as in the comparison of Rothfuss et al. (2019), fitted to
+each task's trials: it knows the time that is left, and needs no training; or the network's own value."""
 
 import math
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ class RL2(OnPolicy):
 
     name = "rl2"
 
-    baseline: Literal["network", "linear"] = "network"  # of the advantages
+    baseline: Literal["linear", "network"] = "linear"  # of the advantages
     trial_episodes: Several = 2  # of a trial; a single one would leave nothing to use it in
     epochs: Count = 3  # passes over an iteration's trials
     minibatches: Count = 2

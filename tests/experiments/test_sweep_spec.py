@@ -3,15 +3,17 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 
 from pmeta_lib import cli
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.experiments.sweep_spec import load
-from pmeta_lib.files import UserError
+from pmeta_lib.files import UserError, read_table
 
 FLIP = 'families = "pendulum-flip"\nlearners = "pmeta"\n'
-SWEEPS = sorted((Path(__file__).parents[2] / "data" / "sweeps").glob("*.toml"))
+DATA = Path(__file__).parents[2] / "data"
+SWEEPS = sorted((DATA / "sweeps").glob("*.toml"))
 
 GOOD = """
 name = "good"
@@ -285,3 +287,14 @@ def test_the_reproductions_files_are_sound_and_say_their_cost(path, tmp_path, ca
         assert len(set(by_learner)) == 1 and min(s.seed for s in runs) >= 1000
     if path.stem == "smoke":
         assert len(load(path).runs) == 12
+
+
+def test_every_stored_run_is_one_that_a_sweep_file_asks_for():
+    """With every option and setting: a changed default or file must not leave results that no command makes again."""
+    files = [path for path in SWEEPS if path.stem not in ("smoke", "tuning")]
+    plans = [load(path) for path in files]
+    plans += [load(path, scale) for path, p in zip(files, plans) for scale in p.scales[1:] if scale != "paper"]
+    planned = {run.key for plan in plans for run in plan.runs}
+    tables = [path for path in (DATA / "results").glob("*.parquet") if "run" in parquet.read_schema(path).names]
+    stored = {path.name: set(read_table(path, ["run"])["run"]) for path in tables}
+    assert len(stored) > 15 and {name: len(keys - planned) for name, keys in stored.items() if keys - planned} == {}
