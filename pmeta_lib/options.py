@@ -21,6 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 MetaStep = Annotated[float, Field(ge=0, le=2)]  # 1 goes to the mean, 2 as far beyond it: further, and nothing settles
 AMetaStep = Annotated[MetaStep, Field(gt=0)]  # that is taken at all
 Aggregate = Literal["drawn", "all"]
+Baseline = Literal["linear", "network"]
 Precision = Literal["float32", "bfloat16", "auto"]
 Widths = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]  # a list will do
 

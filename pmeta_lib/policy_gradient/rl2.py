@@ -9,14 +9,14 @@ each task's trials: it knows the time that is left, and needs no training; or th
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
-from pmeta_lib.options import Count, Positive, Several, Share, options
+from pmeta_lib.options import Baseline, Count, Positive, Several, Share, options
 from pmeta_lib.policy_gradient.learner import Gaussian, OnPolicy
 from pmeta_lib.policy_gradient.outer import clipped, new_state, penalised_step
 from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, linear_values, normalised
@@ -71,7 +71,7 @@ class RL2(OnPolicy):
 
     name = "rl2"
 
-    baseline: Literal["linear", "network"] = "linear"  # of the advantages
+    baseline: Baseline = "linear"  # what returns are measured against: a fit to each task's trials, or a value head
     trial_episodes: Several = 2  # of a trial; a single one would leave nothing to use it in
     epochs: Count = 3  # passes over an iteration's trials
     minibatches: Count = 2
