@@ -11,7 +11,8 @@ WORDS = {
     "NotNegative": "number from 0", "Positive": "number above 0", "Share": "number from 0 to 1",
     "MetaStep": "number from 0 to 2", "AMetaStep": "number above 0 to 2", "Widths": "whole numbers",
     "int": "whole number", "float": "number", "bool": "true or false",
-    "Aggregate": "drawn or all", "Baseline": "linear or network", "Precision": "float32, bfloat16 or auto", "float | None": "number",
+    "Aggregate": "drawn or all", "Baseline": "linear or network", "Precision": "float32, bfloat16 or auto",
+    "float | None": "number",
 }  # fmt: skip
 
 
