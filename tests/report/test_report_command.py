@@ -167,6 +167,22 @@ def test_a_curve_shows_every_seed_the_placebos_and_the_reference(table, placebos
     assert low < 1 and high > 3 and axis.get_xlabel() and axis.get_ylabel()
 
 
+def test_on_policy_learners_have_dashed_lines_and_no_two_ticks_of_their_steps_touch(table, placebos, tmp_path):
+    runs = table({("point-robot", n): [1.0, 3.0] for n in ("independent", "pearl", "rl2")})
+    runs["step"] *= np.where(runs["learner"] == "rl2", 2500, 50)
+    runs.assign(scale="field").to_parquet(tmp_path / "gym_field.parquet")
+    placebos("point-robot").to_parquet(tmp_path / "placebos.parquet")
+    figure = plots.learning_curves(plots.load(tmp_path))
+    (axis,) = figure.axes
+    look = {line.get_label(): (line.get_linestyle(), line.get_color()) for line in axis.lines}
+    assert [look[n][0] for n in ("independent", "pearl", "rl2")] == ["-", "-", "--"]
+    assert look["pearl"][1] == look["rl2"][1] != look["independent"][1]  # a relative's colour
+    figure.canvas.draw()
+    boxes = [t.get_window_extent() for t in axis.get_xticklabels() if t.get_text()]
+    assert len(boxes) > 2 and all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:]))
+    plots.plt.close(figure)
+
+
 def test_the_map_shows_who_is_best_where_and_by_how_much(table, placebos, tmp_path):
     table({("half-cheetah-dir", n): [1.0, 3.0] for n in ("pmeta", "independent")}).to_parquet(tmp_path / "gym.parquet")
     means = {(0.0, 10): (1, 9, 5), (0.0, 300): (8, 1, 7.5), (1.0, 10): (1, 2, 6), (1.0, 300): (4, 4.2, 4.3)}

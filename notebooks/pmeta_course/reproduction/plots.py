@@ -53,7 +53,8 @@ def _curves(axis: Axes, scores: Scores) -> None:
     axis.set_title(f"{scores.name}, {scores.split} tasks, {scores.scale}, {seeds} seeds", fontsize="small")
     ends = [curve.columns.max() for curve in scores.curves.values()]
     if max(ends) >= 5 * min(ends):  # on-policy learners take many more
-        axis.set_xscale("symlog", linthresh=min(ends) / 3)
+        # Linear up to a power of ten, else a tick stands between it and 0; and matplotlib rounds log10(1000) down.
+        axis.set_xscale("symlog", linthresh=1.001 * 10 ** int(np.log10(min(ends) / 3)))
         axis.set_xlim(0, max(ends))
     else:
         axis.locator_params(axis="x", nbins=4)
@@ -107,6 +108,7 @@ def aggregate_scores(axis: Axes, families: list[Scores]) -> None:
     axis.axvline(0, color="0.2", ls=":")
     axis.axvline(1, color="0.35", ls="--")
     axis.set(xlabel="normalised score (interquartile mean, 95 %)\n0: best placebo, 1: independent SAC")
+    axis.locator_params(axis="x", nbins=5)
 
 
 def improvement(axis: Axes, families: list[Scores]) -> None:
