@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -168,18 +169,19 @@ def test_a_curve_shows_every_seed_the_placebos_and_the_reference(table, placebos
 
 
 def test_on_policy_learners_have_dashed_lines_and_no_two_ticks_of_their_steps_touch(table, placebos, tmp_path):
-    runs = table({("point-robot", n): [1.0, 3.0] for n in ("independent", "pearl", "rl2")})
+    families = ("point-robot", "pendulum-flip")  # two panels, side by side
+    runs = table({(f, n): [1.0, 3.0] for f in families for n in ("independent", "pearl", "rl2")})
     runs["step"] *= np.where(runs["learner"] == "rl2", 2500, 50)
     runs.assign(scale="field").to_parquet(tmp_path / "gym_field.parquet")
-    placebos("point-robot").to_parquet(tmp_path / "placebos.parquet")
+    pd.concat(map(placebos, families)).to_parquet(tmp_path / "placebos.parquet")
     figure = plots.learning_curves(plots.load(tmp_path))
-    (axis,) = figure.axes
+    axis = figure.axes[0]
     look = {line.get_label(): (line.get_linestyle(), line.get_color()) for line in axis.lines}
     assert [look[n][0] for n in ("independent", "pearl", "rl2")] == ["-", "-", "--"]
     assert look["pearl"][1] == look["rl2"][1] != look["independent"][1]  # a relative's colour
     figure.canvas.draw()
     boxes = [t.get_window_extent() for t in axis.get_xticklabels() if t.get_text()]
-    assert len(boxes) > 2 and all(a.x1 < b.x0 for a, b in zip(boxes, boxes[1:]))
+    assert len(boxes) > 2 and all(a.x1 < b.x0 for a, b in pairwise(boxes))
     plots.plt.close(figure)
 
 
