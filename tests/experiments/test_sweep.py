@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
 from pmeta_lib import cli
 from pmeta_lib.experiments import results, run, worker
@@ -64,6 +65,21 @@ def test_what_is_left_is_packed_and_an_interrupted_pack_stays_as_it_was(spec, tm
     assert seeds(packs(plan, out)) == [[0, 2], [3]]
     write_json(out / keys[0] / "failure.json", {"reason": "x"})
     assert seeds(packs(plan, out)) == [[2, 3]]
+
+
+@pytest.mark.parametrize("how, settings, said", [
+    (["--device", "cuda:7"], "", "device 'cuda:7' is not available here; use one of cpu"),
+    (["--threads", "1000"], "", "it must lie in [1, "),
+    ([], 'settings.precision = "bfloat16"', 'setting precision is "bfloat16", which needs a processor with'),
+])  # fmt: skip
+def test_what_no_run_could_do_on_this_machine_is_said_once(how, settings, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    (tmp_path / "sweep.toml").write_text(SPEC + f'[[block]]\nlearners = "joint"\n{settings}\n')
+    out = tmp_path / "out"
+    assert cli.main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(out), *how]) == 2
+    told = capsys.readouterr()
+    assert said in told.err and told.err.count("\n") == 1 and not told.out
+    assert not list(out.rglob("failure.json")) and not list(out.rglob("log.txt"))
 
 
 def test_stacked_seeds_give_the_numbers_of_separate_ones_to_rounding(spec, tmp_path):
