@@ -161,7 +161,7 @@ def _drive(engine, jobs: int, job: dict, runs: dict[str, "RunSpec"], left: dict[
     """Keep `jobs` workers alive until every pack is settled, here or by another driver; "", or why that is hopeless.
     `left`: the keys of a pack's runs -> its estimated seconds; what is settled is taken out."""
     out, alive, losses, reached = Path(job["out"]), [], 0, None
-    begun, work, shown = time.monotonic(), sum(left.values()), ("", 0.0)
+    begun, work, shown = time.monotonic(), unfinished(out, runs, left), ("", 0.0)
     kept = {End.LEFT: "the checkpoint that it wrote", End.LOST: "its last checkpoint"}
     while True:
         looked = time.monotonic()
@@ -186,12 +186,23 @@ def _drive(engine, jobs: int, job: dict, runs: dict[str, "RunSpec"], left: dict[
         if need > 0 and any(State.RUNNING not in {found[key] for key in keys} for keys in left):
             todo = [[{"key": key, "spec": runs[key].to_json()} for key in keys] for keys in left]
             alive += engine.start(job | {"packs": todo}, need)
-        ahead = remaining(sum(left.values()), work, time.monotonic() - begun, max(1, min(len(alive), len(left))))
+        spent, workers = time.monotonic() - begun, max(1, min(len(alive), len(left)))
+        ahead = remaining(unfinished(out, runs, left), work, spent, workers)
         shown = _show(found, ahead, shown)
         time.sleep(min(2.0, max(0.2, 50 * (time.monotonic() - looked))))
 
 
 # ------------------------------------------------------------------------------------- what people see
+def unfinished(out: Path, runs: dict[str, "RunSpec"], left: dict[tuple[str, ...], float]) -> float:
+    """Estimated seconds of work in the packs `left`, less what their newest checkpoints have behind them."""
+
+    def share(keys: tuple[str, ...]) -> float:
+        (name,) = progress([out / keys[0]])
+        return int(step) / runs[keys[0]].settings.steps if (step := name[5:-5]).isdigit() else 0.0
+
+    return sum(cost * (1 - share(keys)) for keys, cost in left.items())
+
+
 def remaining(ahead: float, total: float, spent: float, workers: int) -> float:
     """Seconds to go, with `ahead` of `total` estimated seconds of work left after `spent` seconds: by the pace so far,
     once a fiftieth is done; before that by the estimate, shared by `workers`."""

@@ -17,7 +17,7 @@ import torch
 from pmeta_lib import cli
 from pmeta_lib.experiments import results, run, worker
 from pmeta_lib.experiments.state import State, locked, locked_by_another, settled, state
-from pmeta_lib.experiments.sweep import packs, remaining, sweep
+from pmeta_lib.experiments.sweep import packs, remaining, sweep, unfinished
 from pmeta_lib.experiments.sweep_spec import load
 from pmeta_lib.experiments.worker import End, attempt, work_through
 from pmeta_lib.files import HICCUPS, PAUSES, UserError, patiently, write_json
@@ -271,3 +271,19 @@ def test_the_time_to_go_follows_the_pace_so_far():
     assert remaining(100.0, 100.0, 0.0, 4) == 25.0  # nothing done: the estimate, shared by four workers
     assert remaining(75.0, 100.0, 30.0, 4) == pytest.approx(90.0)  # a quarter took 30 s, so three quarters take 90
     assert remaining(0.0, 100.0, 30.0, 4) == 0.0 and remaining(0.0, 0.0, 0.0, 1) == 0.0
+
+
+def test_what_a_checkpoint_has_behind_it_is_no_longer_ahead(spec, tmp_path):
+    plan, out = load(spec), tmp_path / "out"
+    runs = {s.key: s for s in plan.runs}
+    one, two, three, four = runs
+    left = {(one, two): 100.0, (three, four): 60.0}
+    for key in (one, three):
+        (out / key / "checkpoints").mkdir(parents=True)
+    assert unfinished(out, runs, left) == 160.0
+    for step in (12, 18):  # of 30
+        write_json(out / one / "checkpoints" / f"step-{step:09}.json", {})
+    write_json(out / three / "checkpoints" / "step-of-somebody.json", {})
+    assert unfinished(out, runs, left) == pytest.approx(40.0 + 60.0)
+    write_json(out / three / "result.json", {"done": 1})  # the pack's other run is not
+    assert unfinished(out, runs, left) == pytest.approx(100.0)
