@@ -79,6 +79,11 @@ def on_policy(table: pd.DataFrame) -> list[dict]:
     return _earned(table, ["family", "learner", "policy"])
 
 
+def presets(table: pd.DataFrame) -> list[dict]:
+    """The same on each task of half-cheetah-dir, by the horizon and the rule of evaluation of two papers."""
+    return _earned(table, ["preset", "learner", "policy", "task"])
+
+
 def _earned(table: pd.DataFrame, by: list[str]) -> list[dict]:
     returns = _late(table).groupby([*by, "seed"])["return"].mean().groupby(level=by)
     return [dict(zip((*by, "value", "low", "high"), (*key, *mean_interval(x.to_numpy())))) for key, x in returns]

@@ -166,7 +166,7 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     tables = {"map": judging.map_cells, "map_pairs": judging.map_pairs, "ablations": ablations.differences,
               "collapse": ablations.falls, "pearl": ablations.inside, "directions": ablations.directions,
               "on_policy": ablations.on_policy, "on_policy_network": ablations.on_policy,
-              "ant_pilot": ablations.pilots}  # fmt: skip
+              "on_policy_presets": ablations.presets, "ant_pilot": ablations.pilots}  # fmt: skip
     paths = {name: folder / f"{name}.parquet" for name in tables}
     paths |= dict.fromkeys(("directions", "on_policy"), folder / "policy_gradient_field.parquet")
     paths |= {"map_pairs": paths["map"]}
