@@ -12,6 +12,7 @@ made with `--steps 0,2000`.
 
 import argparse
 import json
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,6 +23,7 @@ from pmeta_lib.envs.families import family
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.adapt import adapt_packed
 from pmeta_lib.experiments.train import use_machine
+from pmeta_lib.files import UserError
 from pmeta_lib.sac.adaptation import CRITICS, Plan
 from pmeta_lib.sac.learners import LEARNERS as ON_SAC
 
@@ -36,6 +38,7 @@ def main(args: argparse.Namespace) -> None:
     runs = runs[[family(name, preset).held_out for name, preset in zip(runs["family"], runs["preset"])]]
     if runs.empty:
         raise SystemExit(f"no family with held-out test tasks in {', '.join(args.folders)}: nothing to adapt to")
+    use_machine(args.device, 1)
     chosen = rates(args.rates, set(runs["learner"]))
     first = runs.sort_values("learner", key=lambda name: name != "independent", kind="stable")  # makes what all share
     plan, where = Plan(tuple(map(int, args.steps.split(","))), critics=args.critics), TABLES / args.critics
@@ -75,4 +78,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", default="0,2000,10000", help="when what is deployed is evaluated")
     parser.add_argument("--rates", type=Path, default=RATES)
     parser.add_argument("--out", type=Path, default=TABLE)
-    main(parser.parse_args())
+    try:
+        main(parser.parse_args())
+    except UserError as error:
+        sys.exit(f"adaptation.py: {error}")

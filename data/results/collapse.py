@@ -15,7 +15,7 @@ from pmeta_course.reproduction.statistics import difference_interval
 
 from pmeta_lib.experiments import results
 from pmeta_lib.experiments.adapt import adapt_packed
-from pmeta_lib.files import write_table
+from pmeta_lib.files import UserError, write_table
 from pmeta_lib.sac.adaptation import CRITICS, Plan
 
 TABLE = Path(__file__).resolve().with_suffix(".parquet")
@@ -38,7 +38,10 @@ def adapted(folder: Path) -> pd.DataFrame:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        write_table(TABLE, adapted(Path(sys.argv[1])))
+        try:
+            write_table(TABLE, adapted(Path(sys.argv[1])))
+        except UserError as error:
+            sys.exit(f"collapse.py: {error}")
     stored = pd.read_parquet(TABLE)
     for row in falls(stored):
         print("{learner}, {critics} critics: {value:+.0f} [{low:+.0f}, {high:+.0f}]".format(**row))

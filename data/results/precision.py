@@ -25,6 +25,8 @@ def read(folders: list[str]) -> pd.DataFrame:
     rows = pd.concat(parts, ignore_index=True)
     rows = rows[(rows["learner"] == "independent") & (rows["policy"] == "deployed")]
     rows = rows.assign(precision=[json.loads(s)["precision"] for s in rows["settings"]])
+    if lacking := {"float32", "bfloat16"} - set(rows["precision"]):
+        sys.exit(f"precision.py: no run in {', '.join(lacking)} among the folders: name both sweeps' out")
     by = ["family", "precision", "seed", "step"]
     return rows.groupby(by, as_index=False, observed=True)["return"].mean()
 

@@ -11,7 +11,6 @@ from argparse import Namespace
 from contextlib import suppress
 from typing import Any
 
-from pmeta_lib.experiments.train import use_machine
 from pmeta_lib.experiments.worker import End, work_through
 from pmeta_lib.files import UserError, json_text
 
@@ -25,11 +24,6 @@ class Local:
         self.threads, self.capacity, self.workers = threads, max(1, (os.cpu_count() or 1) // threads), []
 
     def start(self, job: dict, n: int) -> list:
-        from pmeta_lib.sac.networks import hidden_type
-
-        use_machine(job["device"], self.threads)  # what no run could do here is said once, before any of them
-        for precision in {entry["spec"]["settings"]["precision"] for pack in job["packs"] for entry in pack}:
-            hidden_type(precision, job["device"])
         return [self._start(job) for _ in range(n)]
 
     def _start(self, job: dict) -> tuple[subprocess.Popen, Any]:

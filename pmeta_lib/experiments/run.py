@@ -14,7 +14,8 @@ from pmeta_lib.experiments.results import THEN
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
 from pmeta_lib.files import UserError, json_text, patiently, provenance, read_table, write_json, write_table, writing
 from pmeta_lib.sac.checkpoint import save_tensors, steps
-from pmeta_lib.sac.training import Run
+from pmeta_lib.sac.networks import hidden_type
+from pmeta_lib.sac.training import Run, train
 
 
 def finished(folder: Path) -> bool:
@@ -33,6 +34,8 @@ def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu"
     Raises `UserError` for specs that cannot be packed or a folder with another run, `Stopped` if training diverges."""
     if len({replace(s, seed=0).key for s in specs}) != 1 or len(specs) != len(folders):
         raise UserError("only runs that differ in nothing but their seed can be packed together")
+    if missing := not all(map(finished, folders)):
+        possible(specs, device)
     for spec, folder in zip(specs, folders):
         with writing(f"to {folder}", "choose a folder you can write to"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +44,7 @@ def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu"
             elif (there := stored_spec(folder)).key != spec.key:
                 raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
     scratch = folders[0] / "checkpoints"
-    if not all(map(finished, folders)):
+    if missing:
         made = _origins(scratch, device)
         family, learner, seeds = specs[0].make_family(), specs[0].make_learner(), [spec.seed for spec in specs]
         result = trainer(learner)(family, learner, specs[0].settings, seeds, folder=scratch, device=device, **how)
@@ -49,6 +52,12 @@ def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu"
             _write(spec, folder, result, made)
     shutil.rmtree(scratch, ignore_errors=True)  # a kill may have left it, too
     return folders
+
+
+def possible(specs: list[RunSpec], device: str) -> None:
+    """`UserError` for a precision in which `device` is slow; on-policy learners have none."""
+    for precision in {s.settings.precision for s in specs if trainer(s.make_learner()) is train}:
+        hidden_type(precision, device)
 
 
 def _origins(scratch: Path, device: str) -> dict:

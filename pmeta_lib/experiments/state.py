@@ -50,7 +50,9 @@ def progress(folders: list[Path]) -> list[str]:
     """The runs' ends, or their newest checkpoints' names: what changes with every attempt that was worth something."""
 
     def newest(folder: Path) -> str:
-        return max((p.name for p in (folder / "checkpoints").glob("step-*.json")), default="")
+        with suppress(FileNotFoundError):  # swept away while we looked: the run has just ended
+            return max((p.name for p in (folder / "checkpoints").glob("step-*.json")), default="")
+        return ""
 
     return [ended(folder) or patiently(newest, folder) for folder in folders]
 

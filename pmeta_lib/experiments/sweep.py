@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from pmeta_lib.experiments.cost import TABLE, duration, seconds
 from pmeta_lib.experiments.engines import Local, Ray, Slurm
 from pmeta_lib.experiments.state import State, ended, locked, progress, read_json, settled, state
+from pmeta_lib.experiments.train import use_machine
 from pmeta_lib.experiments.worker import End
 from pmeta_lib.files import HICCUPS, UserError, known, patiently, write_json, write_report, writing
 from pmeta_lib.signals import LEAVE
@@ -79,6 +80,11 @@ def main(args: argparse.Namespace) -> int:
         raise UserError("--out is missing: name the sweep's folder, e.g. --out out/smoke")
     if any(spec.family == "lunar-lander-params" for spec in plan.runs):
         import pmeta_lib.envs.lunar  # noqa: F401  # says how to install Box2D, now instead of at that run
+    if args.engine == "local" and (left := [s for s in plan.runs if ended(args.out / s.key) is not State.DONE]):
+        from pmeta_lib.experiments.run import possible
+
+        use_machine(args.device, args.threads)  # what a run cannot have here is said once, before any of them
+        possible(left, args.device)
     if args.engine != "slurm":  # whose jobs outlive this command; other workers get time to save, as at Ctrl-C
         for number in LEAVE:
             signal.signal(number, signal.default_int_handler)
@@ -88,7 +94,6 @@ def main(args: argparse.Namespace) -> int:
     return 0 if counts["done"] == counts["planned"] else 1
 
 
-# -------------------------------------------------------------------------------------------- the driver
 def packs(plan: "Plan", out: Path) -> list[list["RunSpec"]]:
     """What is left to do, as packs. A pack that a kill interrupted stays as it was, whatever is asked for now."""
     todo = []
@@ -162,6 +167,7 @@ def _drive(engine, jobs: int, job: dict, runs: dict[str, "RunSpec"], left: dict[
     `left`: the keys of a pack's runs -> its estimated seconds; what is settled is taken out."""
     out, alive, losses, reached = Path(job["out"]), [], 0, None
     begun, work, shown = time.monotonic(), unfinished(out, runs, left), ("", 0.0)
+    ahead, since = work, begun  # the work that was left when that last changed, and when: from there it counts down
     kept = {End.LEFT: "the checkpoint that it wrote", End.LOST: "its last checkpoint"}
     while True:
         looked = time.monotonic()
@@ -186,21 +192,18 @@ def _drive(engine, jobs: int, job: dict, runs: dict[str, "RunSpec"], left: dict[
         if need > 0 and any(State.RUNNING not in {found[key] for key in keys} for keys in left):
             todo = [[{"key": key, "spec": runs[key].to_json()} for key in keys] for keys in left]
             alive += engine.start(job | {"packs": todo}, need)
-        spent, workers = time.monotonic() - begun, max(1, min(len(alive), len(left)))
-        ahead = remaining(unfinished(out, runs, left), work, spent, workers)
-        shown = _show(found, ahead, shown)
+        if (now := unfinished(out, runs, left)) != ahead:
+            ahead, since = now, time.monotonic()
+        to_go = remaining(ahead, work, since - begun, max(1, min(len(alive), len(left))))
+        shown = _show(found, max(0.0, to_go - (time.monotonic() - since)), shown)
         time.sleep(min(2.0, max(0.2, 50 * (time.monotonic() - looked))))
 
 
-# ------------------------------------------------------------------------------------- what people see
 def unfinished(out: Path, runs: dict[str, "RunSpec"], left: dict[tuple[str, ...], float]) -> float:
     """Estimated seconds of work in the packs `left`, less what their newest checkpoints have behind them."""
-
-    def share(keys: tuple[str, ...]) -> float:
-        (name,) = progress([out / keys[0]])
-        return int(step) / runs[keys[0]].settings.steps if (step := name[5:-5]).isdigit() else 0.0
-
-    return sum(cost * (1 - share(keys)) for keys, cost in left.items())
+    steps = [name[5:-5] for name in progress([out / keys[0] for keys in left])]
+    done = [int(s) / runs[keys[0]].settings.steps if s.isdigit() else 0.0 for keys, s in zip(left, steps)]
+    return sum(cost * (1 - min(1.0, share)) for cost, share in zip(left.values(), done))
 
 
 def remaining(ahead: float, total: float, spent: float, workers: int) -> float:
@@ -244,8 +247,7 @@ def _status(folders: list[str], args: argparse.Namespace) -> int:
         raise UserError(f"{out} {'holds no runs' if out.is_dir() else 'is not a folder'}; name the --out of a sweep")
     counts = {"planned": len(found)} | {name.value: list(found.values()).count(name) for name in State}
     print(", ".join(f"{n} {name}" for name, n in counts.items()))
-    reasons = _failures(out, found)
-    write_report(args.json, counts | {"failures": reasons})
+    write_report(args.json, counts | {"failures": _failures(out, found)})
     return 0 if counts["done"] == counts["planned"] else 1
 
 
@@ -266,15 +268,15 @@ def _dry_run(plan: "Plan", target: Path | None) -> int:
           + (f", scale {plan.scale} (of {', '.join(plan.scales)})" if plan.scale else "")
           + (f"; {plan.merged} asked for twice and run once" if plan.merged else ""))  # fmt: skip
     print(f"{'family':<20} {'learner':<12} {'options':<34} {'steps/task':>10} {'seeds':>5} {'pack':>4} {'CPU time':>9}")
-    total, rows = 0.0, []
+    rows = []
     for cell in plan.cells:
         first, sizes = cell.runs[0], [len(cell.runs[i : i + cell.pack]) for i in range(0, len(cell.runs), cell.pack)]
         cost = sum(seconds(first, size) for size in sizes)
-        total += cost
         options = " ".join(f"{k}={v}" for k, v in first.changed.items()) or "default"
         rows.append({"spec": first.to_json(), "seeds": [s.seed for s in cell.runs], "pack": cell.pack, "seconds": cost})
         print(f"{first.family:<20} {first.learner:<12} {options[:34]:<34} {first.settings.steps:>10,} "
               f"{len(cell.runs):>5} {cell.pack:>4} {duration(cost):>9}")  # fmt: skip
+    total = sum(row["seconds"] for row in rows)
     print(f"estimated {duration(total)} of one CPU core, {duration(total / 2)} on two; {TABLE}")
     write_report(target, {"runs": len(plan.runs), "seconds": total, "cells": rows})
     return 0

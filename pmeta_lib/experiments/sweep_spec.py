@@ -48,7 +48,6 @@ class Plan(NamedTuple):
         return [spec for cell in self.cells for spec in cell.runs]
 
 
-# ------------------------------------------------------------------------------- every value on its own
 def _several(kind: Any) -> Any:
     """A list of `kind`, or one of it alone; where a value is a list itself, only a list of lists is several."""
     lists = get_origin(getattr(kind, "__origin__", kind)) is tuple
@@ -108,7 +107,6 @@ File: Any = create_model("File", __base__=Scale, name=(str, None), description=(
                          block=(list[Block], None), scale=(dict[str, Scale], None))  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------- and all together
 @dataclass
 class _Reader:
     path: Path

@@ -29,7 +29,7 @@ def hidden_type(precision: str, device: str | torch.device) -> torch.dtype:
         can = getattr(torch.cpu, "get_capabilities", dict)()
         fast, wanted = can.get("avx512_bf16") or can.get("amx_bf16"), "a processor with AVX512-BF16 or AMX"
     if not fast and precision == "bfloat16":
-        raise UserError(f'setting precision is "bfloat16", which needs {wanted}; use "float32", or "auto" to have both')
+        raise UserError(f'setting precision is "bfloat16", which needs {wanted}; use "float32", another run')
     return torch.bfloat16 if fast and precision != "float32" else torch.float32
 
 

@@ -14,6 +14,7 @@ from scipy.optimize import nnls
 from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.experiments.cost import UPDATE, sizes
 from pmeta_lib.sac.learners import learner
+from pmeta_lib.sac.networks import hidden_type
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.training import advance, start, update
 
@@ -50,8 +51,9 @@ def measure() -> dict:
         low, high = (cpu(lambda r=r: advance(r)) for r in (one, many))
         env[name] = max((high - low) / (slots[1] - slots[0]), 1e-7)
         step.append(low - slots[0] * env[name])
-    rows, times = {p: [] for p in UPDATE}, {p: [] for p in UPDATE}
-    for precision, (name, seeds, hidden, batch) in itertools.product(UPDATE, (
+    here = [p for p in UPDATE if p in ("float32", str(hidden_type("auto", "cpu"))[6:])]  # "torch.bfloat16"
+    rows, times = {p: [] for p in here}, {p: [] for p in here}
+    for precision, (name, seeds, hidden, batch) in itertools.product(here, (
         ("pendulum-flip", 1, 128, 128), ("pendulum-flip", 4, 128, 128), ("pendulum-flip", 8, 128, 128),
         ("half-cheetah-vel", 1, 128, 128), ("half-cheetah-vel", 2, 128, 128), ("half-cheetah-vel", 1, 256, 256),
         ("pendulum-flip", 4, 32, 32), ("ant-dir", 2, 256, 256),
@@ -67,7 +69,7 @@ def measure() -> dict:
             size = sizes(place, (hidden, hidden), seeds * tasks * batch, seeds * run.learner.policies(tasks))
             rows[precision].append(size)
     found: dict = {}
-    for precision in UPDATE:
+    for precision in here:
         x, y = np.array(rows[precision]), np.array(times[precision])
         fit = nnls(x / y[:, None], np.ones(len(y)))[0]  # relative errors count
         off = np.abs(x @ fit / y - 1).max()

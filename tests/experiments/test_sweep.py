@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from pmeta_lib import cli
 from pmeta_lib.experiments import results, run, worker
-from pmeta_lib.experiments.state import State, locked, locked_by_another, settled, state
+from pmeta_lib.experiments.state import State, locked, locked_by_another, progress, settled, state
 from pmeta_lib.experiments.sweep import packs, remaining, sweep, unfinished
 from pmeta_lib.experiments.sweep_spec import load
 from pmeta_lib.experiments.worker import End, attempt, work_through
@@ -79,7 +80,38 @@ def test_what_no_run_could_do_on_this_machine_is_said_once(how, settings, said, 
     assert cli.main(["sweep", str(tmp_path / "sweep.toml"), "--out", str(out), *how]) == 2
     told = capsys.readouterr()
     assert said in told.err and told.err.count("\n") == 1 and not told.out
-    assert not list(out.rglob("failure.json")) and not list(out.rglob("log.txt"))
+    assert not out.exists()
+
+
+def test_a_refusal_leaves_failures_as_they_were_and_what_does_not_need_it_runs(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    plan, out = load(spec), tmp_path / "out"
+    for planned in plan.runs:
+        (out / planned.key).mkdir(parents=True)
+        write_json(out / planned.key / "failure.json", {"reason": "Stopped: not finite", "diverged": True})
+    how = ["sweep", str(spec), "--out", str(out), "--device", "cuda:7"]
+    assert cli.main([*how, "--retry-failed"]) == 2 and len(list(out.rglob("failure.json"))) == 4
+    for planned in plan.runs:
+        write_json(out / planned.key / "result.json", {"done": 1})
+    assert cli.main(how) == 0  # nothing is left to do
+    text = SPEC.replace('"pmeta"', '"promp"').replace("steps = 30", 'steps = 80, precision = "bfloat16"')
+    spec.write_text(text.replace("0-3", "0-0") + "options.promp = { episodes = 1 }\n")  # on-policy: no such products
+    assert cli.main(["sweep", str(spec), "--out", str(tmp_path / "on"), "--jobs", "1"]) == 0
+
+
+def test_a_checkpoint_swept_away_while_we_look_is_none(tmp_path, monkeypatch):
+    def gone(path, pattern):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "glob", gone)
+    assert progress([tmp_path]) == [""]
+
+
+def test_a_run_that_this_machine_cannot_do_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    out = tmp_path / "out"
+    assert cli.main(["train", "point-robot", "--set", "precision=bfloat16", "--out", str(out)]) == 2
+    assert "needs a processor with" in capsys.readouterr().err and not out.exists()
 
 
 def test_stacked_seeds_give_the_numbers_of_separate_ones_to_rounding(spec, tmp_path):
@@ -285,5 +317,8 @@ def test_what_a_checkpoint_has_behind_it_is_no_longer_ahead(spec, tmp_path):
         write_json(out / one / "checkpoints" / f"step-{step:09}.json", {})
     write_json(out / three / "checkpoints" / "step-of-somebody.json", {})
     assert unfinished(out, runs, left) == pytest.approx(40.0 + 60.0)
+    write_json(out / one / "checkpoints" / "step-000000032.json", {})  # sixteen environments: the next multiple
+    assert unfinished(out, runs, left) == pytest.approx(0.0 + 60.0)
+    (out / one / "checkpoints" / "step-000000032.json").unlink()
     write_json(out / three / "result.json", {"done": 1})  # the pack's other run is not
     assert unfinished(out, runs, left) == pytest.approx(100.0)

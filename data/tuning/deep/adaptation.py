@@ -13,6 +13,7 @@ of `data/sweeps/field_gpu.toml --scale tuning`, and the files are `adaptation_fi
 
 import argparse
 import json
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -25,7 +26,7 @@ from pmeta_lib.experiments import results
 from pmeta_lib.experiments.adapt import stacked_agent, trained
 from pmeta_lib.experiments.spec import RunSpec
 from pmeta_lib.experiments.train import use_machine
-from pmeta_lib.files import json_text
+from pmeta_lib.files import UserError, json_text
 from pmeta_lib.sac.adaptation import Plan, adapt, references
 
 HERE = Path(__file__).resolve().parent
@@ -115,4 +116,7 @@ if __name__ == "__main__":
     parser.add_argument("folders", nargs="*")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--field", action="store_true", help="the field scale")
-    main(parser.parse_args())
+    try:
+        main(parser.parse_args())
+    except UserError as error:
+        sys.exit(f"adaptation.py: {error}")

@@ -124,6 +124,14 @@ def rows(found: dict[str, pd.DataFrame], s: Scores) -> pd.DataFrame:
     return mine[mine["family"] == s.name]
 
 
+def on_a_cpu(rows: pd.DataFrame) -> bool:
+    """Whether a CPU made the runs of these `rows`, in a precision that this one multiplies fast, too."""
+    from pmeta_lib.sac.networks import hidden_type  # PyTorch, which reading tables need not wait for
+
+    wanted = {json.loads(text).get("precision", "float32") for text in rows["settings"].unique()}
+    return set(rows["device"]) == {"cpu"} and wanted <= {"float32", str(hidden_type("auto", "cpu"))[6:]}
+
+
 def load(folder: Path) -> list[Scores]:
     """All that is stored under `folder` (`data/results`), in the order of the families; train before test.
 
