@@ -1,8 +1,11 @@
 """From stored results to verdicts, version 2: every verdict, the borders, what is refused, what is said to lack."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pmeta_course.reproduction import claims, judging, scores
 from pmeta_course.reproduction.claims import CORE, RIVALS
 from pmeta_course.reproduction.judging import ALONE, IDLE, MET, NOT, OPEN, Part, conflict_parts, judge
@@ -312,6 +315,15 @@ def test_mixed_tables_are_refused_with_a_list(tmp_path, table, what):
     spoil(table({("pendulum-flip", "pmeta"): 1.0})).to_parquet(tmp_path / "gym.parquet")
     with pytest.raises(UserError, match=rf"(?s)gym\.parquet.*{message}|{message}.*in gym\.parquet|{message}"):
         scores.load(tmp_path)
+
+
+def test_runs_of_a_gpu_or_in_a_precision_that_this_processor_is_slow_at_are_not_to_be_repeated(table, monkeypatch):
+    rows = table({("pendulum-flip", "pmeta"): 1.0}).assign(device="cpu")
+    half = rows.assign(settings=[json.dumps(json.loads(s) | {"precision": "bfloat16"}) for s in rows["settings"]])
+    for can, repeated in (({"avx2": True}, False), ({"avx512_bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can, raising=False)
+        assert scores.on_a_cpu(rows) and scores.on_a_cpu(half) == repeated
+        assert not scores.on_a_cpu(rows.assign(device="cuda"))
 
 
 def test_tables_of_two_machines_lie_side_by_side_but_share_no_family(tmp_path, table):

@@ -33,6 +33,13 @@ def test_bfloat16_learns_what_float32_learns(script):
     assert ((half - full.mean()).abs() <= 2 * reach).all()  # nowhere far away, by Student's narrower interval
 
 
+def test_one_precision_alone_leaves_the_stored_table(script, monkeypatch):
+    rows = pd.read_parquet(RESULTS / "gym_field.parquet").query("learner == 'independent'")
+    monkeypatch.setattr(script.results, "read", lambda folder: rows)
+    with pytest.raises(SystemExit, match="no run in float32 among the folders"):
+        script.read(["a"])
+
+
 def test_the_judge_sees_a_precision_that_learns_less(script):
     rows = pd.read_parquet(RESULTS / "precision.parquet")
     worse = rows["return"].where(rows["precision"] != "bfloat16", rows["return"] - rows["return"].abs() * 0.5)
