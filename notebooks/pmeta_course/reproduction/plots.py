@@ -107,7 +107,9 @@ def aggregate_scores(axis: Axes, families: list[Scores]) -> None:
     _bars(axis, {n: _scaled(families, [s.final(n) for s in families], resampling.iqm) for n in names})
     axis.axvline(0, color="0.2", ls=":")
     axis.axvline(1, color="0.35", ls="--")
-    axis.set(xlabel="normalised score (interquartile mean, 95 %)\n0: best placebo, 1: independent SAC")
+    axis.set_xlabel(
+        "normalised score (interquartile mean, 95 %)\n0: best placebo, 1: independent SAC", fontsize="small"
+    )
     axis.locator_params(axis="x", nbins=5)
 
 
