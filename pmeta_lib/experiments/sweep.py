@@ -268,15 +268,15 @@ def _dry_run(plan: "Plan", target: Path | None) -> int:
           + (f", scale {plan.scale} (of {', '.join(plan.scales)})" if plan.scale else "")
           + (f"; {plan.merged} asked for twice and run once" if plan.merged else ""))  # fmt: skip
     print(f"{'family':<20} {'learner':<12} {'options':<34} {'steps/task':>10} {'seeds':>5} {'pack':>4} {'CPU time':>9}")
-    rows = []
+    total, rows = 0.0, []
     for cell in plan.cells:
         first, sizes = cell.runs[0], [len(cell.runs[i : i + cell.pack]) for i in range(0, len(cell.runs), cell.pack)]
         cost = sum(seconds(first, size) for size in sizes)
+        total += cost
         options = " ".join(f"{k}={v}" for k, v in first.changed.items()) or "default"
         rows.append({"spec": first.to_json(), "seeds": [s.seed for s in cell.runs], "pack": cell.pack, "seconds": cost})
         print(f"{first.family:<20} {first.learner:<12} {options[:34]:<34} {first.settings.steps:>10,} "
               f"{len(cell.runs):>5} {cell.pack:>4} {duration(cost):>9}")  # fmt: skip
-    total = sum(row["seconds"] for row in rows)
     print(f"estimated {duration(total)} of one CPU core, {duration(total / 2)} on two; {TABLE}")
     write_report(target, {"runs": len(plan.runs), "seconds": total, "cells": rows})
     return 0
