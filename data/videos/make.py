@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 CHECKPOINTS = HERE.parent / "results" / "deep"
 SIZE = (100, 200)  # height and width of a frame, in pixels
 FILMS = {"half-cheetah-dir": 4, "ant-dir": 8, "hopper-params": 12, "walker2d-params": 12}  # steps between frames
-SHADES, SEED = 40, 0  # colours of an episode's frames; of the state it starts from, and of the run
+SHADES, SEED = 32, 0  # colours of an episode's frames; of the state it starts from, and of the run
 TRIAL, FPS, PAUSES = "point-robot", 8, (8, 20)  # frames a second, and frames that an episode's, the trial's end stays
 DEGREES = (150, 90, 30)  # filmed are the held-out goals nearest to these angles
 
