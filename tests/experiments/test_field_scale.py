@@ -14,15 +14,21 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("name", ["gym", "mujoco"])
 def test_the_fields_scale_is_the_same_for_every_learner_and_family(name):
-    """All runs have the settings `FIELD`, and each family one budget; an estimate knows environments and products."""
+    """All runs have the settings `FIELD`, each family one budget and precision; an estimate knows what is dearer."""
     plan = load(ROOT / f"data/sweeps/{name}.toml", scale="field")
-    steps = {}
+    budgets = {}
     for spec in plan.runs:
-        assert {k: getattr(spec.settings, k) for k in FIELD} == FIELD
-        steps.setdefault(spec.family, set()).add(spec.settings.steps)
-    assert all(len(budgets) == 1 for budgets in steps.values())
+        settings = {k: getattr(spec.settings, k) for k in FIELD}
+        precision = settings.pop("precision")
+        assert settings == {k: v for k, v in FIELD.items() if k != "precision"}
+        budgets.setdefault(spec.family, set()).add((spec.settings.steps, precision))
+    assert all(len(found) == 1 for found in budgets.values())
     if name == "mujoco":
-        assert steps["half-cheetah-dir"] == {1_000_000} and steps["half-cheetah-vel"] == {200_000}
+        fast, robots = FIELD["precision"], ("hopper-params", "walker2d-params")
+        assert budgets["half-cheetah-dir"] == {(1_000_000, fast)} and budgets["half-cheetah-vel"] == {(200_000, fast)}
+        assert [budgets[family] for family in robots] == [{(40_000, "float32")}] * 2
+    else:
+        assert {precision for found in budgets.values() for _, precision in found} == {FIELD["precision"]}
     spec = plan.runs[0]
     dearer = [replace(spec, settings=replace(spec.settings, **{k: v})) for k, v in
               (("envs_per_task", 1), ("precision", "float32"), ("updates_per_step", 1.0))]  # fmt: skip
