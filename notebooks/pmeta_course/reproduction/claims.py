@@ -1,11 +1,12 @@
 """Claim -> criterion fixed before the runs -> verdict, computed from `data/results` and nothing else. Version 2.
 
-Each part of a criterion is judged by one rule, the 95 % interval's lower end above the threshold, and the same
-statistic is computed for what must *not* pass: a control that learns nothing across tasks (independent SAC; on new
-tasks, from scratch), and placebos that learn nothing at all (uniform random, zero action, an untrained network) or
-cannot learn this (joint SAC in full conflict). A part is *met* if pMeta passes, no placebo does, and it beats the
-control; *met by learning alone too* if pMeta passes, but so does the control, and is not beaten; *uninformative* if a
-placebo passes as well, or the family has no scale; else *not met*, or *open*: not run, or too few seeds.
+Each part of a criterion is judged by one rule, the 95 % interval's lower end above the threshold (C4: the one-sided p
+below 0.025 after Holm's correction, in which parts that are not run count as p = 1), and the same statistic is
+computed for what must *not* pass: a control that learns nothing across tasks (independent SAC; on new tasks, from
+scratch), and placebos that learn nothing at all (uniform random, zero action, an untrained network) or cannot learn
+this (joint SAC in full conflict). A part is *met* if pMeta passes, no placebo does, and it beats the control; *met by
+learning alone too* if pMeta passes, but so does the control, and is not beaten; *uninformative* if a placebo passes as
+well, or the family has no scale; else *not met*, or *open*: not run, or too few seeds.
 Version 1, its verdicts, and why it was replaced: `data/claims_v1.json`, docs/results.md.
 """
 
