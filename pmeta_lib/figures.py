@@ -6,8 +6,7 @@ from pmeta_lib.experiments.learners import LEARNERS as names
 
 LEARNERS = [*names, "fomaml"]  # the order of every figure and table
 _PALETTE = sns.color_palette("colorblind", 10)
-# There are no fourteen colours that a colour-blind reader tells apart: an on-policy learner has that of a relative on
-# SAC, and dashed lines.
+# No fourteen colours can be told apart by all: an on-policy learner has that of a relative on SAC, and dashed lines.
 _OWN = (0, 1, 3, 6, 2, 4, 5, 8, 9, 4, 5, 9, 1, 3)
 DASHED = LEARNERS[9 : len(_OWN)]
 _ALL = [_PALETTE[i] for i in _OWN] + sns.color_palette("husl", len(LEARNERS) - len(_OWN))

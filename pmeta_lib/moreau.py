@@ -32,14 +32,12 @@ def inner_step(y: Array, ascent: Array, w: Array, lam: float, step_size: float) 
 
 def implicit_step(y: Array, w: Array, lam: float, step_size: float | Array) -> Array:
     """The proximal term alone, as an implicit (backward Euler) step: stable for every `lam >= 0`.
-    `argmin_x (1/2s) ||x - y||^2 + (lam/2) ||x - w||^2`; used after an adaptive optimizer's step, which would otherwise
-    rescale the penalty ("decoupled")."""
+    `argmin_x (1/2s) ||x - y||^2 + (lam/2) ||x - w||^2`; after an optimizer that would rescale it ("decoupled")."""
     return (y + (step_size * lam) * w) / (1.0 + step_size * lam)
 
 
 def local_step(w: Array, y: Array, eta_lam: float) -> Array:
-    """One gradient step of size eta on the envelope, whose gradient at w is `lam (w - y)` (T1); `eta_lam = eta * lam`
-    is the share of the way from w to y."""
+    """One step of size eta down the envelope's gradient at w, `lam (w - y)` (T1): `eta lam` of the way to y."""
     return w - eta_lam * (w - y)
 
 

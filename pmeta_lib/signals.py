@@ -3,9 +3,9 @@ may run between any two instructions, where a run is in no state to be saved. So
 looks after each step, saves, and calls `answer`."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import current_thread, main_thread
 
 LEAVE = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR2") if hasattr(signal, name))
 _unanswered: list[tuple[int, bool]] = []
@@ -18,9 +18,14 @@ class Left(BaseException):
 @contextmanager
 def heeded(leave: tuple[int, ...] = LEAVE, save: tuple[int, ...] = ()) -> Iterator[None]:
     """Inside, the signals `leave` end no process at once: they ask for a checkpoint, then `Left` is raised; `save` ask
-    for a checkpoint only. Outside of the main thread, where Python allows no handler, nothing is changed."""
-    numbers = (*leave, *save) if threading.current_thread() is threading.main_thread() else ()
-    before = {n: signal.signal(n, lambda n, frame: _unanswered.append((n, n in leave))) for n in numbers}
+    for a checkpoint only; a second Ctrl-C waits for none. Outside of the main thread Python allows no handler."""
+
+    def note(number: int, frame) -> None:
+        if number == signal.SIGINT and asked():
+            raise KeyboardInterrupt
+        _unanswered.append((number, number in leave))
+
+    before = {n: signal.signal(n, note) for n in (*leave, *save) if current_thread() is main_thread()}
     try:
         yield
     finally:

@@ -8,8 +8,7 @@ The same name means different things in different papers. A *preset* fixes horiz
 `modern` (default; gymnasium v5, held-out tasks) and the protocols of PEARL (Rakelly et al., ICML 2019), ProMP (Rothfuss
 et al., ICLR 2019) and VariBAD (Zintgraf et al., ICLR 2020) as read from their published code. A preset changes the
 protocol, not the physics, which is always gymnasium's v5: numbers of those papers, measured on older robots and older
-MuJoCo, are not comparable to ours. Nor does training evaluate by a paper's rule: every run is evaluated by `modern`'s,
-and its record names both rules."""
+MuJoCo, are not comparable to ours. Every run is evaluated by `modern`'s rule; its record names the paper's, too."""
 
 import pkgutil
 import re
@@ -213,8 +212,7 @@ class TaskFamily:
 def family(name: str, preset: str = "modern", train: int | None = None, test: int | None = None) -> TaskFamily:
     """The family `name` under `preset`; `train`, `test` override the numbers of tasks (e.g. 100, 30).
 
-    Raises `UserError` as `lookup` does, for task counts that are impossible, and for test tasks that meet the training
-    tasks where they must be held out."""
+    Raises `UserError` as `lookup` does, for impossible task counts, and for test tasks that are not held out."""
     row = lookup(name, preset)
     for label, n in (("train", train), ("test", test)):
         if n is not None and (int(n) != n or not 1 <= n <= MOST_TASKS):
@@ -284,8 +282,7 @@ def check_action(name: str, action) -> np.ndarray:
 
 def lookup(name: str, preset: str = "modern") -> Family:
     """The row of the table under a preset; `NAME@H` is NAME at heterogeneity H (see `heterogeneity`). Raises
-    `UserError` for a family or preset that is unknown, a family that the preset does not define, and an H that the
-    family does not have."""
+    `UserError` for a family, preset or H that is unknown, and for a family that the preset does not define."""
     base, at, h = name.partition("@")
     if base not in _TABLE:
         raise unknown("task family", base, FAMILIES)

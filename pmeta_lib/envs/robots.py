@@ -62,8 +62,7 @@ def humanoid_dir(task, velocity, action, s):
     """`1.25 v . direction - 0.1 |a|^2 - min(5e-7 |cfrc_ext|^2, 10) + 5` (ProMP, PEARL).
 
     The field writes `0.25 * displacement / model.opt.timestep`; with 5 frames a step that is 1.25 times the velocity of
-    the centre of mass, the weight of gymnasium's Humanoid-v5. The bonus is paid on every step: standing still for 200
-    steps already earns about 1,000."""
+    the centre of mass, the weight of gymnasium's Humanoid-v5. Each step pays it: 200 steps of standing earn 1,000."""
     impact = np.minimum(5e-7 * _square(s["cfrc_ext"]), 10.0)
     return 1.25 * _along(task[:, 0], velocity) - 0.1 * _square(action) - impact + 5.0
 

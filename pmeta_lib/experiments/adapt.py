@@ -31,7 +31,7 @@ def adapt_packed(
     alone: dict | None = None, shared: Path | None = None, device: str = "cpu", threads: int = 1, progress: bool = False
 ) -> list[Path]:  # fmt: skip
     """Adapt finished runs that differ only in their seed, stacked: one `adaptation.parquet` each, its path returned, in
-    the run's folder or `out/<run>/`; at once if the same was asked before, and a killed call goes on where it was.
+    the run's folder or `out/<run>/`; at once if that was asked before; a killed call goes on. Others stay, renamed.
     `family` names another family than the run's; `changes` are settings other than the run's, `alone` those of learning
     from scratch (the same, if not given); `shared` is a folder that keeps the references, which runs of equal settings
     have in common, for other calls, of other processes too. Raises `UserError` as `trained` and `target` do."""
@@ -45,8 +45,10 @@ def adapt_packed(
     checksums = [sha256(folder / "checkpoint.safetensors") for folder in folders]
     keys = [digest(f"{spec.key} {checksum} {asked}") for spec, checksum in zip(specs, checksums)]
     paths = [(out / s.key if out else folder) / TABLE for s, folder in zip(specs, folders)]
-    if all(_key(path) == key for path, key in zip(paths, keys)):
+    if (there := [_key(path) for path in paths]) == keys:
         return paths
+    if isinstance(learner, OnPolicy) and (plan.every_way or plan.critics == "learned"):
+        raise UserError(f"{learner.name} has one way to adapt and no critics to bring: leave every_way and critics out")
     began, scratch = time.monotonic(), paths[0].parent / f"adaptation-{digest(''.join(keys))}"
     shared = shared or scratch
     for folder in {*(path.parent for path in paths), shared}:  # before any long work
@@ -67,7 +69,7 @@ def adapt_packed(
     parts = (own.assign(settings=json_text(asdict(settings))), known.assign(settings=json_text(asdict(scratchs))))
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     spent = round((time.monotonic() - began) / len(specs), 3)
-    for spec, path, key, checksum in zip(specs, paths, keys, checksums):
+    for spec, path, key, checksum, other in zip(specs, paths, keys, checksums, there):
         rows = table[table["seed"] == spec.seed].reset_index(drop=True).assign(
             run=spec.key, family=goal.name, trained_on=spec.family, preset=goal.preset, learner=spec.learner,
             options=json_text(spec.options, sort_keys=True), train_tasks=spec.train_tasks, critics=plan.critics,
@@ -75,6 +77,8 @@ def adapt_packed(
             **about["versions"], env=goal.versions["env"], base=goal.versions["base"], machine=about["machine"],
             commit=about["commit"], checkpoint_sha256=checksum, seconds=spent,
         )  # fmt: skip
+        if other not in (None, key):  # what was asked before is kept
+            path.rename(path.with_name(f"adaptation-{other}.parquet"))
         compact(rows, path)
     shutil.rmtree(scratch, ignore_errors=True)
     return paths

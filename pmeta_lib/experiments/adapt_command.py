@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     for family, rows in table.groupby("family"):
         split = "held out" if rows["held_out"].all() else "NOT held out: they are the training tasks"
         print(f"\n{family}: mean return on {rows['task'].nunique()} test tasks ({split})")
-        for words, all_of in (("of the first episodes as they were lived, one environment a task", first),
+        for words, all_of in (("of the first episodes as they were lived", first),
                               ("after so many steps", report)):  # fmt: skip
             if family in all_of.index.get_level_values(0):
                 shown = all_of.loc[family].dropna(axis=1, how="all")

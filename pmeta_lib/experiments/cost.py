@@ -1,5 +1,4 @@
-"""What a run will cost, from stored measurements (a family's `seconds`, a learner's `cost`): good to a factor of two.
-`pmeta bench cost` measures the table below anew."""
+"""What a run will cost, good to a factor of two, by a table that `pmeta bench cost` measures anew."""
 
 from operator import mul
 

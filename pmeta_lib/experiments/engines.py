@@ -120,9 +120,8 @@ class _Job:
     """What a SLURM job calls: `work_through`, then queue the job again if its time is up."""
 
     def __call__(self, job: dict) -> Ended:
-        # Before the time limit SLURM sends what submitit asked it for (SIGUSR2): save, then let submitit's own handler
-        # queue the job again. SIGTERM alone announces a preemption or `scancel`. SLURM queues a preempted job again
-        # itself if it is still there to be killed, and a cancelled one must not come back: save, and train on.
+        # Before the time limit SLURM sends what submitit asked for: save, and let submitit queue the job again.
+        # SIGTERM alone is a preemption, after which SLURM does that itself, or `scancel`: save, and train on.
         ask = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
         queue_again: Any = signal.getsignal(ask)
         ended = work_through(job, leave=(ask,), save=(signal.SIGTERM,))

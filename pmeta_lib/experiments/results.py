@@ -32,8 +32,7 @@ def runs(folders: str | Path | Iterable[str | Path]) -> pd.DataFrame:
                 old.append(folder)
     if old:
         names = ", ".join(map(str, old[:9])) + ", …" * (len(old) > 9)
-        raise UserError(f"{len(old)} runs are of an older version and do not say all their options: {names}; "
-                        "move them away and run the sweep again")  # fmt: skip
+        raise UserError(f"{len(old)} runs are of an older version: {names}; move them away and run the sweep again")
     table = pd.DataFrame(rows)
     twice = table[table["run"].duplicated(keep=False)].sort_values("run")
     if len(twice):
@@ -52,8 +51,7 @@ def stored_run(folder: Path) -> tuple[RunSpec, dict]:
     except (OSError, UnicodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and run it again") from error
     if found["run"] != spec.key:
-        raise UserError(f"{folder}: result.json is of run {found['run']}, spec.json of {spec.key}, with other "
-                        "options; delete the folder and run it again")  # fmt: skip
+        raise UserError(f"{folder}: result.json is of run {found['run']}, of other options; delete it and run again")
     return spec, found
 
 
@@ -100,9 +98,3 @@ def compact(table: pd.DataFrame, path: Path) -> None:
     with writing(path, "choose another --out"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(path, table)
-
-
-def same(left: pd.DataFrame, right: pd.DataFrame) -> bool:
-    """Whether two tables hold the same results: all columns but the `VOLATILE` ones, exactly."""
-    drop = [c for c in VOLATILE if c in left]
-    return left.drop(columns=drop).equals(right.drop(columns=drop))

@@ -13,9 +13,10 @@ from pmeta_lib.experiments.learners import trainer
 from pmeta_lib.experiments.results import THEN
 from pmeta_lib.experiments.spec import RunSpec, stored_spec
 from pmeta_lib.files import UserError, json_text, patiently, provenance, read_table, write_json, write_table, writing
+from pmeta_lib.policy_gradient.learner import OnPolicy
 from pmeta_lib.sac.checkpoint import save_tensors, steps
 from pmeta_lib.sac.networks import hidden_type
-from pmeta_lib.sac.training import Run, train
+from pmeta_lib.sac.training import Run
 
 
 def finished(folder: Path) -> bool:
@@ -39,10 +40,13 @@ def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu"
     for spec, folder in zip(specs, folders):
         with writing(f"to {folder}", "choose a folder you can write to"):
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / "spec.json").is_file():
+            if (folder / "spec.json").is_file():
+                if (there := stored_spec(folder)).key != spec.key:
+                    raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
+            elif any((folder / name).exists() for name in ("checkpoints", "result.json")):
+                raise UserError(f"{folder} holds something else (there is no spec.json); choose another folder")
+            else:
                 write_json(folder / "spec.json", spec.to_json())
-            elif (there := stored_spec(folder)).key != spec.key:
-                raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
     scratch = folders[0] / "checkpoints"
     if missing:
         made = _origins(scratch, device)
@@ -55,9 +59,12 @@ def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu"
 
 
 def possible(specs: list[RunSpec], device: str) -> None:
-    """`UserError` for a precision in which `device` is slow; on-policy learners have none."""
-    for precision in {s.settings.precision for s in specs if trainer(s.make_learner()) is train}:
-        hidden_type(precision, device)
+    """`UserError` for a precision in which `device` is slow, and for fewer steps than an on-policy iteration has."""
+    for spec in specs:
+        if isinstance(learner := spec.make_learner(), OnPolicy):
+            learner.iterations(spec.make_family(), spec.settings)
+        else:
+            hidden_type(spec.settings.precision, device)
 
 
 def _origins(scratch: Path, device: str) -> dict:

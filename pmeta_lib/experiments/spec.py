@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -12,10 +12,8 @@ from pmeta_lib.envs.families import PRESETS, TaskFamily, family, lookup
 from pmeta_lib.experiments.learners import LEARNERS, learner
 from pmeta_lib.files import UserError, json_text, known
 from pmeta_lib.options import Count, options
+from pmeta_lib.sac.learners.base import Learner
 from pmeta_lib.sac.settings import Settings
-
-if TYPE_CHECKING:
-    from pmeta_lib.sac.learners.base import Learner
 
 VERSION = 2  # goes up when equal specs come to mean other numbers; 1 (pmeta 0.1) left options at their default out
 
@@ -51,7 +49,7 @@ class RunSpec:
             object.__setattr__(self, "settings", replace(self.settings, precision=precision))
         object.__setattr__(self, "train_tasks", len(self.make_family().train_tasks))
 
-    def make_learner(self) -> "Learner":
+    def make_learner(self) -> Learner:
         """The learner with this spec's options."""
         return learner(self.learner, **self.options)
 
@@ -81,9 +79,10 @@ class RunSpec:
 
     @property
     def label(self) -> str:
-        """For people: family, learner, changed options, seed."""
-        options = "".join(f" {k}={v}" for k, v in sorted(self.changed.items()))
-        return f"{self.family} {self.learner}{options} seed {self.seed}"
+        """For people: family, learner, seed, changed options and settings."""
+        changed = self.changed | dict(asdict(self.settings).items() - asdict(Settings()).items())
+        words = "".join(f" {k}={v}" for k, v in sorted(changed.items()))
+        return f"{self.family} {self.learner} seed {self.seed}{words}"
 
 
 def digest(data: dict | str) -> str:

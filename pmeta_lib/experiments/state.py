@@ -1,7 +1,6 @@
 """The state of a run, as its folder alone tells it: `result.json` means done, `failure.json` failed, a `lock` in a
 living process's hands running. The lock is the kernel's, by filelock: it goes with its process, however that dies, and
-knows no clock. `claim.json` in a pack's first folder says which seeds are stacked and how many attempts in a row came
-to nothing, so that a killed pack continues."""
+knows no clock. `claim.json` in a pack's first folder says which seeds are stacked, and counts vain attempts."""
 
 import json
 from collections.abc import Iterator

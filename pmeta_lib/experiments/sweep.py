@@ -237,10 +237,9 @@ def _failures(out: Path, found: dict[str, State]) -> dict[str, str]:
 
 
 def _status(folders: list[str], args: argparse.Namespace) -> int:
-    out = Path(folders[0])
     from pmeta_lib.experiments.spec import old_runs
 
-    if old := old_runs(out):
+    if old := old_runs(out := Path(folders[0])):
         print(f"{len(old)} runs are of an older version ({old[0].name}, …) and do not count")
     found = {run.name: state(run) for run in sorted({path.parent for path in out.glob("*/spec.json")} - set(old))}
     if not found:

@@ -43,7 +43,7 @@ def parse_pairs(pairs: list[str], flag: str) -> dict:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise UserError(f"{flag} {pair!r}: write NAME=VALUE, e.g. {flag} steps=20000")
+            raise UserError(f"{flag} {pair!r}: write NAME=VALUE; --help lists the names")
         parts: list = text.split(",")
         for k, part in enumerate(parts):
             with suppress(json.JSONDecodeError):  # it is text
@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
     folder = args.out or Path("out/runs") / spec.key
     sink = tensorboard(args.tensorboard / spec.key) if args.tensorboard else None
     try:
-        with signals.heeded():  # before a word is said, for whoever waits for one
+        with signals.heeded((*signals.LEAVE, signal.SIGINT)):  # before a word is said, for whoever waits for one
             where = "in" if finished(folder) else f"{spec.settings.steps:,} steps per task ->"
             print(f"{spec.label}: {where} {folder}")
             run(spec, folder, device=args.device, threads=args.threads, progress=not args.quiet, callback=sink)

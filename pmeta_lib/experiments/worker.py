@@ -1,7 +1,6 @@
 """One worker of a sweep: it claims packs of runs in the sweep's folder, one after the other, and trains them. Workers
 talk to nobody, the run folders (`state.py`) are all they share. An attempt that ends without a word (its machine was
-taken away, its memory ran out) costs the run nothing if it left a newer checkpoint than the one before: what is counted
-is attempts in a row that came to nothing."""
+taken away, its memory ran out) counts against the run only if it left no newer checkpoint than the one before."""
 
 import errno
 import json
@@ -38,8 +37,7 @@ class End(IntEnum):
 def work_through(job: dict, **heeded) -> tuple[End, str]:
     """Train what nobody else has or does, until asked to leave; returns how it ended, and why if something is left.
     `job`: `out` (folder), `packs` (lists of specs as JSON with their `key`), `device`, `threads`, `attempts` (how many
-    in a row may come to nothing), `session` (the driver's name for itself), `checkpoint_seconds`. `heeded`: as in
-    `signals.heeded`."""
+    in a row may come to nothing), `session` (the driver's own name), `checkpoint_seconds`. `heeded`: see there."""
     import torch
 
     torch.set_num_threads(job["threads"])

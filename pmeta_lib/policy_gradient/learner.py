@@ -7,8 +7,7 @@ learners differ in its second, and so in the gradient of what comes after the st
     E[grad J(theta')] = (I + s H) grad J(theta'),   H = second derivative of J
 
 Shapes here and beside: S seeds, N tasks, B = S N rows, E slots a task, H steps, o observation, a action, P parameters
-of a policy (a tanh perceptron's, which gives the mean, laid out by `pmeta_lib.sac.networks.Shape`; then a log standard
-deviations)."""
+of a policy (a tanh perceptron's for the mean, laid out by `pmeta_lib.sac.networks.Shape`; then log deviations, a)."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pmeta_lib.envs.families import TaskFamily
+from pmeta_lib.files import UserError
 from pmeta_lib.options import Count, Positive, Share, Whole, options
 from pmeta_lib.policy_gradient.rollout import Sampler, Window, advantages, linear_values, normalised
 from pmeta_lib.sac.learners.base import Learner
@@ -115,6 +115,12 @@ class OnPolicy(Learner):
     def steps_per_iteration(self, horizon: int) -> int:
         """Environment steps of one task in one iteration."""
         return self.episodes * horizon * self.phases()
+
+    def iterations(self, family: TaskFamily, settings) -> int:
+        """How many the settings' steps have room for; `UserError` if for none."""
+        if (one := self.steps_per_iteration(family.horizon)) > settings.steps:
+            raise UserError(f"setting steps is {settings.steps}; one iteration of {self.name} takes {one}: give more")
+        return settings.steps // one
 
     def shape(self, family: TaskFamily, hidden: tuple[int, ...]) -> Shape:
         """The layer widths of a policy."""

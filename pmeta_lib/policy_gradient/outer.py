@@ -32,6 +32,8 @@ def trust_region_step(
 
     The natural gradient, as long as the quadratic model of the divergence allows, halved until the true divergence is
     at most `limit` and the objective better, which `scored` gives, (S, G) each; else a row stays where it is."""
+    if not torch.isfinite(gradient).all():  # the line search below would hide it
+        raise FloatingPointError("the gradient of the outer objective is not finite")
     direction = conjugate_gradient(fisher, gradient)
     curvature = (direction * fisher(direction)).sum(-1, keepdim=True).clamp(min=1e-20)
     step = direction * (2.0 * limit / curvature).sqrt()

@@ -1,8 +1,7 @@
 """Episodes for on-policy learners: every slot of every task steps together, then advantages from a linear baseline.
 
-A *window* is H steps of each of the E slots of a task, begun with fresh episodes. Where no episode ends early it is
-E whole episodes; else a slot goes on with its next one, and the episode that the window cuts is continued by the
-baseline's value."""
+A *window* is H steps of each of the E slots of a task, begun with fresh episodes. Where none ends early it is E whole
+episodes; else a slot goes on with its next one, and the baseline's value continues the one that the window cuts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

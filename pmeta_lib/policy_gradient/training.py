@@ -21,6 +21,7 @@ from pmeta_lib.sac.adaptation import Plan, of_way
 from pmeta_lib.sac.agent import generator
 from pmeta_lib.sac.checkpoint import part
 from pmeta_lib.sac.evaluation import Evaluator, curve_rows
+from pmeta_lib.sac.memory import check_size
 from pmeta_lib.sac.networks import Shape
 from pmeta_lib.sac.settings import Settings
 from pmeta_lib.sac.state import Progress
@@ -50,10 +51,11 @@ class Run(Progress):
 
 
 def start(family: TaskFamily, learner: OnPolicy, settings: Settings, seeds: list[int], threads: int = 1) -> Run:
-    """A run at step 0; `UserError` for seeds that are not different and for fewer steps than one iteration has."""
-    if (one := learner.steps_per_iteration(family.horizon)) > settings.steps:
-        raise UserError(f"setting steps is {settings.steps}; one iteration of {learner.name} on {family.name} takes "
-                        f"{one} of each task: give more steps or fewer episodes")  # fmt: skip
+    """A run at step 0; `UserError` for equal seeds, fewer steps than one iteration has, and sizes beyond the memory."""
+    learner.iterations(family, settings)
+    kept = learner.steps_per_iteration(family.horizon) * (family.observation_size + 2 * sum(settings.hidden))
+    sizes = {"episodes, hidden": kept, "evaluation_episodes": settings.evaluation_episodes * 4096}  # floats a task
+    check_size({name: 4 * n * len(seeds) * len(family.train_tasks) / 2**30 for name, n in sizes.items()})
     sampler = Sampler(family, family.train_tasks, seeds, learner.episodes, threads)
     shape = learner.shape(family, settings.hidden)
     fresh = torch.stack([learner.new_policy(shape, generator(seed, "networks")) for seed in seeds])
@@ -72,11 +74,11 @@ def train(
     if torch.device(device).type != "cpu":
         raise UserError(f"device is {device}; {learner.name} is bounded by its environments' steps: leave --device out")
     run = start(family, learner, settings, seeds, threads)
-    one = learner.steps_per_iteration(family.horizon)
+    one, last = learner.steps_per_iteration(family.horizon), learner.iterations(family, settings)
     due = {step // one * one for step in settings.evaluation_steps()}
     judge = Judge(family, family.train_tasks, run.seeds, learner.episodes, settings, threads)
     with closing(run.env), closing(judge):
-        follow(run, lambda: iterate(run), lambda: evaluate(run, judge), due, settings.steps // one * one, (),
+        follow(run, lambda: iterate(run), lambda: evaluate(run, judge), due, last * one, (),
                began=time.process_time(), clock=time.process_time, **how)  # fmt: skip
     return run
 
@@ -85,8 +87,9 @@ def iterate(run: Run) -> None:
     """Windows of all tasks, one update."""
     theta = run.state["policy"]
     new, run.last = run.learner.update(run, theta, run.learner.collect(run, theta))
-    if not torch.isfinite(new).all():
-        raise FloatingPointError("the policy's parameters are not finite")
+    for x in (new, *run.last.values(), *run.state.values()):  # a step drawn back hides Adam's moments
+        if not torch.isfinite(x).all():
+            raise FloatingPointError("the policy's parameters, its losses or Adam's moments are not finite")
     run.state["policy"] = new.detach()
     run.step += run.learner.steps_per_iteration(run.family.horizon)
     run.updates += 1

@@ -1,8 +1,7 @@
 """The three losses of soft actor-critic, as pure functions of stacked tensors: one number a slot.
 
 Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications" (arXiv 1812.05905), equations 5, 7 and 18.
-Shapes: B slots, n transitions a slot; `alpha (B, 1)` is the temperature. Summing over slots gives every slot its
-own gradient."""
+Shapes: B slots, n transitions a slot; `alpha (B, 1)` is the temperature. The sum over slots gives each its gradient."""
 
 import torch
 from torch import Tensor

@@ -35,8 +35,7 @@ class Settings:
             f"setting evaluations is {self.evaluations}, more than steps ({self.steps})": self.evaluations > self.steps,
             f"setting envs_per_task is {self.envs_per_task}; a task's replay holds {self.stored} transitions":
                 self.envs_per_task > self.stored,
-            f"setting updates_per_step is {self.updates_per_step:g}: no update is ever reached in {self.steps} steps, "
-            f"{self.warm_up} of them warm-up; raise it or steps":
+            f"setting updates_per_step is {self.updates_per_step:g}: no update is ever reached; raise it or steps":
                 self.warm_up < self.steps and not self.updates_until(self.whole(self.steps)),
         }  # fmt: skip
         if any(wrong.values()):

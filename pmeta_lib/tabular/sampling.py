@@ -53,8 +53,7 @@ def sampled(trajectories: int, horizon: int, generator: np.random.Generator) -> 
     Gradient: GPOMDP (Baxter and Bartlett, 2001), `sum_t grad log pi(a_t|s_t) sum_{k>=t} gamma^k (r_k - b_k)`, where b_k
     is the mean reward at step k of the *other* trajectories of the task: it depends on none of the trajectory's own
     actions, so the estimate stays unbiased. Only the cut at `horizon` leaves a bias, of order gamma^horizon.
-    Hessian-vector products use the same trajectories and are unbiased too; MAML's product of the two is not, as in
-    every sampled MAML. The barrier is exact."""
+    Hessian-vector products use the same trajectories, unbiased too; MAML's product of both is not. Barrier: exact."""
     check_whole("trajectories", trajectories, least=2)  # the baseline is the mean of the others
     check_whole("horizon", horizon)
     check_generator(generator)

@@ -40,6 +40,8 @@ def main(args: argparse.Namespace) -> int:
         module.configure(parser)
         options = parser.parse_args(args.options)
         if options.json:
+            if options.json.is_dir():
+                raise UserError(f"--json {options.json}: this is a folder; name a file")
             writable(options.json.parent, "--json")
         return int(module.main(options) or 0)
     except ModuleNotFoundError as error:

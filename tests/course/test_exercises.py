@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,22 @@ def test_an_answer_that_fails_at_one_edge_is_refused(name, wrong, diagnosis, cap
 @pytest.mark.parametrize(("name", "right"), FORMS)
 def test_a_right_answer_passes_in_any_form(name, right):
     assert check(name, right)
+
+
+@pytest.mark.filterwarnings("ignore:.*(divide|invalid value).*:RuntimeWarning")
+@pytest.mark.parametrize("name", [n for n, answer in RIGHT.items() if callable(answer)])
+def test_no_argument_may_be_ignored(name):
+    """Put as a constant, whichever, an argument makes a right answer wrong."""
+    probes = []
+    check(name, lambda *given: probes.append(given) or RIGHT[name](*given))
+    for k in set(range(len(probes[0]))) - ({1} if name == "14.3" else set()):  # there, not to use it is the point
+        for constant in [0, *(probe[k] for probe in probes)]:
+            assert not check(name, lambda *given, k=k, c=constant: RIGHT[name](*given[:k], c, *given[k + 1 :])), k
+
+
+def test_who_interrupts_a_check_is_heard():
+    with pytest.raises(KeyboardInterrupt):
+        check("01.3", lambda gamma: signal.raise_signal(signal.SIGINT))
 
 
 def changed(result, change):

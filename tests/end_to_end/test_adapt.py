@@ -73,6 +73,8 @@ def test_what_is_there_is_not_computed_again_unless_something_else_is_asked(swee
         assert adapt_run(folder, plan, out=tmp_path) == path and path.read_bytes() == before
     adapt_run(folder, Plan((0, 40), 0), out=tmp_path)
     assert set(pd.read_parquet(path)["step"]) == {0, 40}
+    (kept,) = path.parent.glob("adaptation-*.parquet")
+    assert kept.read_bytes() == before
 
 
 def test_references_are_computed_once_for_all_learners_of_a_folder(sweep, tmp_path, monkeypatch):

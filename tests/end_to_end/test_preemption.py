@@ -183,7 +183,7 @@ def test_a_sweep_on_this_machine_that_is_asked_to_go_has_its_workers_save(spec, 
     check(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2", "SIGINT"])
 def test_train_that_is_asked_to_go_writes_a_checkpoint(spec, undisturbed, tmp_path, name):
     run = load(spec).runs[0]
     words = [sys.executable, "-m", "pmeta_lib.cli", "train", run.family, "--learner", run.learner, "--quiet", "--out",

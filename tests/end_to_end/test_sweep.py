@@ -15,7 +15,21 @@ from pmeta_lib.experiments import results
 from pmeta_lib.experiments.sweep_spec import load
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sweep_tools import PACKS, RUNS, SPEC, Driver, check, counted, environment, loop, start, status, training, wait_for
+from sweep_tools import (
+    PACKS,
+    RUNS,
+    SPEC,
+    Driver,
+    check,
+    counted,
+    environment,
+    loop,
+    same,
+    start,
+    status,
+    training,
+    wait_for,
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +111,7 @@ def test_a_run_that_raises_is_listed_kept_apart_and_tried_again(spec, undisturbe
     table = results.read(tmp_path)
     assert set(table["run"][table["packed"] == 1]) == {bad.key}  # it was trained on its own in the end, and says so
     rest = [t["run"] != bad.key for t in (table, undisturbed)]
-    assert results.same(table[rest[0]].reset_index(drop=True), undisturbed[rest[1]].reset_index(drop=True))
+    assert same(table[rest[0]].reset_index(drop=True), undisturbed[rest[1]].reset_index(drop=True))
 
 
 FULL_DISK = """

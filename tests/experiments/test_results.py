@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pmeta_course.reproduction import scores
+from sweep_tools import same
 
 from pmeta_lib import cli
 from pmeta_lib.experiments import results
@@ -72,17 +73,17 @@ def test_the_order_of_rows_is_that_of_the_specs_alone(store, copy, tmp_path):
     for i, path in enumerate(sorted(p.parent for p in copy.glob("*/result.json"))):
         halves[i % 2].mkdir(exist_ok=True)
         path.rename(halves[i % 2] / f"{9 - i}")  # other folders, in another order
-    assert results.same(results.read(reversed(halves)), results.read(store))
+    assert same(results.read(reversed(halves)), results.read(store))
     changed = results.read(store)
     changed.loc[3, "return"] += 1e-9
-    assert not results.same(changed, results.read(store))
+    assert not same(changed, results.read(store))
 
 
 def test_parquet_agrees_with_the_table(store, tmp_path, capsys):
     target = tmp_path / "deep" / "it's.parquet"
     assert cli.main(["sweep", "results", str(store), "--out", str(target)]) == 0
     assert "4 runs" in capsys.readouterr().out
-    assert results.same(pd.read_parquet(target), results.read(store))
+    assert same(pd.read_parquet(target), results.read(store))
 
 
 def test_an_old_run_and_one_of_other_options_under_the_same_name_are_refused_by_file(copy, tmp_path):

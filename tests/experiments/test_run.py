@@ -113,8 +113,15 @@ def test_what_cannot_be_packed_or_written_is_refused(tmp_path):
     with pytest.raises(UserError, match="nothing but their seed"):
         run_packed([SPEC, replace(SPEC, learner="joint", options={}, seed=1)], [tmp_path / "a", tmp_path / "b"])
     run(SPEC, tmp_path / "mine")
-    with pytest.raises(UserError, match="holds another run"):
+    with pytest.raises(UserError, match=r"holds another run .* seed 0 .*steps="):
         run(replace(SPEC, seed=5), tmp_path / "mine")
+    (tmp_path / "mine" / "spec.json").unlink()
+    (tmp_path / "yours" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "yours" / "checkpoints" / "photo.txt").write_text("")
+    for folder in ("mine", "yours"):  # a result of who knows what, and no run at all
+        with pytest.raises(UserError, match="holds something else"):
+            run(replace(SPEC, seed=5), tmp_path / folder)
+    assert (tmp_path / "yours" / "checkpoints" / "photo.txt").is_file()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
         run(SPEC, tmp_path / "file")

@@ -114,6 +114,14 @@ def test_a_run_that_this_machine_cannot_do_writes_nothing(tmp_path, capsys, monk
     assert "needs a processor with" in capsys.readouterr().err and not out.exists()
 
 
+def test_steps_that_no_iteration_fits_into_are_refused_before_anything_is_written(spec, tmp_path, capsys):
+    spec.write_text(SPEC.replace('"pmeta"', '"promp"'))
+    for words in (["sweep", str(spec)], ["train", "point-robot", "--learner", "promp", "--set", "steps=30", "--set",
+                                         "warm_up=0", "--set", "evaluations=1"]):  # fmt: skip
+        assert cli.main([*words, "--out", str(tmp_path / "out")]) == 2 and not (tmp_path / "out").exists()
+        assert "setting steps is 30; one iteration of promp" in capsys.readouterr().err
+
+
 def test_stacked_seeds_give_the_numbers_of_separate_ones_to_rounding(spec, tmp_path):
     tables = {}
     for pack in (1, 2, 4):

@@ -138,6 +138,26 @@ def test_options_that_cannot_work_are_named(name, value):
         learner("promp", **{name: value})
 
 
+def test_a_step_that_is_drawn_back_hides_no_number_that_is_not_finite(small):
+    """A line search that falls back to the old policy would train on for hours without learning anything."""
+    with pytest.raises(Stopped, match="not finite"):
+        small("rl2", learning_rate=1e3)
+    settings = Settings(steps=480, hidden=(8, 8), warm_up=0, evaluations=2, evaluation_episodes=1)
+    made = dataclasses.replace(family("pendulum-params", train=3), horizon=20)
+    run = training.start(made, learner("promp", episodes=4), settings, [0])
+    training.iterate(run)
+    run.state["adam.first"][..., 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="not finite"):
+        training.iterate(run)
+
+
+def test_sizes_beyond_the_memory_are_refused(small):
+    with pytest.raises(UserError, match=r"GiB .* lower evaluation_episodes"):
+        small(evaluation_episodes=10**9)
+    with pytest.raises(UserError, match=r"GiB .* lower episodes, hidden"):
+        small(options={"episodes": 10**8}, steps=10**10)
+
+
 def test_too_few_steps_and_other_devices_are_refused(small):
     with pytest.raises(UserError, match="one iteration of promp"):
         small(steps=100)

@@ -65,6 +65,8 @@ def test_a_row_whose_objective_cannot_get_better_stays():
     objective = lambda x: torch.where(better[..., None], x, -x).sum(-1)  # noqa: E731
     divergence = lambda x: 0.5 * (x**2).sum(-1)  # noqa: E731
     scored = lambda x: (objective(x), divergence(x))  # noqa: E731
+    with pytest.raises(FloatingPointError, match=r"gradient .* is not finite"):  # to stay at theta would hide it
+        trust_region_step(theta, torch.full((2, 1, 3), torch.nan), lambda v: v, scored, 0.02)
     new, losses = trust_region_step(theta, torch.ones(2, 1, 3), lambda v: v, scored, 0.02)
     assert torch.equal(losses["objective"], objective(new)) and torch.equal(losses["kl"], divergence(new))
     assert torch.allclose(0.5 * (new[0] ** 2).sum(), torch.tensor(0.02)) and not new[1].any()

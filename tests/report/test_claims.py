@@ -304,6 +304,15 @@ REFUSED = {
     "incomplete": (lambda t: t[(t["seed"] != 1) | (t["step"] < 400)], r"8 to 10 evaluations a run"),
     "budget": (lambda t: t.assign(settings=[s.replace("[8]", "[9]") if k == 1 else s
                                             for k, s in zip(t["seed"], t["settings"])]), r"budget differs"),
+    "options": (lambda t: t.assign(options=np.where(t["seed"] == 1, '{"lam": 0.5}', '{"lam": 1.0}')),
+                r"pendulum-flip pmeta: options differ, lam: 1.0 in 4 runs, 0.5 in 1 runs"),
+    "settings": (lambda t: t.assign(settings=[s.replace("{", '{"polyak": 0.5, ', 1) if k == 1 else s
+                                              for k, s in zip(t["seed"], t["settings"])]),
+                 r"pmeta: settings differ, polyak: none in 4 runs, 0.5 in 1 runs"),
+    "no column": (lambda t: t.drop(columns="settings"), r"gym.parquet is not as it was made \(KeyError: 'settings'"),
+    "no learner": (lambda t: t.drop(columns="learner"), r"gym.parquet is not as it was made \(KeyError: 'learner'"),
+    "text": (lambda t: t.assign(**{"return": "high"}), r"gym.parquet is not as it was made \(TypeError"),
+    "not JSON": (lambda t: t.assign(settings="{"), r"gym.parquet is not as it was made \(JSONDecodeError"),
     "tasks": (lambda t: t.assign(train_tasks=np.where(t["seed"] == 1, 4, 2)), r"train_tasks differs"),
     "family": (lambda t: t.assign(family="pendulum-flop"), r"Did you mean 'pendulum-flip'"),
 }  # fmt: skip

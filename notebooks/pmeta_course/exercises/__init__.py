@@ -29,6 +29,8 @@ def judge(name: str, answer: object) -> tuple[str, str]:
         diagnosis = checkers[name](answer)
     except NotImplementedError:
         return "not yet", "Replace `raise NotImplementedError` by your code."
+    except SystemExit:
+        diagnosis = "your code called `exit`, which ends the program; a function ends with `return`"
     except Exception as error:  # noqa: BLE001 - a learner's code may raise anything; it is reported, not hidden
         diagnosis = f"your code raised {type(error).__name__}: {error}"
     return ("correct", "") if diagnosis is None else ("wrong", diagnosis)

@@ -5,8 +5,9 @@ inputs), result by result (their names); `value(right, mistakes, name)` compares
 out by hand; `choice(right, wrong)` explains each wrong option. A mistake is a text and what that mistake gives, on the
 same inputs: it is named only if it fits on all of them. Each returns a checker `answer -> None | diagnosis`.
 
-An answer may be rounded to four digits or four decimals, and come as a number, list, tuple, NumPy array or torch
-tensor. Probes hold the edges: ties, zeros, whole numbers, the point where a formula divides by nothing.
+An answer may be rounded to four digits or four decimals, and come as a number, list, tuple, NumPy array, torch tensor
+or pandas table. Probes hold the edges: ties, zeros, whole numbers, the point where a formula divides by nothing; and no
+argument is the same in all of them.
 """
 
 import copy
@@ -15,7 +16,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pmeta_course.grading.sandboxed import plain  # so that `pmeta check`, which sends answers, judges the same
+
 DIGITS, DECIMALS = 5.001e-4, 5.001e-5  # how far rounding to four digits, or to four decimals, may move a number
+BEFORE, AFTER = r"[\s#\"'`*(\[:=]*", r"[\s\"'`*)\].:;,]*"  # a choice; no sign, which might deny it
+OPTION = re.compile(  # "6", "line no. 6", "6.0"; "C", " (c) ", "answer: c"; "c) and its text", if that names no other
+    rf"{BEFORE}(?:(?:line|option|answer|letter|number|no\.){BEFORE})*"
+    rf"(?:(\d+)(?:\.0+)?{AFTER}|([a-z]){AFTER}(?:(?<=[).:])\s(?!.*\b(?:[b-d]\b|a\))).*)?)",
+    re.DOTALL,
+)
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
@@ -23,17 +32,17 @@ def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def _plain(x: object) -> object:
-    """A torch tensor as an array, wherever it lives; everything else as it is."""
-    return x.detach().cpu().numpy() if hasattr(x, "detach") else x
+def _parts(result: object, names: tuple[str, ...], right: tuple = ()) -> tuple:
+    """A result as one part a name; a tuple, a list or an array whose rows look like the `right` parts is several."""
+    result = plain(result)
+    if isinstance(result, np.ndarray) and right and result.shape == (len(names), *np.shape(right[0])):
+        result = result.tolist()
+    return tuple(result) if len(names) > 1 and isinstance(result, tuple | list) else (result,)
 
 
-def _parts(result: object, names: tuple[str, ...]) -> tuple:
-    """A result as one part a name; a tuple or a list serves where several parts, or an array, are asked for."""
-    result = _plain(result)
-    if len(names) == 1:
-        return (list(map(_plain, result)),) if isinstance(result, tuple | list) else (result,)
-    return tuple(map(_plain, result)) if isinstance(result, tuple | list) else (result,)
+def _leaves(part: object) -> list:
+    """What nested lists and tuples are made of."""
+    return [leaf for x in part for leaf in _leaves(x)] if isinstance(part, tuple | list) else [part]
 
 
 def _close(got: object, other: object) -> bool:
@@ -58,10 +67,12 @@ def _form(got: tuple, right: tuple, names: tuple[str, ...], whole: bool) -> str 
     for g, r, name in zip(got, right, names):
         if g is None or g is ...:
             return f"{name} is missing: does your function `return` it?"
+        if strange := [type(x).__name__ for x in _leaves(g) if not isinstance(x, int | float | np.ndarray)]:
+            return f"{name} must be made of real numbers, not {strange[0]}"
         try:
             array = np.asarray(g, dtype=float)
-        except (TypeError, ValueError):
-            return f"{name} must be made of numbers, not {type(g).__name__}"
+        except ValueError:
+            return f"{name} has rows of unequal lengths"
         if array.shape != np.shape(r):
             hint = "; is it transposed?" if array.ndim > 1 and array.T.shape == np.shape(r) else ""
             return f"{name} has shape {array.shape}, it should have {np.shape(r)}{hint}"
@@ -95,7 +106,8 @@ def _diagnose(got: list[tuple], right: list[tuple], mistakes: dict[str, list[tup
     wrong = [k for k in range(len(got)) if not _same(got[k], right[k])]
     bad = [n for n, g, r in zip(names, got[wrong[0]], right[wrong[0]]) if not _same((g,), (r,))]
     where = "on every test input" if len(wrong) == len(got) else f"on {len(wrong)} of {len(got)} test inputs"
-    edge = "" if len(wrong) == len(got) else ": does it hold at the edges (zeros, ties, whole numbers)?"
+    edge = ": is every argument used, and are the edges right (zeros, ties, whole numbers, other lengths)?"
+    edge = "" if len(wrong) == len(got) else edge
     return f"shape and type are right, the values of {' and '.join(bad)} are not, {where}{edge}"
 
 
@@ -106,17 +118,22 @@ def function(right: Callable, probes: list[tuple], mistakes: Callable, *names: s
     def checker(answer: object) -> str | None:
         if not callable(answer):
             return f"expected a function, got {type(answer).__name__}"
-        got = []
-        for probe in probes:
-            given = copy.deepcopy(probe)
-            got.append(_parts(answer(*given), names))
-            arrays = [(a, b) for a, b in zip(given, probe) if isinstance(a, np.ndarray)]
-            if any(not np.array_equal(a, b) for a, b in arrays):
-                return "your function changes the array it was given; work on a copy (`y = y + …`, not `y += …`)"
         with np.errstate(all="ignore"):  # a mistake may divide by zero at an edge; that is what makes it one
             expected = [_parts(right(*copy.deepcopy(p)), names) for p in probes]
             usual = [mistakes(*copy.deepcopy(p)) for p in probes]
         wrong = {text: [_parts(results[text], names) for results in usual] for text in usual[0]}
+        got: list[tuple] = []
+        for probe, parts in zip(probes, expected):
+            given = copy.deepcopy(probe)
+            try:
+                got.append(_parts(answer(*given), names, parts))
+            except Exception:
+                if named := _diagnose(got, expected[: len(got)], wrong, names, whole):
+                    return named  # a mistake seen before says more than the error that it leads to
+                raise
+            arrays = [(a, b) for a, b in zip(given, probe) if isinstance(a, np.ndarray)]
+            if any(not np.array_equal(a, b) for a, b in arrays):
+                return "your function changes the array it was given; work on a copy (`y = y + …`, not `y += …`)"
         return _diagnose(got, expected, wrong, names, whole)
 
     return checker
@@ -126,7 +143,7 @@ def value(right: object, mistakes: dict[str, object], name: str) -> Callable:
     """A checker for a number or an array."""
 
     def checker(answer: object) -> str | None:
-        if callable(answer) and not hasattr(answer, "detach"):
+        if callable(answer):
             return "expected a value, got a function"
         wrong = {text: [(result,)] for text, result in mistakes.items()}
         return _diagnose([_parts(answer, (name,))], [(right,)], wrong, (name,))
@@ -135,14 +152,13 @@ def value(right: object, mistakes: dict[str, object], name: str) -> Callable:
 
 
 def _option(answer: object, number: bool) -> object:
-    """What was chosen: "C", " (c) ", "c." and "answer c" are c; "6", "line 6", 6.0 and an array that holds 6 are 6."""
-    answer = _plain(answer)
-    if isinstance(answer, np.ndarray | np.generic) and np.size(answer) == 1:
-        answer = np.asarray(answer).item()
-    if isinstance(answer, str):
-        words = re.fullmatch(r"(?:line|option|answer)?\W*(\w+)\W*", answer.strip().lower())
-        answer = words[1] if words else answer
-        return int(answer) if number and str(answer).isdecimal() else answer
+    """What was chosen, as a letter or a number; also from a list or an array that holds nothing else."""
+    answer = plain(answer)
+    answer = answer.tolist() if isinstance(answer, np.ndarray) else answer
+    while isinstance(answer, tuple | list) and len(answer) == 1:
+        answer = answer[0]
+    if isinstance(answer, str) and (words := OPTION.fullmatch(answer.lower()[:500])):
+        return int(words[1]) if number and words[1] else words[1] or words[2]
     return int(answer) if isinstance(answer, float) and answer.is_integer() else answer
 
 

@@ -12,7 +12,7 @@ def _cosine(g, h):
     return float((g * h).sum() / np.sqrt((g**2).sum() * (h**2).sum()))
 
 
-_PAIRS = [(normal(s, 3, 2), normal(s + 1, 3, 2)) for s in (0, 5, 9)]
+_PAIRS = [(normal(s, *shape), normal(s + 1, *shape)) for s, shape in ((0, (3, 2)), (5, (4,)), (9, (2, 3, 2)))]
 _PRICES = [(*pair, lam) for pair, lam in zip([*_PAIRS, (np.ones((2, 2)),) * 2], (0.3, 2.0, 7.0, 5.0))]
 _ANGLES = [(np.array([[1, 0], [0, 0]]), np.array(h)) for h in ([[0, 3], [1, 0]], [[-2, 0], [0, 0]])]
 EXERCISES = {
@@ -55,7 +55,7 @@ def _td(reward, terminated, q, log_prob, alpha, gamma, pick=np.min, sign=-1.0, e
 
 
 _DENSITY = [(normal(s, 5, 2), 0.4 * normal(s + 1, 5, 2), normal(s + 2, 5, 2)) for s in (0, 4)]
-_TD = [(r.normal(size=6), np.array([0, 1, 0, 0, 1, 0.0]), r.normal(size=(2, 6)) * 5, r.normal(size=6), a, g)
+_TD = [(r.normal(size=6), r.permutation([0, 1, 0, 0, 1, 0.0]), r.normal(size=(2, 6)) * 5, r.normal(size=6), a, g)
        for r, a, g in zip(map(np.random.default_rng, range(3)), (0.2, 1.3, 0.0), (0.99, 0.9, 0.5))]  # fmt: skip
 _ENTROPY = [(normal(s, 8) + 0.4, target) for s, target in enumerate((-1.0, -6.0, -2.5))]
 _POLYAK = [(normal(s, 3, 4), normal(s + 1, 3, 4), rate) for s, rate in ((0, 0.005), (3, 0.3), (5, 0.0), (7, 1.0))]
@@ -138,7 +138,7 @@ def _improvement(x, y, tie=0.5):
 
 _INTERVALS = [(0.6, 0.9, 0.5), (0.4, 0.9, 0.5), (0.1, 0.4, 0.5), (-0.3, 0.2, 0.0), (0.2, 0.7, 0.5), (0.82, 1.4, 0.8)]
 _INTERVALS += [(0.5, 0.9, 0.5), (0.1, 0.5, 0.5)]  # they touch the threshold, and so contain it
-_SCORES = [(np.round(0.3 + normal(s, n)), np.round(normal(s + 1, n))) for s, n in ((0, 7), (2, 9))]
+_SCORES = [(np.round(0.3 + normal(s, n)), np.round(normal(s + 1, m))) for s, n, m in ((0, 7, 7), (2, 9, 9), (4, 4, 9))]
 _RUNS = [(np.array([*normal(s, 11), 40.0]),) for s in (0, 1)]
 _RUNS += [(np.arange(n)[::-1] ** 2,) for n in (8, 11, 3)]  # of three scores, none is dropped
 EXERCISES |= {
@@ -155,7 +155,8 @@ EXERCISES |= {
     "12.2": function(_improvement, _SCORES, lambda x, y: {
         "a tie counts one half, not zero": _improvement(x, y, 0.0),
         "a tie counts one half, not a whole win": _improvement(x, y, 1.0),
-        "compare every run of x with every run of y, not run k with run k": (x > y).mean() + 0.5 * (x == y).mean(),
+        "compare every run of x with every run of y, not run k with run k":
+            np.mean([(a > b) + 0.5 * (a == b) for a, b in zip(x, y)]),
         "that is the probability that y beats x": _improvement(y, x),
         "comparing the means says which is larger on average, not how often": x.mean() > y.mean(),
     }, "the probability"),

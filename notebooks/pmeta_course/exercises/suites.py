@@ -10,8 +10,8 @@ def _standard_error(x, ddof=1):
     return float(x.std(ddof=ddof) / np.sqrt(x.size))
 
 
-# evaluations at uneven steps, one of them at three quarters exactly
-_UNEVEN = ([0, 10, 20, 80, 300, 340, 360, 380, 400], [0, 400, 500, 600, 700, 790, 800])
+# evaluations at uneven steps, one of them at three quarters exactly, and not from 0 on
+_UNEVEN = ([0, 10, 20, 80, 300, 340, 360, 380, 400], [200, 400, 600, 640, 700, 790, 800])
 _RUNS = [(np.array(steps), -300 + 60 * normal(s, len(steps))) for s, steps in enumerate(_UNEVEN)]
 _FAMILIES = [(low + 700 + 90 * normal(s, 5), low, low + 900 + 60 * normal(s + 1, 5))
              for s, low in ((0, -1200.0), (4, -20.0))]  # fmt: skip
@@ -23,6 +23,8 @@ EXERCISES = {
         "that is the mean of the whole curve; only the last quarter counts": x.mean(),
         "the evaluation at exactly three quarters does not count: the steps must lie above it":
             x[steps >= 0.75 * steps.max()].mean(),
+        "75 % of the last step, not of the way to it from the first evaluation":
+            x[steps > steps.min() + 0.75 * np.ptp(steps)].mean(),
         "a quarter of the steps, not of the evaluations: they need not be evenly spaced": x[-(len(x) // 4) :].mean(),
         "that is the first three quarters; take the last": x[steps <= 0.75 * steps.max()].mean(),
     }, "the final return"),
@@ -68,7 +70,7 @@ def _hours(seconds, steps, target, seeds, learners):
 
 _ROLLOUTS = [(3 * normal(s, 7), np.random.default_rng(s + 1).uniform(-1, 1, (7, 6)), 1.0 - s) for s in (0, 2)]
 _ENDS = [(0.03, 41.2, 520.0, 1.0, 0.05), (-0.4, -33.0, 310.0, -1.0, 0.05), (0.2, -1.5, 90.0, 1.0, 0.01)]
-_CELLS = [(90.0, 20_000, 1_000_000, 5, 9), (828.0, 40_000, 1_000_000, 10, 3), (700.0, 30_000, 1_000_000, 1, 1)]
+_CELLS = [(90.0, 20_000, 1_000_000, 5, 9), (828.0, 40_000, 1_000_000, 10, 3), (700.0, 30_000, 250_000, 1, 1)]
 EXERCISES |= {
     "09.1": function(_reward, _ROLLOUTS, lambda v, a, d: {
         "the control cost is missing": d * v,

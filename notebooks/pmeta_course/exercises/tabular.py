@@ -76,10 +76,11 @@ def _prox(a, c, lam, theta):
 
 _CORNERS = [(1.0, 0.0, 2.0, 2.0), (4.0, 1.0, 2.0, -3.0), (0.5, -3.0, 0.1, 1.0), (1.0, 2.0, 4.0, 2.1)]
 _CORNERS += [(1.0, 3.0, 2.0, 3.0), (2.0, 1.0, 4.0, 1.5)]  # theta at c, and a/lambda away from it
+_CORNERS += [(1.0, 3.0, 2.0, 1.0), (1.0, -4.0, 2.0, -1.0)]  # between 0 and c, and far from it
 _CURVES = [(1.0, 2.0), (4.0, 2.0), (-0.5, 2.0), (3.0, 99.0), (0.0, 2.0)]  # the last: a flat loss
 _VECTORS = [(normal(s, *shape), normal(s + 9, *shape), 0.7 + s) for s, shape in enumerate([(), (3,), (2, 3, 2)])]
 _VECTORS += [(np.ones(3), np.ones(3), 2.0)]
-_DISTANCES = [(1.0, 3.0, 0.0, 1.0), (4.0, -1.0, 1.0, 0.5), (2.0, 1.0, 0.0, 0.1)]
+_DISTANCES = [(1.0, 3.0, 0.0, 1.0), (4.0, -1.0, 1.0, 0.5), (2.0, 1.0, -1.0, 0.1)]
 EXERCISES |= {
     "02.1": function(_prox, _CORNERS, lambda a, c, lam, theta: {
         "past the corner: closer than a/lambda to c, the minimiser is c itself": theta - np.sign(theta - c) * a / lam,
@@ -90,6 +91,8 @@ EXERCISES |= {
         "the step is upside down: a stiff spring (large lambda) must give way less": _prox(1.0, c, a / lam, theta),
         "that shrinks towards 0; this task wants c": _prox(a, 0.0, lam, theta),
         "the factor 1/2 of the penalty was lost: its derivative is lambda (x - theta)": _prox(a, c, 2 * lam, theta),
+        "the step goes towards c: its sign is that of theta - c, not of theta":
+            c + np.sign(theta) * max(abs(theta - c) - a / lam, 0.0),
         "that moves away from c": theta + np.sign(theta - c) * a / lam,
     }, "the prox"),
     "02.2": function(moreau.envelope_gradient, _VECTORS, lambda theta, prox, lam: {
@@ -128,7 +131,8 @@ def _sampling_variance(g, n, without=True):
     return float(sigma2 / n * ((N - n) / (N - 1) if without else 1.0))
 
 
-_ROUNDS = [(10.0, 0.5, 0.1), (3.0, 2.0, 0.03), (7.7, 1.3, 0.5), (1.0, 0.5, 0.5)]  # the last: 16 exactly
+_ROUNDS = [(10.0, 0.5, 0.1), (3.0, 2.0, 0.03), (7.7, 1.3, 0.5)]
+_ROUNDS += [(1.0, 0.5, 0.5), (0.9375, 0.5, 0.5)]  # 16 and 15 exactly
 _PHI = [(normal(4, 3), normal(5, 3, 4, 2), normal(6, 4, 2), 0.3),
         (normal(7, 5), normal(8, 5, 2, 2), np.ones((2, 2)), 2.0),
         (normal(9, 2), np.ones((2, 3, 2)), np.ones((3, 2)), 1.0)]  # fmt: skip
@@ -188,15 +192,19 @@ def _quadratic(a, c):
 
 
 _ASCENTS = [_quadratic(1.0, np.zeros(2)), _quadratic(4.0, np.ones(2)), _quadratic(2.0, np.array([3.0, -1.0]))]
-_INNER = [(_ASCENTS[1], np.zeros(2), np.array([0.5, 2.0]), 0.7, 0.1, K) for K in (1, 2, 5, 0)]
+_INNER = [(_ASCENTS[K % 3], normal(K, 2), normal(K + 9, 2), lam, s, K)
+          for K, lam, s in ((1, 0.7, 0.1), (2, 3.0, 0.05), (5, 0.2, 0.3), (0, 1.0, 0.2))]  # fmt: skip
 _SHARES = [(0.5, 0.01, 100.0, 1.0), (0.3, 0.2, 2.5, 0.5), (2.0, 4.0, 0.5, 0.9)]
 _ROUND = [(np.array([0.3, -0.2]), np.array([[0.1, 0.4], [0.8, 0.9]]), _ASCENTS[:2], 0.5, 1.5, 0.6, 0.1, 3),
-          (np.array([1.0, 2.0]), normal(12, 3, 2), _ASCENTS, 0.2, 2.0, 0.9, 0.05, 2)]  # fmt: skip
+          (np.array([1.0, 2.0]), normal(12, 3, 2), _ASCENTS[::-1], 0.2, 0.5, 0.9, 0.05, 1),
+          (np.array([-1.0, 0.5]), normal(13, 3, 2), _ASCENTS, 0.4, 2.0, 0.7, 0.2, 0)]  # fmt: skip
 EXERCISES |= {
     "04.1": function(_inner, _INNER, lambda g, w, y, lam, s, K: {
         "the gradient is taken at w; it belongs at the present y": _inner(g, w, y, lam, s, K, at="w"),
         "the pull - lambda (y - w) is missing": _inner(g, w, y, lam, s, K, pull=False),
         "J is a return: climb, do not descend": _inner(g, w, y, lam, s, K, sign=-1.0),
+        "the pull goes towards w, not towards 0": _inner(g, 0 * w, y, lam, s, K),
+        "the pull goes towards w, not towards -w: it is - lambda (y - w)": _inner(g, -w, y, lam, s, K),
         "the pull points away from w: it is - lambda (y - w)": _inner(g, w, y, -lam, s, K),
         "off by one: one inner step too few": _inner(g, w, y, lam, s, K - 1),
         "with K = 0 nothing moves": _inner(g, w, y, lam, s, max(K, 1)),

@@ -5,6 +5,7 @@ the course is imported before `check` is replaced. Whatever the student's code d
 send are *values*; the right answers and the verdict stay with the grader, outside.
 """
 
+import builtins
 import contextlib
 import json
 import os
@@ -48,22 +49,38 @@ class Channel:
         return message
 
 
+def plain(value: Any) -> Any:
+    """`value` without its library, as a message can hold it: None, numbers, texts, functions, arrays of numbers, lists
+    and tuples of these. Complex numbers and what else is unknown stay as they are."""
+    if callable(value):
+        return value
+    if hasattr(value, "detach"):  # a torch tensor, wherever it lives
+        value = value.detach().cpu().numpy()
+    if hasattr(value, "to_numpy"):  # of pandas
+        value = value.to_numpy()
+    if isinstance(value, np.ndarray) and value.dtype.kind in DTYPES:
+        return np.asarray(value, DTYPES[value.dtype.kind])
+    if hasattr(value, "tolist"):  # a NumPy scalar; an array of texts, objects, complex numbers
+        value = value.tolist()
+    if isinstance(value, tuple | list):
+        return (tuple if type(value) is tuple else list)(map(plain, value))
+    known = not hasattr(value, "__float__") or isinstance(value, bool | int | float)
+    return value if known else float(value)  # Fraction, Decimal, long double
+
+
 def encode(value: object, functions: list) -> list:
     """`value` as JSON: [kind, payload]. A function is appended to `functions` and sent as its position there."""
+    value = plain(value)
     if value is ...:
         return ["ellipsis", None]
-    if isinstance(value, np.generic):
-        value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return ["plain", value]
     if isinstance(value, tuple | list):
-        return [type(value).__name__ if type(value) is tuple else "list", [encode(v, functions) for v in value]]
+        return [type(value).__name__, [encode(v, functions) for v in value]]
     if callable(value):
         functions.append(value)
         return ["function", len(functions) - 1]
-    if hasattr(value, "detach"):  # a torch tensor
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray) and value.dtype.kind in DTYPES:
+    if isinstance(value, np.ndarray):
         return ["array", [list(value.shape), DTYPES[value.dtype.kind], value.ravel().tolist()]]
     return ["other", type(value).__name__]
 
@@ -86,10 +103,10 @@ def decode(message: Any, call: Callable | None) -> Any:
     raise ValueError(f"a value of an unknown kind: {kind!r}")
 
 
-def raised(name: object, text: object) -> Exception:
+def raised(name: object, text: object) -> BaseException:
     """An exception of the other side, to be raised on this one."""
-    if name == "NotImplementedError":
-        return NotImplementedError(text)
+    if name in ("NotImplementedError", "SystemExit"):
+        return getattr(builtins, name)(text)
     return type(str(name) if str(name).isidentifier() else "Exception", (Exception,), {})(text)
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from pmeta_course.reproduction import ablations, judging, statistics
 from pmeta_course.reproduction.judging import ALPHA, IDLE, OPEN, Part, above, judge, seeds, verdict
-from pmeta_course.reproduction.scores import FULL_CONFLICT, SEEDS_NEEDED, Scores, load
+from pmeta_course.reproduction.scores import FULL_CONFLICT, SEEDS_NEEDED, Scores, load, reading
 from pmeta_course.reproduction.statistics import Interval
 from pmeta_lib.envs.families import FAMILIES, family
 from pmeta_lib.files import read_table
@@ -163,7 +163,8 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     families of which nothing is stored (`not_run`), the cells of the `map` and how the `prediction` fared, what
     each switch of pMeta changes."""
     folder, found = Path(folder), load(folder)
-    judged = parts(folder, found, ours)
+    with reading(f"a file of {folder}"):
+        judged = parts(folder, found, ours)
     tables = {"map": judging.map_cells, "map_pairs": judging.map_pairs, "ablations": ablations.differences,
               "collapse": ablations.falls, "pearl": ablations.inside, "directions": ablations.directions,
               "on_policy": ablations.on_policy, "on_policy_network": ablations.on_policy,
@@ -171,7 +172,12 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
     paths = {name: folder / f"{name}.parquet" for name in tables}
     paths |= dict.fromkeys(("directions", "on_policy"), folder / "policy_gradient_field.parquet")
     paths |= {"map_pairs": paths["map"]}
-    scored = json.loads((folder / "map.json").read_text())["prediction"] if (folder / "map.json").exists() else {}
+    with reading("map.json"):
+        scored = json.loads((folder / "map.json").read_text())["prediction"] if (folder / "map.json").exists() else {}
+    made = {}
+    for name, make in tables.items():
+        with reading(paths[name].name):
+            made[name] = make(read_table(paths[name])) if paths[name].exists() else []
     return _rounded({
         "version": 2,
         "claims": [_claim(key, judged[key]) for key in CLAIMS],
@@ -181,7 +187,7 @@ def ledger(folder: Path, ours: str = "pmeta") -> dict:
                        | {rule: r[rule]["verdict"] for rule in ("P1, P2", "P3", "P5", "winner")}
                        for n, r in scored.items()],
         "not_run": [n for n in FAMILIES if n not in {s.name for s in found}],
-        **{name: make(read_table(paths[name])) if paths[name].exists() else [] for name, make in tables.items()},
+        **made,
     })  # fmt: skip
 
 

@@ -28,13 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the verdicts; write or verify what was asked for."""
-    from pmeta_course.reproduction import claims, judging  # PyTorch, which `--help` need not wait for
+    from pmeta_course.reproduction import claims, judging, scores  # PyTorch, which `--help` need not wait for
 
     if args.verify and (args.json or args.update_readme or args.figures or args.checksums):
         raise UserError("--verify writes nothing; leave out --json, --update-readme, --figures and --checksums")
     ledger = claims.ledger(args.data / "results")
     first = args.data / "claims_v1.json"  # what version 1 said is history: kept, not computed
-    ledger["v1"] = json.loads(first.read_text())["claims"] if first.exists() else []
+    with scores.reading(str(first)):
+        ledger["v1"] = json.loads(first.read_text())["claims"] if first.exists() else []
     for claim in ledger["claims"]:
         print(f"{claim['id']}  {claim['verdict'].upper()}: {claim['claim']}")
         for part in claim["parts"]:

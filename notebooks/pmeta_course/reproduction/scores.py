@@ -8,6 +8,8 @@ learned nothing (`placebos.parquet`), the 1 is independent SAC.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from pmeta_lib.files import UserError, json_text, read_table, unknown
 SEEDS_NEEDED = 5
 FEW = range(1, 21)  # the episodes on a new task that the few-shot endpoint is the mean of
 FULL_CONFLICT = ("pendulum-flip", "half-cheetah-dir", "ant-dir")  # one policy for all tasks cannot do well here
+PLACEBOS = ("family", "preset", "split", "placebo", "seed", "task", "return", "gymnasium", "mujoco")  # its columns
 BUDGET = ("steps", "hidden", "batch_size", "updates_per_step", "evaluations")  # equal for all learners of a family
 
 
@@ -103,6 +106,16 @@ def kind_of(source: str) -> tuple[str, str]:
     return "test" if source.startswith("adaptation") else "train", "field" if "field" in source else "desk"
 
 
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """A file that lacks a column, has text for numbers or broken JSON is one `UserError` that names it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{name} is not as it was made ({what}); restore it, or make it: data/README.md") from error
+
+
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The stored tables of runs by file, with every run's spec and provenance on its rows; nothing is checked yet."""
     folder = Path(folder)
@@ -111,7 +124,9 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     names = ("gym*", "mujoco*", "policy_gradient*", "adaptation*")
     found, owners = {p.name: read_table(p) for name in names for p in sorted(folder.glob(f"{name}.parquet"))}, {}
     for name, table in found.items():
-        for tasks, learner in sorted(set(zip(table["family"], table["learner"]))):
+        with reading(name):
+            pairs = sorted(set(zip(table["family"], table["learner"])))
+        for tasks, learner in pairs:
             other = owners.setdefault((tasks, learner, kind_of(name)), name)
             if other != name:
                 raise UserError(f"{tasks} is in {other} and in {name}; keep one, runs of two tables do not mix")
@@ -135,27 +150,30 @@ def on_a_cpu(rows: pd.DataFrame) -> bool:
 def load(folder: Path) -> list[Scores]:
     """All that is stored under `folder` (`data/results`), in the order of the families; train before test.
 
-    Raises `UserError` for a table that mixes presets, versions, devices or budgets, repeats or lacks evaluations, or
-    disagrees with the placebos' versions: the text lists what.
+    Raises `UserError` for a table that mixes presets, versions, devices, budgets or a learner's options, repeats or
+    lacks evaluations, or disagrees with the placebos' versions: the text lists what.
     """
     placebos, found, tasks = Path(folder) / "placebos.parquet", {}, {}
     stored, idle = tables(folder), read_table(placebos) if placebos.exists() else None
+    with reading(placebos.name):
+        idle = None if idle is None else idle[list(PLACEBOS)]
     for source, table in stored.items():
-        split, scale = kind_of(source)
-        table = _adapted(table) if split == "test" else table
-        check(table, source)
-        for name, every in table.groupby("family"):
-            rows = every[every["policy"] == "deployed"]
-            curves = {n: part.pivot_table(index="seed", columns="step", values="return", aggfunc="mean")
-                      for n, part in rows.groupby("learner")}  # fmt: skip
-            few = {n: x for n, part in every.groupby("learner") if n in curves and (x := _few(part)) is not None}
-            seconds = rows.drop_duplicates("run").groupby("learner")["seconds"].mean().to_dict()
-            new = Scores(str(name), split, source, rows["preset"].iloc[0], curves,
-                         _placebos(idle, rows, split, source), seconds, few)  # fmt: skip
-            key, asked = (new.name, split, scale), frozenset(rows["task"])
-            if tasks.setdefault(key, asked) != asked:
-                continue  # on-policy learners on other tasks (their own scale) are no rivals of these
-            found[key] = _joined(found[key], new) if key in found else new
+        with reading(source):
+            split, scale = kind_of(source)
+            table = _adapted(table) if split == "test" else table
+            check(table, source)
+            for name, every in table.groupby("family"):
+                rows = every[every["policy"] == "deployed"]
+                curves = {n: part.pivot_table(index="seed", columns="step", values="return", aggfunc="mean")
+                          for n, part in rows.groupby("learner")}  # fmt: skip
+                few = {n: x for n, part in every.groupby("learner") if n in curves and (x := _few(part)) is not None}
+                seconds = rows.drop_duplicates("run").groupby("learner")["seconds"].mean().to_dict()
+                new = Scores(str(name), split, source, rows["preset"].iloc[0], curves,
+                             _placebos(idle, rows, split, source), seconds, few)  # fmt: skip
+                key, asked = (new.name, split, scale), frozenset(rows["task"])
+                if tasks.setdefault(key, asked) != asked:
+                    continue  # on-policy learners on other tasks (their own scale) are no rivals of these
+                found[key] = _joined(found[key], new) if key in found else new
     return sorted(found.values(), key=lambda s: (s.split == "test", FAMILIES.index(s.name), s.scale != "field"))
 
 
@@ -190,6 +208,10 @@ def check(table: pd.DataFrame, source: str) -> None:
         if len(same) > 1:
             faults.append(f"{' '.join(map(str, key))}: the same seed {len(same)} times, runs {', '.join(same)}")
     runs = runs.assign(budget=[json_text({k: json.loads(s).get(k) for k in BUDGET}) for s in runs["settings"]])
+    for pair, part in runs[runs["learner"] != "scratch"].groupby(["family", "learner"]):
+        for column in ("options", "settings"):
+            if column in part and (apart := differing(part[column])):
+                faults.append(f"{' '.join(pair)}: {column} differ, {apart}")
     for name, part in runs.groupby("family"):
         for column in ("budget", "train_tasks"):
             if part[column].nunique(dropna=False) > 1:
@@ -204,6 +226,13 @@ def check(table: pd.DataFrame, source: str) -> None:
             faults.append(f"{' '.join(key)}: {least} to {most} evaluations a run; some are incomplete")
     if faults:
         raise UserError(f"{source} mixes what must not be averaged:" + "".join(f"\n  {f}" for f in faults))
+
+
+def differing(texts: pd.Series) -> str:
+    """What differs between JSON objects, for people: "lam: 0.1 in 3 runs, 1.0 in 2 runs; ..."; "" if nothing does."""
+    rows = pd.DataFrame([{k: json_text(v) for k, v in json.loads(text).items()} for text in texts]).fillna("none")
+    counts = {name: rows[name].value_counts() for name in rows if rows[name].nunique() > 1}
+    return "; ".join(f"{k}: " + ", ".join(f"{v} in {n} runs" for v, n in c.items()) for k, c in counts.items())
 
 
 def _adapted(table: pd.DataFrame) -> pd.DataFrame:
