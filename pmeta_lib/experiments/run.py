@@ -3,7 +3,7 @@ result.json: a folder without it is unfinished."""
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +42,10 @@ def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu"
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / "spec.json").is_file():
                 if (there := stored_spec(folder)).key != spec.key:
-                    raise UserError(f"{folder} holds another run ({there.label}); choose another folder")
+                    apart = dict(sorted(asdict(there.settings).items() - asdict(spec.settings).items()))
+                    raise UserError(
+                        f"{folder} holds another run ({there.label}{f' {apart}' * bool(apart)}); choose another folder"
+                    )
             elif any((folder / name).exists() for name in ("checkpoints", "result.json")):
                 raise UserError(f"{folder} holds something else (there is no spec.json); choose another folder")
             else:

@@ -79,10 +79,9 @@ class RunSpec:
 
     @property
     def label(self) -> str:
-        """For people: family, learner, seed, changed options and settings."""
-        changed = self.changed | dict(asdict(self.settings).items() - asdict(Settings()).items())
-        words = "".join(f" {k}={v}" for k, v in sorted(changed.items()))
-        return f"{self.family} {self.learner} seed {self.seed}{words}"
+        """For people: family, learner, changed options, seed."""
+        options = "".join(f" {k}={v}" for k, v in sorted(self.changed.items()))
+        return f"{self.family} {self.learner}{options} seed {self.seed}"
 
 
 def digest(data: dict | str) -> str:
