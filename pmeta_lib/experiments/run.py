@@ -43,9 +43,7 @@ def run_packed(specs: list[RunSpec], folders: list[Path], *, device: str = "cpu"
             if (folder / "spec.json").is_file():
                 if (there := stored_spec(folder)).key != spec.key:
                     apart = dict(sorted(asdict(there.settings).items() - asdict(spec.settings).items()))
-                    raise UserError(
-                        f"{folder} holds another run ({there.label}{f' {apart}' * bool(apart)}); choose another folder"
-                    )
+                    raise UserError(f"{folder} holds another run, choose another folder: {there.label} {apart or ''}")
             elif any((folder / name).exists() for name in ("checkpoints", "result.json")):
                 raise UserError(f"{folder} holds something else (there is no spec.json); choose another folder")
             else:

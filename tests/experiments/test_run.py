@@ -113,7 +113,7 @@ def test_what_cannot_be_packed_or_written_is_refused(tmp_path):
     with pytest.raises(UserError, match="nothing but their seed"):
         run_packed([SPEC, replace(SPEC, learner="joint", options={}, seed=1)], [tmp_path / "a", tmp_path / "b"])
     run(SPEC, tmp_path / "mine")
-    with pytest.raises(UserError, match=r"holds another run .* seed 0\);"):
+    with pytest.raises(UserError, match=r"holds another run, .* seed 0 $"):
         run(replace(SPEC, seed=5), tmp_path / "mine")
     with pytest.raises(UserError, match=f"'polyak': {SPEC.settings.polyak}"):  # where the label is the same
         run(replace(SPEC, settings=replace(SPEC.settings, polyak=0.7)), tmp_path / "mine")
