@@ -212,7 +212,7 @@ class TaskFamily:
 def family(name: str, preset: str = "modern", train: int | None = None, test: int | None = None) -> TaskFamily:
     """The family `name` under `preset`; `train`, `test` override the numbers of tasks (e.g. 100, 30).
 
-    Raises `UserError` as `lookup` does, for impossible task counts, and for test tasks that are not held out."""
+    Raises `UserError` as `lookup` does, for impossible task counts, and for test tasks that should be held out."""
     row = lookup(name, preset)
     for label, n in (("train", train), ("test", test)):
         if n is not None and (int(n) != n or not 1 <= n <= MOST_TASKS):

@@ -119,7 +119,7 @@ class OnPolicy(Learner):
     def iterations(self, family: TaskFamily, settings) -> int:
         """How many the settings' steps have room for; `UserError` if for none."""
         if (one := self.steps_per_iteration(family.horizon)) > settings.steps:
-            raise UserError(f"setting steps is {settings.steps}; one iteration of {self.name} takes {one}: give more")
+            raise UserError(f"setting steps is {settings.steps}; one iteration of {self.name}: {one}; lower episodes")
         return settings.steps // one
 
     def shape(self, family: TaskFamily, hidden: tuple[int, ...]) -> Shape:

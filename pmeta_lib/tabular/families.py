@@ -184,7 +184,7 @@ def cliff_walking(n_train: int = 5, n_test: int = 5, gamma: float = 0.95, seed: 
 def taxi(gamma: float = 0.95, seed: int = 0) -> Family:
     """Taxi whose destination and weather are the task (S = 125, A = 6): 4 destinations x dry or rainy.
     Gymnasium's state names the destination; here it is taken out, so that tasks with different destinations want
-    different actions in the same state. Rewards -10 to 20 are mapped to [0, 1]. Each destination is trained once."""
+    different actions in the same state. Rewards -10 to 20 are mapped to [0, 1]. Half of the tasks train, half test."""
     tables, labels = [], []
     for weather in ("dry", "rainy"):
         P, r, rho = _table("Taxi-v4", {"is_rainy": weather == "rainy"})
